@@ -1,0 +1,1 @@
+"""The command line: one file a program, which parses, calls and prints."""

@@ -1,0 +1,1 @@
+"""Pictures with captions: sources, TFDS builders, tokenizers, and the pipeline that batches them."""

@@ -1,0 +1,1 @@
+"""The networks, each a Flax Linen module that reads beside its paper."""

@@ -1,0 +1,1 @@
+"""One program on many devices: meshes, sharding rules, and the compilation of a train step with them."""

@@ -1,0 +1,1 @@
+"""Whole programs from prompt to picture, each one jitted function."""

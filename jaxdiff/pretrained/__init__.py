@@ -1,0 +1,1 @@
+"""Other tools' checkpoints, read and written through tables of names."""

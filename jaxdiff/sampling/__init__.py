@@ -1,0 +1,1 @@
+"""From noise to data: time grids, samplers as tables of coefficients, and the one scan that runs them."""

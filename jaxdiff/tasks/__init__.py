@@ -1,0 +1,1 @@
+"""Where network, objective, conditioning and data meet: a configuration becomes a `Task`."""

@@ -1,0 +1,1 @@
+"""The train state, the pure train step, the loop around it, and checkpoints."""

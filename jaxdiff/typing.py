@@ -1,0 +1,57 @@
+"""The types that everything else agrees on. Shapes are jaxtyping strings; `*s` is a picture's [h, w, c]."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+Key = Array
+"""One PRNG key (a scalar key array), or `keys`: one for each example [b]."""
+
+Params = Mapping[str, Any]
+"""A tree of nested dicts of arrays; its paths are the checkpoint format."""
+
+Batch = Mapping[str, Any]
+"""Arrays whose first axis is the example."""
+
+Metrics = Mapping[str, Any]
+"""Scalars by name."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cond:
+    """What steers a network. Every field is optional, and a network ignores none that it is given.
+
+    Attributes:
+      context: tokens for cross-attention.
+      context_mask: true where a token of `context` counts.
+      label: class ids.
+      pooled: a vector added to the time embedding.
+      image: concatenated to the network's input (a low resolution picture, a mask, a depth map).
+      augment: the noise-conditioning level of `image`.
+    """
+
+    context: Float[Array, "b l d"] | None = None
+    context_mask: Bool[Array, "b l"] | None = None
+    label: Int[Array, " b"] | None = None
+    pooled: Float[Array, "b d"] | None = None
+    image: Float[Array, "b h w c"] | None = None
+    augment: Float[Array, " b"] | None = None
+
+
+Network = Callable[..., Array]
+"""(params, x[b *s], t[b], cond: Cond) -> y[b *o]: a Linen module's apply, bound; t is what the network calls time."""
+
+Denoise = Callable[..., Array]
+"""(x_t[b *s], t[] or [b], aux) -> x0[b *s] in float32; aux is this step's slice of `Table.aux`."""
+
+Transform = Callable[[Denoise], Denoise]
+"""Thresholding, rescaling, inpainting: they stack."""
+
+LossFn = Callable[..., tuple[Array, Metrics]]
+"""(params, batch, keys[b]) -> (loss[], metrics): pure; the mean over the batch."""
