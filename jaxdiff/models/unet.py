@@ -1,0 +1,210 @@
+"""The U-Net of diffusion models, in pixels or latents: DDPM, ADM, GLIDE's kind, and Stable Diffusion up to SDXL.
+
+    y = unet(x_t, t, cond)
+
+A stack of levels halves the resolution, a middle joins them, and a stack of levels doubles it again; each residual
+block of the way down hands its output to one of the way up. Every residual block gets the time (and label, pooled text
+and augmentation level) as one vector; attention lies after residual blocks at chosen levels. One module serves all
+published shapes because they differ in numbers only; presets are the functions at the end.
+
+Sources: Ho et al. 2020, arXiv 2006.11239, appendix B (DDPM); Dhariwal and Nichol 2021, arXiv 2105.05233, section 3
+(ADM); Rombach et al. 2022, arXiv 2112.10752, appendix E (cross-attention); Podell et al. 2023, arXiv 2307.01952 (SDXL).
+"""
+
+import dataclasses
+import functools
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxdiff.nn.conv import Conv
+from jaxdiff.nn.embedding import Mlp, sinusoidal
+from jaxdiff.nn.norm import GroupNorm
+from jaxdiff.nn.resnet import Downsample, ResnetBlock, Upsample
+from jaxdiff.nn.transformer import AttentionBlock, SpatialTransformer
+from jaxdiff.typing import Cond
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """The numbers of a U-Net; a tuple holds one entry for each level, from the highest resolution down.
+
+    Attributes:
+      out_channels: channels of the output.
+      channels: width of each level.
+      layers: residual blocks a level on the way down (one more on the way up).
+      attention: `none`, `self` (one attention over the positions) or `cross` (transformer blocks that see the context).
+      mid_attention: the same for the middle.
+      heads: attention heads.
+      depth: transformer blocks in each `cross`.
+      labels: number of classes; label `labels` itself means none (for guidance). 0: no label.
+      pooled: whether `cond.pooled` is used; augment: whether `cond.augment` is.
+      patch: the picture is cut into patch x patch squares first (space to depth).
+      groups, eps: of the normalisation; rescale: residual sums are divided by this.
+      time_shift, sin_first: see `sinusoidal`.
+      scale_shift: time scales and shifts (ADM); adm_resample: residual blocks change the resolution (ADM).
+      pad_after: strided convolutions are padded below and to the right only (DDPM's code).
+      self_attends_context: the first attention of a `cross` block looks at the context too.
+      dropout: rate in residual blocks while training.
+      remat: recompute each block in the backward pass: less memory, a third more time.
+      dtype: of the computation; parameters are float32 unless loaded otherwise. The output is float32.
+    """
+
+    out_channels: int = 3
+    channels: tuple[int, ...] = (128, 256, 256, 256)
+    layers: int = 2
+    attention: tuple[str, ...] = ("none", "self", "none", "none")
+    mid_attention: str = "self"
+    heads: tuple[int, ...] = (1, 1, 1, 1)
+    depth: tuple[int, ...] = (1, 1, 1, 1)
+    labels: int = 0
+    pooled: bool = False
+    augment: bool = False
+    patch: int = 1
+    groups: int = 32
+    eps: float = 1e-5
+    rescale: float = 1.0
+    time_shift: float = 1.0
+    sin_first: bool = True
+    scale_shift: bool = False
+    adm_resample: bool = False
+    pad_after: bool = False
+    self_attends_context: bool = False
+    dropout: float = 0.0
+    remat: bool = False
+    dtype: str = "float32"
+
+
+class UNet(nn.Module):
+    """The network of a `UNetConfig`: (x[b h w c], t[b], cond) -> y[b h w o] in float32."""
+
+    config: UNetConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], t: Float[Array, " b"], cond: Cond | None = None, train: bool = False
+    ) -> Float[Array, "b h w o"]:
+        net = self.config
+        _check(net, x)
+        cond = cond or Cond()
+        emb = self._embed(t, cond)
+        x = x if cond.image is None else jnp.concatenate([x, cond.image.astype(x.dtype)], -1)
+        p = net.patch
+        x = einops.rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=p, q=p)
+        x = Conv(net.channels[0], dtype=net.dtype, name="conv_in")(x)
+
+        skips = [x]
+        for i in range(len(net.channels)):
+            level = Level(net, i, "down", net.layers, name=f"down_{i}")
+            x, more = level(x, emb, cond, [], train)
+            skips += more
+        x, _ = Level(net, len(net.channels) - 1, "mid", 1, name="mid")(x, emb, cond, [], train)
+        for j, i in enumerate(reversed(range(len(net.channels)))):
+            taken, skips = skips[-net.layers - 1 :], skips[: -net.layers - 1]
+            x, _ = Level(net, i, "up", net.layers + 1, name=f"up_{j}")(x, emb, cond, taken, train)
+
+        x = GroupNorm(net.groups, net.eps, silu=True, dtype=net.dtype, name="norm_out")(x)
+        x = Conv(net.out_channels * p * p, zero=True, dtype=net.dtype, name="conv_out")(x)
+        x = einops.rearrange(x, "b h w (p q c) -> b (h p) (w q) c", p=p, q=p)
+        return x.astype(jnp.float32)
+
+    def _embed(self, t: Array, cond: Cond) -> Array:
+        """Time, and everything else that is one vector a picture, added."""
+        net = self.config
+        first = net.channels[0]
+        mlp = functools.partial(Mlp, 4 * first, dtype=net.dtype)
+        wave = functools.partial(sinusoidal, dim=first, shift=net.time_shift, sin_first=net.sin_first)
+        emb = mlp(name="time_mlp")(wave(t))
+        for name, wanted, given in (
+            ("label", net.labels > 0, cond.label),
+            ("pooled", net.pooled, cond.pooled),
+            ("augment", net.augment, cond.augment),
+        ):
+            if wanted != (given is not None):
+                raise ValueError(
+                    f"UNet: cond.{name} is {'missing' if wanted else 'given'}, but the network was built "
+                    f"{'with' if wanted else 'without'} it"
+                )
+        if net.labels:
+            emb += nn.Embed(net.labels + 1, 4 * first, dtype=net.dtype, name="label_embed")(cond.label)
+        if net.pooled:
+            emb += mlp(name="pooled_mlp")(cond.pooled)
+        if net.augment:
+            emb += mlp(name="augment_mlp")(wave(cond.augment))
+        return emb
+
+
+class Level(nn.Module):
+    """One resolution on the way down or up, or the middle: residual blocks, attention, change of resolution."""
+
+    net: UNetConfig
+    index: int
+    way: str
+    blocks: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], emb: Float[Array, "b e"], cond: Cond, skips: list[Array], train: bool
+    ) -> tuple[Float[Array, "b i j o"], list[Array]]:
+        net, width, out = self.net, self.net.channels[self.index], []
+        wrap = functools.partial(nn.remat, static_argnums=(3,)) if net.remat else lambda block, **_: block
+        Block, Attend = wrap(ResnetBlock), nn.remat(SpatialTransformer) if net.remat else SpatialTransformer
+
+        def resnet(name: str, x: Array, resample: str | None = None) -> Array:
+            block = Block(
+                width, net.groups, net.eps, net.scale_shift, net.dropout, net.rescale, resample, net.dtype, name=name
+            )
+            return block(x, emb, train)
+
+        def attend(name: str, x: Array, kind: str) -> Array:
+            heads, width = net.heads[self.index], x.shape[-1]
+            if width % heads:
+                raise ValueError(f"UNet: {width} channels of level {self.index} do not divide into {heads} heads")
+            if kind == "self":
+                return AttentionBlock(heads, net.groups, net.eps, net.rescale, net.dtype, name=name)(x)
+            if kind == "cross":
+                depth = net.depth[self.index]
+                block = Attend(heads, width // heads, depth, net.groups, net.self_attends_context, net.dtype, name=name)
+                return block(x, cond.context, cond.context_mask)
+            return x
+
+        if self.way == "mid":
+            x = resnet("resnet_0", x)
+            x = attend("attn_0", x, net.mid_attention)
+            return resnet("resnet_1", x), out
+
+        for j in range(self.blocks):
+            if self.way == "up":
+                x = jnp.concatenate([x, skips.pop()], -1)
+            x = resnet(f"resnet_{j}", x)
+            x = attend(f"attn_{j}", x, net.attention[self.index])
+            out.append(x)
+        if self.way == "down" and self.index < len(net.channels) - 1:
+            down = Downsample(width, net.pad_after, net.dtype, name="downsample") if not net.adm_resample else None
+            x = down(x) if down else resnet("downsample", x, "down")
+            out.append(x)
+        if self.way == "up" and self.index:
+            x = resnet("upsample", x, "up") if net.adm_resample else Upsample(width, net.dtype, name="upsample")(x)
+        return x, out
+
+
+def _check(net: UNetConfig, x: Array) -> None:
+    levels = len(net.channels)
+    for name in ("attention", "heads", "depth"):
+        if len(getattr(net, name)) != levels:
+            raise ValueError(f"UNet: {name}={getattr(net, name)} needs one entry for each of {levels} levels")
+    if wrong := {*net.attention, net.mid_attention} - {"none", "self", "cross"}:
+        raise ValueError(f"UNet: attention {sorted(wrong)}: expected none, self or cross")
+    unit = net.patch * 2 ** (levels - 1)
+    if x.shape[1] % unit or x.shape[2] % unit:
+        raise ValueError(
+            f"UNet: a picture of {x.shape[1]}x{x.shape[2]} does not halve {levels - 1} times with patches of "
+            f"{net.patch}: both sides must be multiples of {unit}"
+        )
+
+
+def cifar10(dropout: float = 0.1, dtype: str = "float32") -> UNetConfig:
+    """The 35.7M-parameter U-Net of DDPM on CIFAR-10 (Ho et al. 2020, appendix B)."""
+    return UNetConfig(pad_after=True, eps=1e-6, dropout=dropout, dtype=dtype)

@@ -1,0 +1,167 @@
+"""Attention, in one place: `attention` picks the kernel for the platform, the dtype and the number of tokens.
+
+    softmax(q k' / sqrt(d)) v
+
+On CPU a softmax over a big score matrix is bound by memory, so long sequences go a head and `_BLOCK` queries at a
+time; on GPU 16-bit inputs go to cuDNN's flash attention; on TPU long ones go to Pallas' flash attention. The rest is
+the plain product. All keep the softmax in float32.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+_BLOCK = 512  # queries at a time on CPU: a 512 x 4096 float32 block of scores fits the second-level caches
+
+
+def attention(
+    q: Float[Array, "b n h d"],
+    k: Float[Array, "b m h d"],
+    v: Float[Array, "b m h d"],
+    *,
+    mask: Bool[Array, "b m"] | None = None,
+    causal: bool = False,
+    kernel: str | None = None,
+) -> Float[Array, "b n h d"]:
+    """Multi-head attention of n queries over m keys.
+
+    Args:
+      q: queries; its dtype is the output's.
+      k: keys.
+      v: values.
+      mask: true where a key may be looked at; at least one key of each row must be.
+      causal: query i sees keys 0..i only.
+      kernel: `plain`, `blocked`, `cudnn` or `flash`; None picks by platform, dtype and length.
+    """
+    kernel = kernel or _pick(q, k, masked=mask is not None)
+    return _KERNELS[kernel](q, k, v, mask, causal)
+
+
+def _pick(q: Array, k: Array, *, masked: bool) -> str:
+    platform, scores = jax.default_backend(), q.shape[1] * k.shape[1]
+    if platform == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128:
+        return "cudnn"
+    if platform == "tpu" and not masked and q.shape[1] % _BLOCK == 0 and k.shape[1] % _BLOCK == 0:
+        return "flash"
+    if platform == "cpu" and scores > _BLOCK**2:
+        return "blocked"
+    return "plain"
+
+
+def _bias(n: int, m: int, mask: Array | None, causal: bool) -> Array | None:
+    """What is added to the scores [b, 1, n, m]: 0 where a query may look, a large negative number elsewhere."""
+    seen = None if mask is None else mask[:, None, None, :]
+    if causal:
+        lower = jnp.tril(jnp.ones((n, m), bool))[None, None]
+        seen = lower if seen is None else seen & lower
+    return None if seen is None else jnp.where(seen, 0.0, jnp.finfo(jnp.float32).min / 2)
+
+
+def _plain(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> Array:
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32)
+    bias = _bias(q.shape[1], k.shape[1], mask, causal)
+    scores = scores if bias is None else scores + bias
+    weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
+    total = weights.sum(-1).transpose(0, 2, 1)[..., None]  # dividing n x d numbers is cheaper than n x m
+    out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return (out / total).astype(q.dtype)
+
+
+def _blocked(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> Array:
+    b, n, h, d = q.shape
+    size = next(s for s in range(min(_BLOCK, n), 0, -1) if n % s == 0)
+    bias = _bias(n, k.shape[1], mask, causal)
+    bias = jnp.zeros((1, 1, 1, 1)) if bias is None else bias
+    bias = jnp.broadcast_to(bias, (b, 1, n if causal else 1, bias.shape[-1]))
+
+    @jax.checkpoint  # the backward pass makes a block's scores again instead of keeping all of them
+    def block(q: Array, k: Array, v: Array, bias: Array) -> Array:
+        scores = jnp.matmul(q, k.T, preferred_element_type=jnp.float32) + bias
+        weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
+        total = weights.sum(-1, keepdims=True)
+        return (jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32) / total).astype(q.dtype)
+
+    def head(args: tuple[Array, ...]) -> Array:
+        q, k, v, example = args  # q [blocks, size, d]
+        rows = bias[example, 0]
+        if causal:
+            return lax.map(lambda a: block(a[0], k, v, a[1]), (q, rows.reshape(n // size, size, -1)))
+        return lax.map(lambda q: block(q, k, v, rows), q)
+
+    def heads(x: Array) -> Array:
+        return x.transpose(0, 2, 1, 3).reshape(b * h, x.shape[1], d)
+
+    blocks = heads(q * d**-0.5).reshape(b * h, n // size, size, d)
+    out = lax.map(head, (blocks, heads(k), heads(v), jnp.repeat(jnp.arange(b), h)))
+    return out.reshape(b, h, n, d).transpose(0, 2, 1, 3)
+
+
+def _cudnn(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> Array:
+    lengths = None if mask is None else mask[:, None, None, :]
+    return jax.nn.dot_product_attention(q, k, v, mask=lengths, is_causal=causal, implementation="cudnn")
+
+
+def _flash(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> Array:
+    from jax.experimental.pallas.ops.tpu import flash_attention as tpu
+
+    assert mask is None
+    d = q.shape[-1]
+    q, k, v = (jnp.pad(x.transpose(0, 2, 1, 3), ((0, 0),) * 3 + ((0, -d % 128),)) for x in (q, k, v))
+    sizes = tpu.BlockSizes(
+        block_q=_BLOCK,
+        block_k_major=_BLOCK,
+        block_k=_BLOCK,
+        block_b=1,
+        block_q_major_dkv=_BLOCK,
+        block_k_major_dkv=_BLOCK,
+        block_k_dkv=_BLOCK,
+        block_q_dkv=_BLOCK,
+        block_k_major_dq=_BLOCK,
+        block_k_dq=_BLOCK,
+        block_q_dq=_BLOCK,
+    )
+    out = tpu.flash_attention(q, k, v, causal=causal, sm_scale=d**-0.5, block_sizes=sizes)
+    return out[..., :d].transpose(0, 2, 1, 3)
+
+
+_KERNELS = {"plain": _plain, "blocked": _blocked, "cudnn": _cudnn, "flash": _flash}
+
+
+class Attention(nn.Module):
+    """Self-attention, or cross-attention over `context`: the projections around `attention`.
+
+    Attributes:
+      heads: number of heads.
+      head_dim: width of each.
+      out_dim: width of the output; None means the input's.
+      bias: whether q, k and v have a bias (`out` always has one).
+      dtype: of the computation.
+    """
+
+    heads: int
+    head_dim: int
+    out_dim: int | None = None
+    bias: bool = False
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b n c"],
+        context: Float[Array, "b m e"] | None = None,
+        mask: Bool[Array, "b m"] | None = None,
+        causal: bool = False,
+    ) -> Float[Array, "b n o"]:
+        dense = functools.partial(nn.Dense, dtype=self.dtype)
+        width = self.heads * self.head_dim
+        source = x if context is None else context
+        q, k, v = (
+            dense(width, use_bias=self.bias, name=name)(y).reshape(*y.shape[:2], self.heads, self.head_dim)
+            for name, y in (("q", x), ("k", source), ("v", source))
+        )
+        out = attention(q, k, v, mask=mask, causal=causal)
+        return dense(self.out_dim or x.shape[-1], name="out")(out.reshape(*x.shape[:2], width))

@@ -1,0 +1,111 @@
+"""The residual block of DDPM and everything after it, and the two changes of resolution."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxdiff.nn.conv import Conv, conv
+from jaxdiff.nn.norm import GroupNorm, silu
+
+
+class ResnetBlock(nn.Module):
+    """norm, SiLU, conv, + time, norm, SiLU, dropout, conv, + input.
+
+    Attributes:
+      features: output channels.
+      groups: of the normalisation.
+      eps: of the normalisation.
+      scale_shift: time scales and shifts after the second norm (ADM) instead of being added before it (DDPM).
+      dropout: rate; needs a `dropout` key when above 0 and `train` is true.
+      rescale: the sum is divided by this.
+      resample: `up` or `down` changes the resolution inside the block, between first activation and convolution (ADM).
+    """
+
+    features: int
+    groups: int = 32
+    eps: float = 1e-5
+    scale_shift: bool = False
+    dropout: float = 0.0
+    rescale: float = 1.0
+    resample: str | None = None
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], emb: Float[Array, "b e"] | None = None, train: bool = False
+    ) -> Float[Array, "b i j o"]:
+        y = GroupNorm(self.groups, self.eps, silu=True, dtype=self.dtype, name="norm1")(x)
+        if self.resample:
+            change = {"up": double, "down": halve}[self.resample]
+            x, y = change(x), change(y)
+        y = Conv(self.features, dtype=self.dtype, name="conv1")(y)
+        scale_shift = self.scale_shift and emb is not None
+        if emb is not None:
+            width = self.features * (2 if scale_shift else 1)
+            emb = nn.Dense(width, dtype=self.dtype, name="time")(silu(emb))[:, None, None]
+            y = y if scale_shift else y + emb
+        y = GroupNorm(self.groups, self.eps, silu=not scale_shift, dtype=self.dtype, name="norm2")(y)
+        if scale_shift:
+            scale, shift = jnp.split(emb, 2, -1)
+            y = silu(y * (1 + scale) + shift)
+        if self.dropout:
+            y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        y = Conv(self.features, zero=True, dtype=self.dtype, name="conv2")(y)
+        if x.shape[-1] != self.features:
+            x = Conv(self.features, 1, dtype=self.dtype, name="shortcut")(x)
+        return (x.astype(self.dtype) + y) / self.rescale if self.rescale != 1 else x.astype(self.dtype) + y
+
+
+def double(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+    """Each pixel four times."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+    """The mean of each 2x2 square."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+class Downsample(nn.Module):
+    """Halves h and w with a strided convolution, padded on all sides, or below and to the right only (`after`)."""
+
+    features: int
+    after: bool = False
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j o"]:
+        padding = ((0, 1), (0, 1)) if self.after else None
+        return Conv(self.features, stride=2, padding=padding, dtype=self.dtype, name="conv")(x)
+
+
+class Upsample(nn.Module):
+    """Doubles h and w, nearest neighbour, then a 3x3 convolution: done as four 2x2 convolutions of the small picture.
+
+    Output row 2i sees the small rows i-1, i, i and row 2i+1 sees i, i, i+1, so the taps that meet the same row add up:
+    16 products for each small position instead of 36.
+    """
+
+    features: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j o"]:
+        b, h, w, c = x.shape
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, c, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+        rows = [jnp.stack([kernel[0], kernel[1] + kernel[2]]), jnp.stack([kernel[0] + kernel[1], kernel[2]])]
+        parts = []
+        for i, row in enumerate(rows):
+            columns = [
+                jnp.stack([row[:, 0], row[:, 1] + row[:, 2]], 1),
+                jnp.stack([row[:, 0] + row[:, 1], row[:, 2]], 1),
+            ]
+            for j, taps in enumerate(columns):
+                padding = ((1 - i, i), (1 - j, j))
+                parts.append(conv(x.astype(self.dtype), taps.astype(self.dtype), padding=padding))
+        y = jnp.stack(parts).reshape(2, 2, b, h, w, -1).transpose(2, 3, 0, 4, 1, 5).reshape(b, 2 * h, 2 * w, -1)
+        return y + bias[None, None, None]
