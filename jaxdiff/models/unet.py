@@ -117,21 +117,17 @@ class UNet(nn.Module):
         mlp = functools.partial(Mlp, 4 * first, dtype=net.dtype)
         wave = functools.partial(sinusoidal, dim=first, shift=net.time_shift, sin_first=net.sin_first)
         emb = mlp(name="time_mlp")(wave(t))
-        for name, wanted, given in (
-            ("label", net.labels > 0, cond.label),
-            ("pooled", net.pooled, cond.pooled),
-            ("augment", net.augment, cond.augment),
-        ):
-            if wanted != (given is not None):
+        for name, wanted in (("label", net.labels > 0), ("pooled", net.pooled), ("augment", net.augment)):
+            if wanted != (getattr(cond, name) is not None):
                 raise ValueError(
                     f"UNet: cond.{name} is {'missing' if wanted else 'given'}, but the network was built "
                     f"{'with' if wanted else 'without'} it"
                 )
-        if net.labels:
+        if cond.label is not None:
             emb += nn.Embed(net.labels + 1, 4 * first, dtype=net.dtype, name="label_embed")(cond.label)
-        if net.pooled:
+        if cond.pooled is not None:
             emb += mlp(name="pooled_mlp")(cond.pooled)
-        if net.augment:
+        if cond.augment is not None:
             emb += mlp(name="augment_mlp")(wave(cond.augment))
         return emb
 
@@ -148,7 +144,7 @@ class Level(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], emb: Float[Array, "b e"], cond: Cond, skips: list[Array], train: bool
     ) -> tuple[Float[Array, "b i j o"], list[Array]]:
-        net, width, out = self.net, self.net.channels[self.index], []
+        net, width, out = self.net, self.net.channels[self.index], list[Array]()
         wrap = functools.partial(nn.remat, static_argnums=(3,)) if net.remat else lambda block, **_: block
         Block, Attend = wrap(ResnetBlock), nn.remat(SpatialTransformer) if net.remat else SpatialTransformer
 

@@ -1,5 +1,7 @@
 """The residual block of DDPM and everything after it, and the two changes of resolution."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -39,15 +41,15 @@ class ResnetBlock(nn.Module):
             change = {"up": double, "down": halve}[self.resample]
             x, y = change(x), change(y)
         y = Conv(self.features, dtype=self.dtype, name="conv1")(y)
-        scale_shift = self.scale_shift and emb is not None
-        if emb is not None:
-            width = self.features * (2 if scale_shift else 1)
-            emb = nn.Dense(width, dtype=self.dtype, name="time")(silu(emb))[:, None, None]
-            y = y if scale_shift else y + emb
-        y = GroupNorm(self.groups, self.eps, silu=not scale_shift, dtype=self.dtype, name="norm2")(y)
-        if scale_shift:
-            scale, shift = jnp.split(emb, 2, -1)
-            y = silu(y * (1 + scale) + shift)
+        norm2 = functools.partial(GroupNorm, self.groups, self.eps, dtype=self.dtype, name="norm2")
+        time = functools.partial(nn.Dense, dtype=self.dtype, name="time")
+        if emb is None:
+            y = norm2(silu=True)(y)
+        elif self.scale_shift:
+            scale, shift = jnp.split(time(2 * self.features)(silu(emb))[:, None, None], 2, -1)
+            y = silu(norm2()(y) * (1 + scale) + shift)
+        else:
+            y = norm2(silu=True)(y + time(self.features)(silu(emb))[:, None, None])
         if self.dropout:
             y = nn.Dropout(self.dropout, deterministic=not train)(y)
         y = Conv(self.features, zero=True, dtype=self.dtype, name="conv2")(y)
@@ -100,11 +102,9 @@ class Upsample(nn.Module):
         rows = [jnp.stack([kernel[0], kernel[1] + kernel[2]]), jnp.stack([kernel[0] + kernel[1], kernel[2]])]
         parts = []
         for i, row in enumerate(rows):
-            columns = [
-                jnp.stack([row[:, 0], row[:, 1] + row[:, 2]], 1),
-                jnp.stack([row[:, 0] + row[:, 1], row[:, 2]], 1),
-            ]
-            for j, taps in enumerate(columns):
+            left, middle, right = row[:, 0], row[:, 1], row[:, 2]
+            for j, columns in enumerate([(left, middle + right), (left + middle, right)]):
+                taps = jnp.stack(columns, 1)
                 padding = ((1 - i, i), (1 - j, j))
                 parts.append(conv(x.astype(self.dtype), taps.astype(self.dtype), padding=padding))
         y = jnp.stack(parts).reshape(2, 2, b, h, w, -1).transpose(2, 3, 0, 4, 1, 5).reshape(b, 2 * h, 2 * w, -1)
