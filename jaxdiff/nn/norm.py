@@ -39,14 +39,11 @@ class GroupNorm(nn.Module):
 def _affine(x: Array, scale: Array, bias: Array, groups: int, eps: float) -> tuple[Array, Array]:
     b, n, c = x.shape
     x = x.astype(jnp.float32)
-    # the variance of x - offset is x's; an offset near the mean keeps E[x^2] - E[x]^2 from cancelling
-    offset = lax.stop_gradient(x[:, :1].reshape(b, groups, -1).mean(-1))
-    x = x - jnp.repeat(offset, c // groups, axis=-1)[:, None]
     count = n * (c // groups)
     mean = x.sum(1).reshape(b, groups, -1).sum(-1) / count
     var = jnp.maximum((x * x).sum(1).reshape(b, groups, -1).sum(-1) / count - mean * mean, 0.0)
     gain = jnp.repeat(lax.rsqrt(var + eps), c // groups, axis=-1) * scale
-    shift = bias - jnp.repeat(mean + offset, c // groups, axis=-1) * gain
+    shift = bias - jnp.repeat(mean, c // groups, axis=-1) * gain
     # without the barrier XLA fuses the square root into the pass over every element
     return lax.optimization_barrier((gain, shift))
 
