@@ -14,13 +14,13 @@ def decode(encoded: bytes | Path, size: int) -> np.ndarray:
     its short side is `size`, and cut to its centre. Of an animation the first frame is taken.
 
     Raises:
-      OSError: if the picture is damaged or of no known format (PIL's UnidentifiedImageError is one).
+      OSError: if the picture is damaged or of no known format; the message names the file.
     """
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as opened:
             image = _rgb(ImageOps.exif_transpose(opened))
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:  # how PIL's plugins report some damage
-        raise OSError(str(error)) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL's plugins use them all
+        raise OSError(f"{encoded if isinstance(encoded, Path) else 'a picture'}: {error}") from error
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     pixels = np.array(image)

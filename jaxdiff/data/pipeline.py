@@ -67,13 +67,13 @@ def batches(
       source: what `open_source(config)` gave.
       config: `flip` mirrors each picture with probability 1/2; `workers` threads load 2 batches each ahead.
       batch_size: of all processes together.
-      seed: draws the order and the mirrored ones.
+      seed: draws the order and the mirrored ones; 0 .. 2**32 - 1.
       encode: caption -> int32 [L].
       process_index: which share of each batch to load, 0 .. process_count - 1.
       process_count: how many share a batch.
 
     Raises:
-      ValueError: if batch_size does not divide by process_count, or process_index is not below it.
+      ValueError: if batch_size does not divide by process_count, or process_index or seed is out of range.
     """
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(
@@ -81,6 +81,8 @@ def batches(
         )
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index is {process_index}: expected 0 .. {process_count - 1}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}: expected 0 .. 2**32 - 1")
     import grain
 
     local = batch_size // process_count

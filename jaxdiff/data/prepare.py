@@ -9,7 +9,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,10 +27,13 @@ def prepared(name: str, data_dir: str | None) -> Any:
     """
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    except ValueError as error:
+        raise ValueError(f"cannot open {name!r} for reading at random: {error}") from error
     if builder.data_path.exists():
         return builder
-    with _lock(Path(builder.data_dir)):
+    with _lock(builder.data_path):
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
         if not builder.data_path.exists():
             with _without_tensorflow(builder):
@@ -40,7 +42,10 @@ def prepared(name: str, data_dir: str | None) -> Any:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def _lock(folder: Any) -> Iterator[None]:
+    if "://" in os.fspath(folder):  # a bucket: nothing to lock there
+        yield
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / f".{folder.name}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -86,8 +86,8 @@ def open_source(config: DataConfig) -> Source:
     A set whose decoded pictures fill less than 256 MiB is kept in memory as it is read.
 
     Raises:
-      ValueError: if the config names no data set, split or subset that exists, or if the subset is empty.
-      RuntimeError: if more than 1% of a folder's pictures are damaged.
+      ValueError: if the config names no data set, split or subset that exists, if nothing is in the subset, or if more
+        than 1% of a folder's pictures are damaged.
     """
     check(config)
     source = _open(config)

@@ -67,7 +67,10 @@ class TfdsSource:
         return [self._caption_of(record) for record in self._records]
 
     def _label_of(self, record: dict[str, Any]) -> int:
-        return max(int(record[self._label]), 0) if self._label else 0  # TFDS writes -1 for an unknown class
+        label = int(record[self._label]) if self._label else 0
+        if label < 0:
+            raise ValueError("an example of this split has no class (label -1): choose another data.split")
+        return label
 
     def _caption_of(self, record: dict[str, Any]) -> str:
         if self._caption:
