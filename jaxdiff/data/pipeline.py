@@ -1,0 +1,108 @@
+"""From a source to an endless stream of batches that can be resumed, on Grain.
+
+The global stream is the concatenation of the epochs, each in its own order drawn from the seed. Global
+batch n is rows n B .. n B + B - 1 of that stream. Batches may cross the border of two epochs, nothing is dropped, and
+a source may be smaller than a batch. Process p of P loads rows p B/P .. (p + 1) B/P - 1 of each global batch: which
+examples a batch holds, and which of them are mirrored, depends on neither P nor the number of threads.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.data.source import DataConfig, Source
+
+
+class Batches(Iterator[dict[str, np.ndarray]]):
+    """Batches without end; `get_state` and `set_state` save and restore the place. Built by `batches`."""
+
+    def __init__(self, stream: Any, origin: dict[str, int]):
+        self._stream, self._origin = iter(stream), origin
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return next(self._stream)
+
+    def get_state(self) -> dict[str, int]:
+        """The place in the stream, fit for JSON: the number of the next batch, and what the order was drawn from."""
+        return {"batch": int(self._stream.get_state()["next_index"]), **self._origin}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to a place that `get_state` gave, of any number of processes; what follows is then bit for bit the same.
+
+        Raises:
+          ValueError: if the state is of other data, another batch size or another seed, so that the order would differ.
+        """
+        differ = [f"{key} {state.get(key)}, not {here}" for key, here in self._origin.items() if state.get(key) != here]
+        if differ:
+            raise ValueError(
+                f"the saved place is in another stream of batches: it was saved with {'; '.join(differ)}. "
+                "Resume with the data, batch size and seed of the run, or start a new one."
+            )
+        self._stream.set_state({"next_index": state["batch"]})
+
+    def close(self) -> None:
+        """Stops the threads that load ahead."""
+        self._stream.close()
+
+
+def batches(
+    source: Source,
+    config: DataConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    encode: Callable[[str], np.ndarray] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Shuffled batches of a source without end; see the module for their order.
+
+    With B_local = batch_size / process_count, a batch is
+
+        image uint8 [B_local, size, size, 3], label int32 [B_local], index int64 [B_local] (the number in the source),
+        and tokens int32 [B_local, L] if `encode` is given
+
+    Args:
+      source: what `open_source(config)` gave.
+      config: `flip` mirrors each picture with probability 1/2; `workers` threads load 2 batches each ahead.
+      batch_size: of all processes together.
+      seed: draws the order and the mirrored ones; 0 .. 2**32 - 1.
+      encode: caption -> int32 [L].
+      process_index: which share of each batch to load, 0 .. process_count - 1.
+      process_count: how many share a batch.
+
+    Raises:
+      ValueError: if batch_size does not divide by process_count, or process_index or seed is out of range.
+    """
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size is {batch_size}: expected a multiple of the {process_count} processes, at least one each"
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index is {process_index}: expected 0 .. {process_count - 1}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}: expected 0 .. 2**32 - 1")
+    import grain
+
+    local = batch_size // process_count
+    mine = slice(process_index * local, (process_index + 1) * local)
+
+    def load(number: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+        examples = [source[index] for index in rows[mine]]
+        batch = {
+            "image": np.stack([example["image"] for example in examples]),
+            "label": np.array([example["label"] for example in examples], np.int32),
+            "index": np.asarray(rows[mine], np.int64),
+        }
+        if encode:
+            batch["tokens"] = np.stack([encode(example["caption"]) for example in examples]).astype(np.int32)
+        if config.flip:
+            mirrored = np.random.default_rng((seed, number)).random(batch_size)[mine] < 0.5
+            batch["image"][mirrored] = batch["image"][mirrored, :, ::-1]
+        return batch
+
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None).batch(batch_size)
+    ahead = grain.ReadOptions(num_threads=config.workers, prefetch_buffer_size=2 * config.workers)
+    origin = {"examples": len(source), "batch_size": batch_size, "seed": seed}
+    return Batches(order.map_with_index(load).to_iter_dataset(ahead), origin)

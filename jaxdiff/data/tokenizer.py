@@ -1,0 +1,199 @@
+"""A byte-pair vocabulary learned from captions.
+
+Text is normalised (Unicode NFC, lower case, runs of white space to one space) and split into words and runs of other
+signs. A word carries the space before it, the first one too, so that 'heart' is one word wherever it is. A word
+is a sequence of bytes at first, so any text has an encoding. Learning merges the most frequent adjacent pair within
+words, again and again (Sennrich et al. 2016, arXiv 1508.07909); encoding applies the same merges in the order learned.
+
+Ids: 0 pads, 1 starts, 2 ends, 3 + b is the byte b, 259 + m the result of merge m.
+"""
+
+import functools
+import heapq
+import itertools
+import json
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+PAD, START, END = 0, 1, 2
+_FIRST_BYTE = 3
+_FIRST_MERGE = _FIRST_BYTE + 256
+_FORMAT = "jaxdiff byte pairs 1"
+_WORD = re.compile(r" ?\w+| ?[^\w ]+")
+
+Pair = tuple[int, int]
+
+
+def normalise(text: str) -> str:
+    """What a text is to the vocabulary: NFC, lower case, single spaces, none at the ends; '?' for half surrogates."""
+    lower = unicodedata.normalize("NFC", text).lower().encode(errors="replace").decode()
+    return " ".join(unicodedata.normalize("NFC", lower).split())
+
+
+@dataclass(frozen=True)
+class BytePair:
+    """A vocabulary; equal merges make equal vocabularies.
+
+    Attributes:
+      merges: pairs of ids in the order learned; merge m makes the id 259 + m.
+    """
+
+    merges: tuple[Pair, ...] = ()
+
+    @classmethod
+    def learn(cls, captions: Iterable[str], size: int) -> "BytePair":
+        """Learns a vocabulary of at most `size` ids; fewer if no pair is left that occurs twice.
+
+        Of pairs equally frequent that of the smallest ids is merged first, so the result depends on the captions only
+        and not on their order.
+
+        Raises:
+          ValueError: if `size` is below 259, the three special ids and the bytes.
+        """
+        if size < _FIRST_MERGE:
+            raise ValueError(f"vocabulary size {size}: expected at least {_FIRST_MERGE}, 3 special ids and 256 bytes")
+        frequency = Counter(word for caption in captions for word in _words(caption))
+        words, times = [_bytes(word) for word in frequency], list(frequency.values())
+        count: Counter[Pair] = Counter()
+        where: defaultdict[Pair, set[int]] = defaultdict(set)
+        for w, word in enumerate(words):
+            for pair in _pairs(word):
+                count[pair] += times[w]
+                where[pair].add(w)
+        heap = [(-n, pair) for pair, n in count.items()]
+        heapq.heapify(heap)
+        merges: list[Pair] = []
+        while heap and len(merges) < size - _FIRST_MERGE:
+            n, best = heapq.heappop(heap)
+            if -n != count[best]:
+                continue  # an older count of this pair
+            if -n < 2:
+                break
+            changed = set()
+            for w in where.pop(best):
+                for pair in _pairs(words[w]):
+                    count[pair] -= times[w]
+                    changed.add(pair)
+                words[w] = _merge(words[w], best, _FIRST_MERGE + len(merges))
+                for pair in _pairs(words[w]):
+                    count[pair] += times[w]
+                    where[pair].add(w)
+                    changed.add(pair)
+            merges.append(best)
+            for pair in changed:
+                heapq.heappush(heap, (-count[pair], pair))
+        return cls(tuple(merges))
+
+    @property
+    def size(self) -> int:
+        """How many ids there are."""
+        return _FIRST_MERGE + len(self.merges)
+
+    def encode(self, text: str, length: int) -> np.ndarray:
+        """int32 [length]: start, the text, end, padding. A text too long is cut as `cut` tells; start and end stay.
+
+        Raises:
+          ValueError: if `length` is below 2.
+        """
+        ids = [START, *self._ids(text)[: _room(length)], END]
+        return np.array(ids + [PAD] * (length - len(ids)), np.int32)
+
+    def cut(self, text: str, length: int) -> tuple[str, str]:
+        """What `encode(text, length)` keeps and what it cuts off ('' if all fits); together, `normalise(text)`."""
+        kept = self._spell(self._ids(text)[: _room(length)]).decode(errors="ignore").removeprefix(" ")
+        return kept, normalise(text)[len(kept) :]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, special ones skipped: `decode(encode(text, length))` is `normalise(text)` if that fits.
+
+        Raises:
+          ValueError: if an id is not of this vocabulary.
+        """
+        return self._spell(ids).decode(errors="replace").removeprefix(" ")
+
+    def to_json(self) -> str:
+        """The vocabulary as text, to be kept beside the checkpoints of what was trained with it."""
+        return json.dumps({"format": _FORMAT, "merges": self.merges})
+
+    @classmethod
+    def from_json(cls, text: str) -> "BytePair":
+        """Reads what `to_json` wrote.
+
+        Raises:
+          ValueError: if `text` is not a vocabulary of this format, or a merge refers to an id made after it.
+        """
+        try:
+            saved = json.loads(text)
+            form, merges = saved["format"], tuple((int(a), int(b)) for a, b in saved["merges"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"not a byte-pair vocabulary: expected JSON with format and merges ({error!r})") from error
+        if form != _FORMAT:
+            raise ValueError(f"the vocabulary's format is {form!r}: expected {_FORMAT!r}")
+        for m, pair in enumerate(merges):
+            if not all(_FIRST_BYTE <= i < _FIRST_MERGE + m for i in pair):
+                raise ValueError(f"merge {m} joins {pair}: expected ids {_FIRST_BYTE} .. {_FIRST_MERGE + m - 1}")
+        return cls(merges)
+
+    def _ids(self, text: str) -> list[int]:
+        return [i for word in _words(text) for i in self._encode_word(word)]
+
+    def _spell(self, ids: Iterable[int]) -> bytes:
+        try:
+            return b"".join(self._spelling[int(i)] for i in ids)
+        except KeyError as error:
+            raise ValueError(f"id {error} is not of this vocabulary of {self.size}") from None
+
+    @functools.cached_property
+    def _spelling(self) -> dict[int, bytes]:
+        spelling = dict.fromkeys((PAD, START, END), b"") | {_FIRST_BYTE + b: bytes([b]) for b in range(256)}
+        for m, (left, right) in enumerate(self.merges):
+            spelling[_FIRST_MERGE + m] = spelling[left] + spelling[right]
+        return spelling
+
+    @functools.cached_property
+    def _encode_word(self) -> Callable[[str], list[int]]:
+        made = {pair: _FIRST_MERGE + m for m, pair in enumerate(self.merges)}
+
+        @functools.lru_cache(2**16)
+        def encode_word(word: str) -> list[int]:
+            ids = _bytes(word)
+            while known := [made[pair] for pair in _pairs(ids) if pair in made]:
+                ids = _merge(ids, self.merges[min(known) - _FIRST_MERGE], min(known))
+            return ids
+
+        return encode_word
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(" " + normalise(text))
+
+
+def _bytes(word: str) -> list[int]:
+    return [_FIRST_BYTE + b for b in word.encode()]
+
+
+def _pairs(ids: list[int]) -> list[Pair]:
+    return list(itertools.pairwise(ids))
+
+
+def _merge(ids: list[int], pair: Pair, made: int) -> list[int]:
+    merged, i = [], 0
+    while i < len(ids):
+        if tuple(ids[i : i + 2]) == pair:
+            merged.append(made)
+            i += 2
+        else:
+            merged.append(ids[i])
+            i += 1
+    return merged
+
+
+def _room(length: int) -> int:
+    if length < 2:
+        raise ValueError(f"length is {length}: expected at least 2, for the start and the end")
+    return length - 2
