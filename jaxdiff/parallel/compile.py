@@ -48,9 +48,9 @@ def compile(
     """Compiles a step for many devices. Nothing runs until the program is called, and no device ever holds a full copy.
 
     Args:
-      make_step: called once as `make_step(reduce=f)`; returns (state, batch, keys) -> (state, metrics). `f` takes a tree
-        that was averaged over the examples at hand and returns its average over the devices: the identity on a mesh,
-        where the program is written for the whole batch, and `pmean` under pmap.
+      make_step: called once as `make_step(reduce=f)`; returns (state, batch, keys) -> (state, metrics). `f` takes a
+        tree that was averaged over the examples at hand and returns its average over the devices: the identity on a
+        mesh, where the program is written for the whole batch, and `pmean` under pmap.
       init_state: (key) -> state, with the parameters in `state.params`.
       spec: the mesh, or "pmap": one whole state on every device, the batch split.
       rules: come before the default rules; see `parallel.rules`. pmap has no use for them.
@@ -105,7 +105,9 @@ def _pmap(make_step: Callable[..., Any], init_state: Callable[[Key], Any], devic
         return jax.device_put(split, batch_at)
 
     state_at = jax.tree.map(lambda _: everywhere, jax.eval_shape(init_state, jax.random.key(0)))
-    return Program(jax.jit(init_state, out_shardings=state_at), put, _keys(batch_at, count, (count, -1)), step, state_at)
+    return Program(
+        jax.jit(init_state, out_shardings=state_at), put, _keys(batch_at, count, (count, -1)), step, state_at
+    )
 
 
 def _keys(sharding: NamedSharding, ways: int, shape: tuple[int, ...]) -> Callable[[Key, int, int], Key]:
@@ -129,10 +131,12 @@ def check_key(key: Key) -> None:
     """
     typed = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
     if not typed or str(jax.random.key_impl(key)) != "threefry2x32":
-        given = f"a key of implementation {jax.random.key_impl(key)!s}" if typed else f"{type(key).__name__}, no typed key"
+        given = (
+            f"a key of implementation {jax.random.key_impl(key)!s}" if typed else f"{type(key).__name__}, no typed key"
+        )
         raise ValueError(
-            f"given {given}; noise is drawn for each example and must not depend on the devices, which only threefry keeps "
-            "('rbg' draws differ under vmap): use jax.random.key(seed, impl='threefry2x32')."
+            f"given {given}; noise is drawn for each example and must not depend on the devices, which only threefry "
+            "keeps ('rbg' draws differ under vmap): use jax.random.key(seed, impl='threefry2x32')."
         )
 
 
@@ -140,15 +144,17 @@ def _size(batch: Batch) -> int:
     """The number of examples in `batch`, whose arrays must agree on it."""
     sizes = {path_string(path): np.shape(leaf)[:1] for path, leaf in jax.tree_util.tree_leaves_with_path(batch)}
     if len(set(sizes.values())) != 1 or () in sizes.values():
-        raise ValueError(f"a batch is arrays whose first axis is the example, all as long; the lengths given are {sizes}.")
+        raise ValueError(
+            f"a batch is arrays whose first axis is the example, all as long; the lengths given are {sizes}."
+        )
     return next(iter(sizes.values()))[0]
 
 
 def _check_batch(size: int, ways: int, whose: str = "") -> None:
     if size % ways:
         raise ValueError(
-            f"a batch of {size} does not split over {ways} devices{whose}: choose a batch size that is a multiple of {ways} "
-            "(data x fsdp on a mesh, all devices under pmap)."
+            f"a batch of {size} does not split over {ways} devices{whose}: choose a batch size that is a multiple of "
+            f"{ways} (data x fsdp on a mesh, all devices under pmap)."
         )
 
 

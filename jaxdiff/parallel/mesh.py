@@ -41,8 +41,8 @@ class MeshSpec:
         if devices % fixed or (-1 not in sizes and fixed != devices):
             given = ", ".join(f"{name}={size}" for name, size in zip(AXES, sizes, strict=True))
             raise ValueError(
-                f"mesh {given} needs {'a multiple of ' if -1 in sizes else ''}{fixed} devices, but there are {devices}: "
-                f"choose sizes whose product is {devices}, or set one to -1."
+                f"mesh {given} needs {'a multiple of ' if -1 in sizes else ''}{fixed} devices, but there are "
+                f"{devices}: choose sizes whose product is {devices}, or set one to -1."
             )
         data, split, width = (devices // fixed if size == -1 else size for size in sizes)
         return data, split, width
@@ -51,8 +51,8 @@ class MeshSpec:
 def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with the axes data, fsdp and tensor over `devices` (all by default, of all processes).
 
-    Every axis is `AxisType.Auto`: the compiler places what the rules leave open. `jax.make_mesh` would make them Explicit,
-    where convolutions raise.
+    Every axis is `AxisType.Auto`: the compiler places what the rules leave open. `jax.make_mesh` would make them
+    Explicit, where convolutions raise.
 
     Raises:
       ValueError: if the sizes do not fit the devices, or `tensor` would reach over a process' border, where a process
@@ -64,7 +64,7 @@ def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Me
     rows = mesh.devices.reshape(-1, sizes[2])
     if any(len({device.process_index for device in row}) > 1 for row in rows):
         raise ValueError(
-            f"mesh tensor={sizes[2]} reaches over processes of {jax.local_device_count()} devices each, so that no process "
-            "could feed its own examples: choose tensor to divide the devices of one process, and use fsdp beyond."
+            f"mesh tensor={sizes[2]} reaches over processes of {jax.local_device_count()} devices each, so that no "
+            "process could feed its own examples: let tensor divide the devices of a process, and use fsdp beyond."
         )
     return mesh

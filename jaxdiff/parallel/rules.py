@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 Rule = P | Callable[[tuple[int, ...], Mesh], P]
 Rules = tuple[tuple[str, Rule], ...]
-"""((path pattern, PartitionSpec or function of (shape, mesh)), ...): the first pattern that matches a path 'a/b/c' whole."""
+"""((path pattern, PartitionSpec or function of (shape, mesh)), ...): the first that matches a whole path 'a/b/c'."""
 
 SMALLEST = 2**14
 """Weights of fewer elements stay whole on every device: gathering them costs more than the memory they take."""
@@ -43,8 +43,8 @@ def _with_fsdp(names: list[str | None], shape: tuple[int, ...], mesh: Mesh) -> P
     return P(*names)
 
 
-# Megatron's pairing: the first product splits its outputs (heads, MLP width), the second its inputs, so that a pair costs
-# one sum over tensor. A GEGLU's doubled width is split the same way; its halves then meet across devices, still right.
+# Megatron's pairing: the first product splits its outputs (heads, MLP width), the second its inputs, so that a pair
+# costs one sum over tensor. A GEGLU's doubled width is split the same way; its halves then meet across devices.
 DEFAULT_RULES: Rules = (
     (r".*/(q|k|v|qkv)/(kernel|bias)", tensor(-1)),
     (r".*/(attn\w*|self|cross|attention\w*)/out/kernel", tensor(0)),
@@ -64,9 +64,9 @@ def path_string(path: tuple[Any, ...]) -> str:
 def shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
     """A NamedSharding for every leaf of a state that has `params` (its leaves need only a shape).
 
-    `rules` come before the defaults, and match the paths of parameters ('down_0/attn/q/kernel'). A leaf elsewhere in the
-    state whose path ends in a parameter's path, and has its shape, goes with it: averages and moments do. All else is
-    whole on every device.
+    `rules` come before the defaults, and match the paths of parameters ('down_0/attn/q/kernel'). A leaf elsewhere in
+    the state whose path ends in a parameter's path, and has its shape, goes with it: averages and moments do. All else
+    is whole on every device.
 
     Raises:
       ValueError: if a rule's axes do not divide a parameter's dimensions.
