@@ -1,1 +1,7 @@
-"""One program on many devices: meshes, sharding rules, and the compilation of a train step with them."""
+"""How one training step runs on many devices: the mesh, the sharding rules, and the compiled program."""
+
+from jaxdiff.parallel.compile import Program, compile
+from jaxdiff.parallel.mesh import MeshSpec, make_mesh
+from jaxdiff.parallel.rules import DEFAULT_RULES, Rules, fsdp, shardings, tensor
+
+__all__ = ["DEFAULT_RULES", "MeshSpec", "Program", "Rules", "compile", "fsdp", "make_mesh", "shardings", "tensor"]

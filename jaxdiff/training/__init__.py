@@ -1,1 +1,27 @@
-"""The train state, the pure train step, the loop around it, and checkpoints."""
+"""Training: the step, the optimizer, checkpoints, and the loop that ties them together."""
+
+from jaxdiff.training.checkpoint import CheckpointConfig, MismatchError, SaveError, load_params
+from jaxdiff.training.ema import make_ema
+from jaxdiff.training.evaluate import make_eval_step, make_evaluate
+from jaxdiff.training.loop import NonFiniteLoss, TrainConfig, fit
+from jaxdiff.training.optimizer import OptimizerConfig, make_optimizer
+from jaxdiff.training.state import TrainState, make_init_state
+from jaxdiff.training.step import make_train_step
+
+__all__ = [
+    "CheckpointConfig",
+    "MismatchError",
+    "NonFiniteLoss",
+    "OptimizerConfig",
+    "SaveError",
+    "TrainConfig",
+    "TrainState",
+    "fit",
+    "load_params",
+    "make_ema",
+    "make_eval_step",
+    "make_evaluate",
+    "make_init_state",
+    "make_optimizer",
+    "make_train_step",
+]

@@ -1,0 +1,169 @@
+"""One training step, compiled for one device, a mesh or pmap; the step itself knows none of them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxdiff.parallel.mesh import MeshSpec, make_mesh
+from jaxdiff.parallel.rules import Rules, path_string
+from jaxdiff.parallel.rules import shardings as shard_by_rules
+from jaxdiff.typing import Batch, Key
+
+DEVICES = "devices"
+"""The axis name that pmap's `reduce` averages over."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A step compiled for a set of devices.
+
+    Attributes:
+      init: (key) -> state, each part made where it will live.
+      put: (batch) -> batch on the devices; this process' examples as host arrays go in.
+      keys: (root, step, batch size) -> one key for each example of the whole batch, placed like the batch.
+      step: (state, batch, keys) -> (state, metrics); the state given is consumed, the metrics are on every device.
+      shardings: the state's tree with where each leaf lives.
+    """
+
+    init: Callable[[Key], Any]
+    put: Callable[[Batch], Batch]
+    keys: Callable[[Key, int, int], Key]
+    step: Callable[[Any, Batch, Key], tuple[Any, Any]]
+    shardings: Any
+
+
+def compile(
+    make_step: Callable[..., Callable[..., Any]],
+    init_state: Callable[[Key], Any],
+    spec: MeshSpec | Literal["pmap"] = MeshSpec(),  # noqa: B008
+    rules: Rules = (),
+    devices: Sequence[jax.Device] | None = None,
+) -> Program:
+    """Compiles a step for many devices. Nothing runs until the program is called, and no device ever holds a full copy.
+
+    Args:
+      make_step: called once as `make_step(reduce=f)`; returns (state, batch, keys) -> (state, metrics). `f` takes a
+        tree that was averaged over the examples at hand and returns its average over the devices: the identity on a
+        mesh, where the program is written for the whole batch, and `pmean` under pmap.
+      init_state: (key) -> state, with the parameters in `state.params`.
+      spec: the mesh, or "pmap": one whole state on every device, the batch split.
+      rules: come before the default rules; see `parallel.rules`. pmap has no use for them.
+      devices: all devices by default.
+
+    Raises:
+      ValueError: if mesh, rules or devices do not fit together; `put` and `keys` raise for a batch that does not split.
+    """
+    if spec == "pmap":
+        return _pmap(make_step, init_state, tuple(jax.devices() if devices is None else devices))
+    mesh = make_mesh(spec, devices)
+    state_at = shard_by_rules(jax.eval_shape(init_state, jax.random.key(0)), mesh, rules)
+    batch_at, everywhere = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P())
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    init = jax.jit(init_state, out_shardings=state_at)
+    step = jax.jit(
+        make_step(reduce=lambda tree: tree),
+        in_shardings=(state_at, batch_at, batch_at),
+        out_shardings=(state_at, everywhere),
+        donate_argnums=0,
+    )
+
+    def put(batch: Batch) -> Batch:
+        processes = len({device.process_index for device in mesh.devices.flat})
+        _check_batch(_size(batch), ways // processes, " of this process" if processes > 1 else "")
+        return jax.make_array_from_process_local_data(batch_at, batch)
+
+    return Program(init, put, _keys(batch_at, ways, (-1,)), _within(mesh, step), state_at)
+
+
+def _pmap(make_step: Callable[..., Any], init_state: Callable[[Key], Any], devices: tuple[jax.Device, ...]) -> Program:
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"strategy 'pmap' runs in one process, and there are {jax.process_count()}: use the mesh strategy, whose "
+            "default (data=-1) splits the work in the same way."
+        )
+    count = len(devices)
+    mesh = Mesh(np.array(devices), (DEVICES,), axis_types=(AxisType.Auto,))
+    everywhere, batch_at = NamedSharding(mesh, P()), NamedSharding(mesh, P(DEVICES))
+    step = jax.pmap(
+        make_step(reduce=lambda tree: jax.lax.pmean(tree, DEVICES)),
+        axis_name=DEVICES,
+        in_axes=(None, 0, 0),
+        out_axes=None,
+        donate_argnums=0,
+        devices=devices,
+    )
+
+    def put(batch: Batch) -> Batch:
+        _check_batch(_size(batch), count)
+        split = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+        return jax.device_put(split, batch_at)
+
+    state_at = jax.tree.map(lambda _: everywhere, jax.eval_shape(init_state, jax.random.key(0)))
+    return Program(
+        jax.jit(init_state, out_shardings=state_at), put, _keys(batch_at, count, (count, -1)), step, state_at
+    )
+
+
+def _keys(sharding: NamedSharding, ways: int, shape: tuple[int, ...]) -> Callable[[Key, int, int], Key]:
+    @functools.partial(jax.jit, static_argnums=2, out_shardings=sharding)
+    def draw(root: Key, step: int, batch: int) -> Key:
+        return jax.random.split(jax.random.fold_in(root, step), batch).reshape(shape)
+
+    def keys(root: Key, step: int, batch: int) -> Key:
+        check_key(root)
+        _check_batch(batch, ways)
+        return draw(root, step, batch)
+
+    return keys
+
+
+def check_key(key: Key) -> None:
+    """Refuses keys whose draws depend on how the batch is split.
+
+    Raises:
+      ValueError: if `key` is not a typed threefry key.
+    """
+    typed = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+    if not typed or str(jax.random.key_impl(key)) != "threefry2x32":
+        given = (
+            f"a key of implementation {jax.random.key_impl(key)!s}" if typed else f"{type(key).__name__}, no typed key"
+        )
+        raise ValueError(
+            f"given {given}; noise is drawn for each example and must not depend on the devices, which only threefry "
+            "keeps ('rbg' draws differ under vmap): use jax.random.key(seed, impl='threefry2x32')."
+        )
+
+
+def _size(batch: Batch) -> int:
+    """The number of examples in `batch`, whose arrays must agree on it."""
+    sizes = {path_string(path): np.shape(leaf)[:1] for path, leaf in jax.tree_util.tree_leaves_with_path(batch)}
+    if len(set(sizes.values())) != 1 or () in sizes.values():
+        raise ValueError(
+            f"a batch is arrays whose first axis is the example, all as long; the lengths given are {sizes}."
+        )
+    return next(iter(sizes.values()))[0]
+
+
+def _check_batch(size: int, ways: int, whose: str = "") -> None:
+    if size % ways:
+        raise ValueError(
+            f"a batch of {size} does not split over {ways} devices{whose}: choose a batch size that is a multiple of "
+            f"{ways} (data x fsdp on a mesh, all devices under pmap)."
+        )
+
+
+def _within(mesh: Mesh, call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call` under `mesh`, for the kernels in nn/ that must be mapped over it by hand."""
+
+    @functools.wraps(call)
+    def inside(*args: Any) -> Any:
+        with jax.set_mesh(mesh):
+            return call(*args)
+
+    return inside

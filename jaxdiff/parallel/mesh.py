@@ -1,0 +1,70 @@
+"""The device mesh: one function makes every mesh of the library."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+AXES = ("data", "fsdp", "tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshSpec:
+    """How many ways each kind of parallelism splits the work; at most one may be -1, the devices that are left.
+
+    Attributes:
+      data: copies of the model; each takes a part of the batch.
+      fsdp: ways to split weights and optimizer state; each part takes a part of the batch too.
+      tensor: ways to split heads and MLP width; all parts see the same examples.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def sizes(self, devices: int) -> tuple[int, int, int]:
+        """The three sizes with -1 filled in.
+
+        Raises:
+          ValueError: if the sizes cannot multiply to `devices`.
+        """
+        sizes = (self.data, self.fsdp, self.tensor)
+        wrong = [f"{name}={size}" for name, size in zip(AXES, sizes, strict=True) if size < 1 and size != -1]
+        if wrong or sizes.count(-1) > 1:
+            raise ValueError(
+                f"mesh {', '.join(wrong) or self}: each size must be at least 1, and only one may be -1, "
+                "which stands for the devices that are left."
+            )
+        fixed = math.prod(size for size in sizes if size != -1)
+        if devices % fixed or (-1 not in sizes and fixed != devices):
+            given = ", ".join(f"{name}={size}" for name, size in zip(AXES, sizes, strict=True))
+            raise ValueError(
+                f"mesh {given} needs {'a multiple of ' if -1 in sizes else ''}{fixed} devices, but there are "
+                f"{devices}: choose sizes whose product is {devices}, or set one to -1."
+            )
+        data, split, width = (devices // fixed if size == -1 else size for size in sizes)
+        return data, split, width
+
+
+def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with the axes data, fsdp and tensor over `devices` (all by default, of all processes).
+
+    Every axis is `AxisType.Auto`: the compiler places what the rules leave open. `jax.make_mesh` would make them
+    Explicit, where convolutions raise.
+
+    Raises:
+      ValueError: if the sizes do not fit the devices, or `tensor` would reach over a process' border, where a process
+        could not feed its own part of the batch.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = spec.sizes(len(devices))
+    mesh = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    rows = mesh.devices.reshape(-1, sizes[2])
+    if any(len({device.process_index for device in row}) > 1 for row in rows):
+        raise ValueError(
+            f"mesh tensor={sizes[2]} reaches over processes of {jax.local_device_count()} devices each, so that no "
+            "process could feed its own examples: let tensor divide the devices of a process, and use fsdp beyond."
+        )
+    return mesh

@@ -1,0 +1,106 @@
+"""Sharding rules: which axis of the mesh splits which dimension of which parameter, chosen by the parameter's path."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+Rule = P | Callable[[tuple[int, ...], Mesh], P]
+Rules = tuple[tuple[str, Rule], ...]
+"""((path pattern, PartitionSpec or function of (shape, mesh)), ...): the first that matches a whole path 'a/b/c'."""
+
+SMALLEST = 2**14
+"""Weights of fewer elements stay whole on every device: gathering them costs more than the memory they take."""
+
+
+def fsdp(shape: tuple[int, ...], mesh: Mesh) -> P:
+    """Splits a large weight over fsdp, on its largest divisible dimension; the last of equals."""
+    return _with_fsdp([None] * len(shape), shape, mesh)
+
+
+def tensor(dim: int) -> Callable[[tuple[int, ...], Mesh], P]:
+    """A rule that splits dimension `dim` over tensor where it divides, and the largest other one over fsdp."""
+
+    def rule(shape: tuple[int, ...], mesh: Mesh) -> P:
+        names: list[str | None] = [None] * len(shape)
+        if -len(shape) <= dim < len(shape) and shape[dim] % mesh.shape["tensor"] == 0:
+            names[dim] = "tensor"
+        return _with_fsdp(names, shape, mesh)
+
+    return rule
+
+
+def _with_fsdp(names: list[str | None], shape: tuple[int, ...], mesh: Mesh) -> P:
+    size = 1
+    for length in shape:
+        size *= length
+    free = [d for d, name in enumerate(names) if name is None and shape[d] % mesh.shape["fsdp"] == 0]
+    if size >= SMALLEST and free:
+        names[max(free, key=lambda d: (shape[d], d))] = "fsdp"
+    return P(*names)
+
+
+# Megatron's pairing: the first product splits its outputs (heads, MLP width), the second its inputs, so that a pair
+# costs one sum over tensor. A GEGLU's doubled width is split the same way; its halves then meet across devices.
+DEFAULT_RULES: Rules = (
+    (r".*/(q|k|v|qkv)/(kernel|bias)", tensor(-1)),
+    (r".*/(attn\w*|self|cross|attention\w*)/out/kernel", tensor(0)),
+    (r".*/fc1/(kernel|bias)", tensor(-1)),
+    (r".*/fc2/kernel", tensor(0)),
+    (r".*/ff/(up|gate)/(kernel|bias)", tensor(-1)),
+    (r".*/ff/down/kernel", tensor(0)),
+    (r".*", fsdp),
+)
+
+
+def path_string(path: tuple[Any, ...]) -> str:
+    """A key path as 'a/b/c'."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
+    """A NamedSharding for every leaf of a state that has `params` (its leaves need only a shape).
+
+    `rules` come before the defaults, and match the paths of parameters ('down_0/attn/q/kernel'). A leaf elsewhere in
+    the state whose path ends in a parameter's path, and has its shape, goes with it: averages and moments do. All else
+    is whole on every device.
+
+    Raises:
+      ValueError: if a rule's axes do not divide a parameter's dimensions.
+    """
+    table = [(re.compile(pattern), rule) for pattern, rule in (*rules, *DEFAULT_RULES)]
+    params = {path_string(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
+    specs = {}
+    for path, shape in params.items():
+        rule = next(rule for pattern, rule in table if pattern.fullmatch(path))
+        specs[path] = rule if isinstance(rule, P) else rule(shape, mesh)
+        _check(path, shape, specs[path], mesh)
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        names = path_string(path).split("/")
+        ends = ("/".join(names[start:]) for start in range(len(names)))
+        owner = next((end for end in ends if params.get(end) == leaf.shape), None)
+        return NamedSharding(mesh, P() if owner is None else specs[owner])
+
+    return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def _check(path: str, shape: tuple[int, ...], spec: P, mesh: Mesh) -> None:
+    """Refuses what the compiler would refuse later and without the parameter's name."""
+    if len(spec) > len(shape):
+        raise ValueError(f"rule for {path!r}: {spec} names {len(spec)} dimensions, but the shape is {shape}.")
+    for dim, names in enumerate(spec):
+        for name in (names,) if isinstance(names, str) else names or ():
+            if name not in mesh.shape:
+                raise ValueError(f"rule for {path!r}: the mesh has no axis {name!r}; it has {', '.join(mesh.shape)}.")
+        ways = 1
+        for name in (names,) if isinstance(names, str) else names or ():
+            ways *= mesh.shape[name]
+        if shape[dim] % ways:
+            raise ValueError(
+                f"rule for {path!r}: dimension {dim} of shape {shape} does not split {ways} ways over {names}; "
+                "use a function rule such as parallel.tensor(dim), or another mesh."
+            )
