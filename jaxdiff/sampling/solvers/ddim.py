@@ -1,0 +1,74 @@
+"""DDPM and DDIM: the ancestral samplers, on any subset of steps.
+
+From time t to a cleaner time s, with alpha = alpha_t and so on, the forward process from s to t keeps a fraction
+alpha_t / alpha_s of the signal and adds noise of variance beta = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2. Relative
+to sigma_t^2 that is -expm1(lambda_t - lambda_s), without cancellation. Bayes' rule for known x0 gives the posterior
+
+    x_s ~ N(alpha_s x0 + rho (x_t - alpha_t x0), var),   rho = alpha_t sigma_s^2 / (alpha_s sigma_t^2)
+    var = sigma_s^2 (-expm1(lambda_t - lambda_s))
+
+and DDPM puts the network's estimate D for x0 in it ("large": with beta for var). DDIM keeps the same marginals with a
+freely chosen variance s^2 = eta^2 var: the rest of the noise at s points where the estimate of eps does,
+
+    x_s = alpha_s D + sqrt(sigma_s^2 - s^2) eps + s noise,   eps = (x_t - alpha_t D) / sigma_t.
+
+eta = 1 is DDPM with the small variance, eta = 0 an ODE solver of first order. Its inversion is the same formula with
+the grid reversed.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from jaxdiff.diffusion.schedule import Schedule
+from jaxdiff.sampling.grid import Grid, check
+from jaxdiff.sampling.table import Table, from_rows, symbols
+
+
+def check_eta(eta: float) -> None:
+    """Refuse an eta outside [0, 1]."""
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta = {eta}: expected a number in [0, 1]; 0 is deterministic, 1 has DDPM's noise")
+
+
+def ddpm(schedule: Schedule, times: Grid, variance: Literal["small", "large", "learned"] = "small") -> Table:
+    """Coefficients of ancestral sampling.
+
+    Args:
+      schedule: the process.
+      times: strictly decreasing, in [0, 1].
+      variance: "small" (posterior) or "large" (beta); or "learned", which leaves the scale of the noise to the denoiser
+        (`bound.learned_denoiser`) and tells it the logarithms of both as `aux["log_variances"]`.
+
+    Source: Ho et al. 2020, arXiv 2006.11239, algorithm 2; Nichol & Dhariwal 2021, arXiv 2102.09672, equation 15.
+    """
+    times = check(times)
+    (x,), D, noise = symbols(1)
+    a, s, lam = schedule.alpha(times), schedule.sigma(times), schedule.log_snr(times)
+    rows, logs = [], []
+    for n in range(len(times) - 1):
+        fresh = -np.expm1(lam[n] - lam[n + 1])
+        small, large = s[n + 1] ** 2 * fresh, s[n] ** 2 * fresh
+        mean = a[n + 1] * D + a[n] * s[n + 1] ** 2 / (a[n + 1] * s[n] ** 2) * (x - a[n] * D)
+        noisy = s[n + 1] > 0  # the last step, to clean data, adds none
+        rows.append([mean + noisy * {"small": small, "large": large, "learned": 1.0}[variance] ** 0.5 * noise])
+        logs.append(np.log([small, large]) if noisy else np.zeros(2))
+    table = from_rows(times[:-1], rows)
+    return Table(table.t, table.A, table.b, table.c, {"log_variances": np.array(logs)} if variance == "learned" else {})
+
+
+def ddim(schedule: Schedule, times: Grid, eta: float = 0.0) -> Table:
+    """Coefficients of DDIM; `eta` in [0, 1] scales the noise from none to DDPM's.
+
+    Source: Song et al. 2021, arXiv 2010.02502, equations 12 and 16.
+    """
+    check_eta(eta)
+    times = check(times)
+    (x,), D, noise = symbols(1)
+    a, s, lam = schedule.alpha(times), schedule.sigma(times), schedule.log_snr(times)
+    rows = []
+    for n in range(len(times) - 1):
+        std = eta * s[n + 1] * np.sqrt(-np.expm1(lam[n] - lam[n + 1]))
+        eps = (x - a[n] * D) / s[n]
+        rows.append([a[n + 1] * D + np.sqrt(s[n + 1] ** 2 - std**2) * eps + std * noise])
+    return from_rows(times[:-1], rows)
