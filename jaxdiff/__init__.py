@@ -12,7 +12,7 @@ _MODULES = frozenset(
     {"cli", "data", "diffusion", "metrics", "models", "nn", "parallel", "pipelines", "pretrained", "sampling", "tasks"}
     | {"training", "typing"}
 )
-_NAMES = {"Cond": "jaxdiff.typing", "Table": "jaxdiff.sampling"}
+_NAMES = {"Cond": "jaxdiff.typing", "Table": "jaxdiff.sampling", "load": "jaxdiff.loading"}
 
 __all__ = sorted([*_MODULES, *_NAMES])
 

@@ -24,7 +24,7 @@ from jaxdiff.nn.embedding import Mlp, sinusoidal
 from jaxdiff.nn.norm import GroupNorm
 from jaxdiff.nn.resnet import Downsample, ResnetBlock, Upsample
 from jaxdiff.nn.transformer import AttentionBlock, SpatialTransformer
-from jaxdiff.typing import Cond
+from jaxdiff.typing import Cond, Key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class UNetConfig:
       scale_shift: time scales and shifts (ADM); adm_resample: residual blocks change the resolution (ADM).
       pad_after: strided convolutions are padded below and to the right only (DDPM's code).
       self_attends_context: the first attention of a `cross` block looks at the context too.
-      dropout: rate in residual blocks while training.
+      dropout: rate in residual blocks, where the network is called with keys [b].
       remat: recompute each block in the backward pass: less memory, a third more time.
       dtype: of the computation; parameters are float32 unless loaded otherwise. The output is float32.
     """
@@ -84,7 +84,7 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], t: Float[Array, " b"], cond: Cond | None = None, train: bool = False
+        self, x: Float[Array, "b h w c"], t: Float[Array, " b"], cond: Cond | None = None, keys: Key | None = None
     ) -> Float[Array, "b h w o"]:
         net = self.config
         _check(net, x)
@@ -98,12 +98,12 @@ class UNet(nn.Module):
         skips = [x]
         for i in range(len(net.channels)):
             level = Level(net, i, "down", net.layers, name=f"down_{i}")
-            x, more = level(x, emb, cond, [], train)
+            x, more = level(x, emb, cond, [], keys)
             skips += more
-        x, _ = Level(net, len(net.channels) - 1, "mid", 1, name="mid")(x, emb, cond, [], train)
+        x, _ = Level(net, len(net.channels) - 1, "mid", 1, name="mid")(x, emb, cond, [], keys)
         for j, i in enumerate(reversed(range(len(net.channels)))):
             taken, skips = skips[-net.layers - 1 :], skips[: -net.layers - 1]
-            x, _ = Level(net, i, "up", net.layers + 1, name=f"up_{j}")(x, emb, cond, taken, train)
+            x, _ = Level(net, i, "up", net.layers + 1, name=f"up_{j}")(x, emb, cond, taken, keys)
 
         x = GroupNorm(net.groups, net.eps, silu=True, dtype=net.dtype, name="norm_out")(x)
         x = Conv(net.out_channels * p * p, zero=True, dtype=net.dtype, name="conv_out")(x)
@@ -142,17 +142,17 @@ class Level(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], emb: Float[Array, "b e"], cond: Cond, skips: list[Array], train: bool
+        self, x: Float[Array, "b h w c"], emb: Float[Array, "b e"], cond: Cond, skips: list[Array], keys: Key | None
     ) -> tuple[Float[Array, "b i j o"], list[Array]]:
         net, width, out = self.net, self.net.channels[self.index], list[Array]()
-        wrap = functools.partial(nn.remat, static_argnums=(3,)) if net.remat else lambda block, **_: block
-        Block, Attend = wrap(ResnetBlock), nn.remat(SpatialTransformer) if net.remat else SpatialTransformer
+        wrap = nn.remat if net.remat else lambda block: block
+        Block, Attend = wrap(ResnetBlock), wrap(SpatialTransformer)
 
         def resnet(name: str, x: Array, resample: str | None = None) -> Array:
             block = Block(
                 width, net.groups, net.eps, net.scale_shift, net.dropout, net.rescale, resample, net.dtype, name=name
             )
-            return block(x, emb, train)
+            return block(x, emb, keys)
 
         def attend(name: str, x: Array, kind: str) -> Array:
             heads, width = net.heads[self.index], x.shape[-1]

@@ -1,13 +1,16 @@
 """The residual block of DDPM and everything after it, and the two changes of resolution."""
 
 import functools
+import zlib
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxdiff.nn.conv import Conv, conv
 from jaxdiff.nn.norm import GroupNorm, silu
+from jaxdiff.typing import Key
 
 
 class ResnetBlock(nn.Module):
@@ -18,7 +21,7 @@ class ResnetBlock(nn.Module):
       groups: of the normalisation.
       eps: of the normalisation.
       scale_shift: time scales and shifts after the second norm (ADM) instead of being added before it (DDPM).
-      dropout: rate; needs a `dropout` key when above 0 and `train` is true.
+      dropout: rate, where keys are given.
       rescale: the sum is divided by this.
       resample: `up` or `down` changes the resolution inside the block, between first activation and convolution (ADM).
     """
@@ -34,7 +37,7 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], emb: Float[Array, "b e"] | None = None, train: bool = False
+        self, x: Float[Array, "b h w c"], emb: Float[Array, "b e"] | None = None, keys: Key | None = None
     ) -> Float[Array, "b i j o"]:
         y = GroupNorm(self.groups, self.eps, silu=True, dtype=self.dtype, name="norm1")(x)
         if self.resample:
@@ -50,12 +53,23 @@ class ResnetBlock(nn.Module):
             y = silu(norm2()(y) * (1 + scale) + shift)
         else:
             y = norm2(silu=True)(y + time(self.features)(silu(emb))[:, None, None])
-        if self.dropout:
-            y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        if self.dropout and keys is not None:
+            y = dropout(y, fold(keys, "/".join(self.path)), self.dropout)
         y = Conv(self.features, zero=True, dtype=self.dtype, name="conv2")(y)
         if x.shape[-1] != self.features:
             x = Conv(self.features, 1, dtype=self.dtype, name="shortcut")(x)
         return (x.astype(self.dtype) + y) / self.rescale if self.rescale != 1 else x.astype(self.dtype) + y
+
+
+def fold(keys: Key, name: str) -> Key:
+    """Keys [b] that belong to the block of that name."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF))(keys)
+
+
+def dropout(x: Float[Array, " b *s"], keys: Key, rate: float) -> Float[Array, " b *s"]:
+    """Zeroes numbers with probability `rate` and scales the others up; example i draws from keys[i] alone."""
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
 
 
 def double(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:

@@ -41,7 +41,7 @@ class Program:
 def compile(
     make_step: Callable[..., Callable[..., Any]],
     init_state: Callable[[Key], Any],
-    spec: MeshSpec | Literal["pmap"] = MeshSpec(),  # noqa: B008
+    spec: MeshSpec | Literal["pmap"] = MeshSpec(),
     rules: Rules = (),
     devices: Sequence[jax.Device] | None = None,
 ) -> Program:

@@ -63,7 +63,7 @@ def fit(
     key: Key,
     workdir: Path | str,
     train: TrainConfig,
-    checkpoint: CheckpointConfig = CheckpointConfig(),  # noqa: B008
+    checkpoint: CheckpointConfig = CheckpointConfig(),
     *,
     report: Callable[[int, Mapping[str, float]], None] | None = None,
     preview: Callable[[int, Params], None] | None = None,

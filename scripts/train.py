@@ -1,0 +1,7 @@
+"""The same as `jaxdiff train`."""
+
+import sys
+
+from jaxdiff.cli.main import main
+
+main(["train", *sys.argv[1:]])
