@@ -28,7 +28,7 @@ class Numbers:
 
     def __getitem__(self, index: int) -> Example:
         self.reads += 1
-        image = np.full((4, 4, 3), index, np.uint8)
+        image = np.full((4, 4, 3), index % 256, np.uint8)
         image[:, 0] = 255
         return Example(image=image, caption=f"number {index}", label=index % 2)
 
