@@ -1,6 +1,7 @@
 """How far a run is: a bar on a terminal, a line now and then elsewhere."""
 
 import contextlib
+import datetime
 import sys
 import time
 from collections import deque
@@ -35,7 +36,7 @@ def progress(
         if step == first:
             return f"loss {loss:.4f}"
         rate = (step - first) / (now - began)
-        left = time.strftime("%H:%M:%S", time.gmtime((steps - step) / rate))
+        left = datetime.timedelta(seconds=round((steps - step) / rate))
         return f"loss {loss:.4f}  {rate * batch_size:.1f} images/s  {left} left"
 
     if not console.is_terminal:

@@ -112,13 +112,14 @@ def _text(path: Path) -> str:
 def _damaged(folder: Path, paths: list[Path]) -> dict[Path, str]:
     """What is wrong with those pictures that do not decode."""
     file = folder / _CHECKED
-    stamps = {os.path.relpath(path, folder): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
+    names = {path: os.path.relpath(path, folder) for path in paths}
+    stamps = {path: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
     known = {}
     with contextlib.suppress(OSError, ValueError):
         known = json.loads(file.read_text())
 
-    def complaint(path: Path, name: str) -> str | None:
-        if known.get(name) == stamps[name]:
+    def complaint(path: Path) -> str | None:
+        if known.get(names[path]) == stamps[path]:
             return None
         try:
             picture.decode(path, 1)
@@ -127,11 +128,11 @@ def _damaged(folder: Path, paths: list[Path]) -> dict[Path, str]:
         return None
 
     with ThreadPoolExecutor() as pool:
-        complaints = list(pool.map(complaint, paths, stamps))
-    sound = {name: stamp for (name, stamp), why in zip(stamps.items(), complaints, strict=True) if not why}
+        damaged = {path: why for path, why in zip(paths, pool.map(complaint, paths), strict=True) if why}
+    sound = {names[path]: stamps[path] for path in paths if path not in damaged}
     if sound != known:
         with contextlib.suppress(OSError):  # a folder that cannot be written to is checked anew each time
             part = file.with_suffix(f".{os.getpid()}")
             part.write_text(json.dumps(sound))
             part.replace(file)
-    return {path: why for path, why in zip(paths, complaints, strict=True) if why}
+    return damaged

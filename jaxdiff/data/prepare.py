@@ -50,7 +50,7 @@ def _lock(folder: Any) -> Iterator[None]:
     with open(folder.parent / f".{folder.name}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
-            if time.time() - left.stat().st_mtime > _ABANDONED:
+            if time.time() - os.stat(left).st_mtime > _ABANDONED:
                 shutil.rmtree(left, ignore_errors=True)
         yield
 

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Example(TypedDict):
     label: int
 
 
+@runtime_checkable
 class Source(Protocol):
     """Pictures by number; the same number always gives the same example.
 

@@ -78,7 +78,7 @@ class TfdsSource:
         return self.labels[self._label_of(record)].replace("_", " ") if self.labels else ""
 
 
-def _pick(features: dict[str, Any], kind: type, preferred: tuple[str, ...], any_name: bool) -> str | None:
+def _pick(features: Any, kind: type, preferred: tuple[str, ...], any_name: bool) -> str | None:
     """The key of a feature of this kind, preferred names first."""
     keys = [key for key, feature in features.items() if isinstance(feature, kind)]
     return next((key for key in preferred if key in keys), keys[0] if keys and any_name else None)

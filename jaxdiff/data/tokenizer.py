@@ -17,6 +17,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -108,7 +109,7 @@ class BytePair:
         kept = self._spell(self._ids(text)[: _room(length)]).decode(errors="ignore").removeprefix(" ")
         return kept, normalise(text)[len(kept) :]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of ids, special ones skipped: `decode(encode(text, length))` is `normalise(text)` if that fits.
 
         Raises:
@@ -142,7 +143,7 @@ class BytePair:
     def _ids(self, text: str) -> list[int]:
         return [i for word in _words(text) for i in self._encode_word(word)]
 
-    def _spell(self, ids: Iterable[int]) -> bytes:
+    def _spell(self, ids: Iterable[SupportsIndex]) -> bytes:
         try:
             return b"".join(self._spelling[int(i)] for i in ids)
         except KeyError as error:

@@ -112,7 +112,7 @@ def _pmap(make_step: Callable[..., Any], init_state: Callable[[Key], Any], devic
 
 def _keys(sharding: NamedSharding, ways: int, shape: tuple[int, ...]) -> Callable[[Key, int, int], Key]:
     @functools.partial(jax.jit, static_argnums=2, out_shardings=sharding)
-    def draw(root: Key, step: int, batch: int) -> Key:
+    def draw(root: Key, step: int | jax.Array, batch: int) -> Key:
         return jax.random.split(jax.random.fold_in(root, step), batch).reshape(shape)
 
     def keys(root: Key, step: int, batch: int) -> Key:

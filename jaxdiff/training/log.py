@@ -6,8 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-
-from tensorboardX import SummaryWriter
+from typing import Any, TextIO
 
 
 class MetricsLog:
@@ -15,10 +14,15 @@ class MetricsLog:
 
     def __init__(self, workdir: Path, step: int, batch_size: int, write: bool = True) -> None:
         """Opens the files to go on after `step`, dropping later lines; writes nothing unless `write`."""
-        self._batch_size, self._file, self._board = batch_size, None, None
+        self._batch_size = batch_size
+        self._file: TextIO | None = None
+        self._board: Any = None
         self._since: float | None = None
         self._clear()
         if write:
+            # Here, for it takes seconds where torch is installed: tensorboardX imports what it finds.
+            from tensorboardX import SummaryWriter
+
             workdir.mkdir(parents=True, exist_ok=True)
             truncate(workdir / "metrics.jsonl", step)
             self._file = (workdir / "metrics.jsonl").open("a")
@@ -45,7 +49,7 @@ class MetricsLog:
         if self._timed:
             line["images_per_second"] = self._timed * self._batch_size / self._seconds
         self._clear()
-        if line and self._file is not None and self._board is not None:
+        if line and self._file is not None:
             self._file.write(json.dumps({"step": step, **line}) + "\n")
             self._file.flush()
             for name, value in line.items():
@@ -54,7 +58,7 @@ class MetricsLog:
 
     def close(self) -> None:
         """Closes the files."""
-        if self._file is not None and self._board is not None:
+        if self._file is not None:
             self._file.close()
             self._board.close()
 

@@ -7,7 +7,7 @@ import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ class TrainConfig:
     preview_every: int = 0
 
 
+@runtime_checkable
 class Data(Protocol):
     """An endless iterator of host batches (of this process) that can be put back where it stood."""
 

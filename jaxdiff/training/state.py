@@ -23,10 +23,10 @@ class TrainState:
       ema_params: the running average of `params`, which samples are drawn from.
     """
 
-    step: jax.Array
-    params: Params
+    step: Any  # arrays, or what stands for them in a tree of the same shape: shapes, shardings
+    params: Any
     opt_state: Any
-    ema_params: Params
+    ema_params: Any
 
 
 def make_init_state(

@@ -47,13 +47,15 @@ def make_train_step(
             # Part i takes every `accumulate`-th example, so that a batch split over devices stays where it is.
             return x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1)
 
-        parts = jax.tree.map(split, (batch, keys))
-        like = jax.eval_shape(value_and_grad, params, *jax.tree.map(lambda x: x[0], parts))
-        total, _ = jax.lax.scan(
-            lambda total, part: (jax.tree.map(jnp.add, total, value_and_grad(params, *part)), None),
-            jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like),
-            parts,
-        )
+        # Keys go as their bits: JAX's check for reuse takes a transposed key for a used one.
+        parts = jax.tree.map(split, (batch, jax.random.key_data(keys)))
+
+        def one(part: tuple[Batch, jax.Array]) -> Any:
+            return value_and_grad(params, part[0], jax.random.wrap_key_data(part[1], impl=jax.random.key_impl(keys)))
+
+        like = jax.eval_shape(lambda parts: one(jax.tree.map(lambda x: x[0], parts)), parts)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+        total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, one(part)), None), zeros, parts)
         return jax.tree.map(lambda x: x / accumulate, total)
 
     def step(state: TrainState, batch: Batch, keys: Key) -> tuple[TrainState, Metrics]:

@@ -69,9 +69,5 @@ def _starts() -> dict[int, str]:
 
 
 def group_of(emoji: str) -> str:
-    """The Unicode group of an emoji, one of `GROUPS`.
-
-    Raises:
-      KeyError: if `emoji` does not start with an emoji of Unicode 17.
-    """
+    """The Unicode group of an emoji of Unicode 17, one of `GROUPS`; of other characters it says nothing true."""
     return _starts()[ord(emoji[0])]

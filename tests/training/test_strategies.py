@@ -1,0 +1,68 @@
+"""The same parameters whatever the devices and the parts of the batch.
+
+Under SGD, for Adam does not see the scale of the gradients: a sum in place of a mean would pass.
+"""
+
+import jax
+import numpy as np
+import pytest
+from toy_task import Data, program
+
+from jaxdiff.parallel import MeshSpec
+from jaxdiff.training import OptimizerConfig
+
+SGD = OptimizerConfig(name="sgd", lr=1e-2, decay="constant", clip=0.0)
+
+
+def train(spec, optimizer=SGD, devices=None, accumulate=1, steps=5, batch=32):
+    run = program(spec, optimizer, accumulate=accumulate, devices=devices)
+    state, data = run.init(jax.random.key(0)), Data(batch)
+    root = jax.random.key(1)
+    for step in range(steps):
+        state, _ = run.step(state, run.put(next(data)), run.keys(root, step, batch))
+    return jax.tree.map(np.asarray, (state.params, state.ema_params))
+
+
+def distance(tree, other):
+    """The largest difference of a leaf relative to its size."""
+    leaves = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    return max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in leaves)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return train(MeshSpec(), devices=jax.devices()[:1])
+
+
+@pytest.mark.parametrize(
+    ("spec", "accumulate"),
+    [
+        ("pmap", 1),
+        ("pmap", 4),
+        (MeshSpec(data=8), 1),
+        (MeshSpec(data=8), 4),
+        (MeshSpec(data=1, fsdp=8), 1),
+        (MeshSpec(data=2, fsdp=2, tensor=2), 1),
+        (MeshSpec(data=2, fsdp=2, tensor=2), 4),
+    ],
+    ids=str,
+)
+def test_eight_devices_train_the_parameters_of_one(spec, accumulate, one_device):
+    assert distance(train(spec, accumulate=accumulate), one_device) < 1e-6
+
+
+def test_accumulation_on_one_device(one_device):
+    assert distance(train(MeshSpec(), devices=jax.devices()[:1], accumulate=4), one_device) < 1e-6
+
+
+def test_training_moves_the_parameters(one_device):
+    start = program(MeshSpec()).init(jax.random.key(0)).params
+    assert distance(one_device[0], start) > 1e-2
+
+
+def test_accumulation_moves_no_examples_between_devices():
+    run, batch = program(MeshSpec(), accumulate=2), Data(32)
+    args = run.init(jax.random.key(0)), run.put(next(batch)), run.keys(jax.random.key(1), 0, 32)
+    text = run.step.__wrapped__.lower(*args).compile().as_text()
+    assert "all-reduce" in text
+    assert not [name for name in ("all-to-all", "all-gather", "collective-permute") if name in text]
