@@ -1,6 +1,5 @@
 """Any TFDS data set that has a feature of pictures, read at random from ArrayRecord without TensorFlow."""
 
-import functools
 import logging
 from typing import Any
 
@@ -11,7 +10,6 @@ _CAPTIONS = ("caption", "text", "description", "title")
 _LABELS = ("label", "group")
 
 
-@functools.cache
 def names() -> list[str]:
     """All TFDS names, ours included."""
     import tensorflow_datasets as tfds

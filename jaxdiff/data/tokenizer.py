@@ -48,7 +48,7 @@ class BytePair:
 
     @classmethod
     def learn(cls, captions: Iterable[str], size: int) -> "BytePair":
-        """Learns a vocabulary of at most `size` ids; fewer if no pair is left that occurs twice.
+        """Learns a vocabulary of at most `size` ids; fewer if every word has become one id.
 
         Of pairs equally frequent that of the smallest ids is merged first, so the result depends on the captions only
         and not on their order.
@@ -73,7 +73,7 @@ class BytePair:
             n, best = heapq.heappop(heap)
             if -n != count[best]:
                 continue  # an older count of this pair
-            if -n < 2:
+            if not n:
                 break
             changed = set()
             for w in where.pop(best):

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PREPARE = """
 from jaxdiff.data import DataConfig, batches, open_source
 import sys
-config = DataConfig(dir=sys.argv[1], subset="quickstart")
+config = DataConfig(subset="quickstart")
 source = open_source(config)
 batch = next(batches(source, config, batch_size=4, seed=0))
 assert "tensorflow" not in sys.modules
@@ -19,9 +19,10 @@ print(len(source), "READY")
 
 def start(folder, stub):
     """A process in which importing TensorFlow, installed or not, is an error."""
-    env = os.environ | {"PYTHONPATH": f"{stub}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-c", PREPARE, str(folder)]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    env = os.environ | {"PYTHONPATH": f"{stub}{os.pathsep}{ROOT}", "TFDS_DATA_DIR": str(folder)}
+    return subprocess.Popen(
+        [sys.executable, "-c", PREPARE], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_two_processes_after_a_killed_one(tmp_path):
