@@ -164,6 +164,11 @@ def filled(path, size):
     path.unlink()
 
 
+# what Orbax still had under way complains that its event loop is closed
+failing = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@failing
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(tmp_path)], capture_output=True)
     if mounted.returncode:
@@ -183,6 +188,7 @@ def short_files(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@failing
 def test_a_failed_write_leaves_the_last_checkpoint(tmp_path):
     message = assert_survives_a_failed_save(tmp_path, short_files(100_000))
     assert "File too large" in message
