@@ -86,6 +86,12 @@ def test_the_last_and_the_best_are_kept_also_over_a_restart(tmp_path):
     assert steps(tmp_path / "checkpoints") == [6, 7, 8]
 
 
+@pytest.mark.parametrize("config", [CheckpointConfig(keep=0), CheckpointConfig(every=-1)])
+def test_a_config_that_would_keep_nothing_is_refused(tmp_path, config):
+    with pytest.raises(ValueError, match="must be at least"):
+        Checkpoints(tmp_path, config)
+
+
 def test_an_unknown_best_metric_lists_the_known(tmp_path):
     message = "'fid' is no metric of this run; it has: grad_norm, loss"
     with Checkpoints(tmp_path, CheckpointConfig(best="fid")) as checkpoints, pytest.raises(ValueError, match=message):

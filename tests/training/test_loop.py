@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 from toy_task import Data, program
 
 from jaxdiff.parallel import MeshSpec, compile
@@ -54,6 +55,24 @@ def go(workdir, steps=10, data=None, task=LINE, every=4, train=None, **kwargs):
     return fit(run, data or Ones(8), jax.random.key(0), workdir, config, CheckpointConfig(every), **kwargs)
 
 
+def approx32(value):
+    return pytest.approx(value, rel=1e-6)
+
+
+def scalars(directory):
+    """{name: {step: value}} of TensorBoard's files: records of length, checksum, event, checksum."""
+    found = {}
+    for path in directory.glob("events*"):
+        data = path.read_bytes()
+        while data:
+            end = 12 + int.from_bytes(data[:8], "little")
+            event = Event.FromString(data[12:end])
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value.simple_value
+            data = data[end + 4 :]
+    return found
+
+
 def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
@@ -71,7 +90,9 @@ def test_every_step_is_reported_in_order_and_lines_hold_means(tmp_path):
     assert lines(tmp_path)[0]["param_norm"] == pytest.approx(0.85)  # after steps 1 and 2: 0.9 and 0.8
     assert steps(tmp_path / "checkpoints") == [4, 8, 10]
     assert float(state.params["w"]) == pytest.approx(0, abs=1e-6)
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    assert scalars(tmp_path / "tensorboard")["loss"] == {
+        line["step"]: approx32(line["loss"]) for line in lines(tmp_path)
+    }
 
 
 def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(tmp_path, monkeypatch):
@@ -92,6 +113,14 @@ def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(tmp_path, monke
         *("feed 2", "dispatch", "read 1"),
         *("feed 3", "dispatch", "read 2", "read 3"),
     ]
+
+
+def test_keys_and_batches_that_will_not_do_are_refused_before_anything_compiles(tmp_path, monkeypatch):
+    run = dataclasses.replace(program(optimizer=SGD, task=LINE), init=lambda key: pytest.fail("init was called"))
+    with pytest.raises(ValueError, match="threefry"):
+        fit(run, Ones(8), jax.random.key(0, impl="rbg"), tmp_path, TrainConfig(steps=1, batch_size=8))
+    with pytest.raises(ValueError, match="a batch of 12 does not split over 8 devices"):
+        fit(run, Ones(12), jax.random.key(0), tmp_path, TrainConfig(steps=1, batch_size=12))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
