@@ -7,6 +7,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 import jax
+import pytest
 from toy_task import Data, program
 
 from jaxdiff.parallel import MeshSpec
@@ -34,6 +35,9 @@ if __name__ == "__main__":
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{PORT}", num_processes=2, process_id=INDEX)
     assert jax.device_count() == 8
+    for spec, message in ((MeshSpec(1, 1, 8), "reaches over processes"), ("pmap", "runs in one process")):
+        with pytest.raises(ValueError, match=message):
+            program(spec)
     sgd = OptimizerConfig(name="sgd", lr=1e-2, decay="constant", clip=0.0)
     run = program(MeshSpec(*map(int, sys.argv[6:])), sgd)
     data = Half(16, first=8 * INDEX, last=8 * INDEX + 8)
