@@ -2,11 +2,9 @@
 
 import contextlib
 import datetime
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -16,18 +14,15 @@ WINDOW = 50
 
 
 @contextlib.contextmanager
-def progress(
-    steps: int, batch_size: int, every: float = 10.0, file: TextIO | None = None
-) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+def progress(steps: int, batch_size: int, every: float = 10.0) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
     """Gives the function that `training.fit` takes as `report`: it shows step, loss, images/s and the time left.
 
     Args:
       steps: of the whole run.
       batch_size: images of a step.
-      every: seconds between the lines where `file` is no terminal.
-      file: standard output by default.
+      every: seconds between the lines where standard output is no terminal.
     """
-    console = Console(file=file or sys.stdout)
+    console = Console()
     recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW)
 
     def text() -> str:
@@ -47,7 +42,7 @@ def progress(
             recent.append((time.perf_counter(), step, metrics["loss"]))
             if recent[-1][0] - shown >= every or step == steps:
                 shown = recent[-1][0]
-                print(f"step {step}/{steps}  {text()}", file=file or sys.stdout, flush=True)
+                print(f"step {step}/{steps}  {text()}", flush=True)
 
         yield line
         return

@@ -46,12 +46,10 @@ def _with_fsdp(names: list[str | None], shape: tuple[int, ...], mesh: Mesh) -> P
 # Megatron's pairing: the first product splits its outputs (heads, MLP width), the second its inputs, so that a pair
 # costs one sum over tensor. A GEGLU's doubled width is split the same way; its halves then meet across devices.
 DEFAULT_RULES: Rules = (
-    (r".*/(q|k|v|qkv)/(kernel|bias)", tensor(-1)),
-    (r".*/(attn\w*|self|cross|attention\w*)/out/kernel", tensor(0)),
+    (r".*/(q|k|v)/(kernel|bias)", tensor(-1)),
+    (r".*attn\w*/out/kernel", tensor(0)),
     (r".*/fc1/(kernel|bias)", tensor(-1)),
     (r".*/fc2/kernel", tensor(0)),
-    (r".*/ff/(up|gate)/(kernel|bias)", tensor(-1)),
-    (r".*/ff/down/kernel", tensor(0)),
     (r".*", fsdp),
 )
 

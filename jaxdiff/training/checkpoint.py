@@ -28,7 +28,7 @@ class CheckpointConfig:
     """When checkpoints are made and which are kept.
 
     Attributes:
-      every: steps between them; one is made at the end and on SIGTERM too.
+      every: steps between them; one is made at the end and on SIGTERM too; 0 makes no other.
       keep: how many of the last are kept.
       best: the metric whose lowest value marks one more to keep; empty keeps none.
     """
@@ -51,6 +51,11 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, config: CheckpointConfig = CheckpointConfig()) -> None:
         """Opens WORKDIR/checkpoints, removing what a killed run left half written."""
+        if config.keep < 1 or config.every < 0:
+            raise ValueError(
+                f"checkpoint.keep = {config.keep} must be at least 1, for the last is what a run goes on from, and "
+                f"checkpoint.every = {config.every} at least 0, which saves at the end alone."
+            )
         self.directory = workdir.absolute() / "checkpoints"
         self._best = config.best
         policies: list[Any] = [checkpoint_managers.LatestN(config.keep)]

@@ -54,6 +54,7 @@ class MetricsLog:
             self._file.flush()
             for name, value in line.items():
                 self._board.add_scalar(name, value, step)
+            self._board.flush()
         return line
 
     def close(self) -> None:

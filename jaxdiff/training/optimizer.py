@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import optax
 
-_NO_DECAY = re.compile(r"(.*/)?(\w*norm\w*|\w*embed\w*|\w*position\w*)/.*")
+_NO_DECAY = re.compile(r"(.*/)?\w*(norm|embed|position)\w*(/.*)?")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,9 @@ from toy_task import Data, program
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.training import OptimizerConfig
 
+ROUNDING = 3e-6
+"""Five steps that sum 500 positions in another order; a sum in place of a mean is off by 1e-2 and more."""
+
 SGD = OptimizerConfig(name="sgd", lr=1e-2, decay="constant", clip=0.0)
 
 
@@ -48,11 +51,13 @@ def one_device():
     ids=str,
 )
 def test_eight_devices_train_the_parameters_of_one(spec, accumulate, one_device):
-    assert distance(train(spec, accumulate=accumulate), one_device) < 1e-6
+    off = distance(train(spec, accumulate=accumulate), one_device)
+    assert off < ROUNDING
 
 
 def test_accumulation_on_one_device(one_device):
-    assert distance(train(MeshSpec(), devices=jax.devices()[:1], accumulate=4), one_device) < 1e-6
+    off = distance(train(MeshSpec(), devices=jax.devices()[:1], accumulate=4), one_device)
+    assert off < ROUNDING
 
 
 def test_training_moves_the_parameters(one_device):

@@ -1,0 +1,118 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toy_task import TASK, Data, init
+
+from jaxdiff.training import OptimizerConfig, make_ema, make_init_state, make_optimizer, make_train_step
+from jaxdiff.training.optimizer import decayed, learning_rate
+
+
+def test_the_average_forgets_its_start_and_then_remembers_as_told():
+    ema = make_ema(0.9)
+    zero, one, average = {"w": jnp.zeros(())}, {"w": jnp.ones(())}, {"w": jnp.zeros(())}
+    weight = 1.0  # of the first value, by hand
+    for t in range(200):
+        average = ema(average, one, jnp.asarray(t))
+        weight *= min(0.9, (1 + t) / (10 + t))
+    assert float(average["w"]) == pytest.approx(1 - weight, abs=1e-6)
+    assert float(ema(zero, one, jnp.asarray(0))["w"]) == pytest.approx(0.9)
+    assert float(ema(zero, one, jnp.asarray(1000))["w"]) == pytest.approx(0.1)
+    assert float(make_ema(0.0)(zero, one, jnp.asarray(1000))["w"]) == 1
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1, 1.5])
+def test_a_decay_outside_its_range_is_refused(decay):
+    with pytest.raises(ValueError, match=r"not in \[0, 1\)"):
+        make_ema(decay)
+
+
+def test_the_learning_rate_rises_and_falls():
+    config = OptimizerConfig(lr=2e-3, warmup=10, end_lr=2e-4)
+    rate = learning_rate(config, 110)
+    assert [float(rate(step)) for step in (0, 5, 10)] == pytest.approx([0, 1e-3, 2e-3])
+    assert float(rate(60)) == pytest.approx(1.1e-3)  # half way down
+    assert float(rate(110)) == pytest.approx(2e-4)
+    constant = learning_rate(OptimizerConfig(lr=2e-3, warmup=4, decay="constant"), 100)
+    assert [float(constant(step)) for step in (0, 2, 4, 99)] == pytest.approx([0, 1e-3, 2e-3, 2e-3])
+    assert float(learning_rate(OptimizerConfig(lr=2e-3), 100)(0)) == pytest.approx(2e-3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("lr", 0.0), ("eps", 0.0), ("warmup", -1), ("weight_decay", -0.1), ("clip", -1.0), ("warmup", 100)],
+)
+def test_optimizer_fields_out_of_range_are_refused(field, value):
+    with pytest.raises(ValueError, match=field):
+        make_optimizer(OptimizerConfig(**{field: value}), 100)
+
+
+def test_decay_spares_norms_biases_and_embeddings():
+    shapes = {
+        "down_0": {"norm1": {"scale": (4,), "bias": (4,)}, "conv1": {"kernel": (3, 3, 4, 4), "bias": (4,)}},
+        "text": {"embed": {"table": (9, 4)}, "position_embed": (7, 4), "q": {"kernel": (4, 2, 2), "bias": (2, 2)}},
+    }
+    params = jax.tree.map(jnp.zeros, shapes, is_leaf=lambda x: isinstance(x, tuple))
+    assert decayed(params) == {
+        "down_0": {"norm1": {"scale": False, "bias": False}, "conv1": {"kernel": True, "bias": False}},
+        "text": {"embed": {"table": False}, "position_embed": False, "q": {"kernel": True, "bias": False}},
+    }
+
+
+def test_adamw_is_adam_and_decay():
+    """The first step of Adam is lr * sign(g); AdamW adds lr * decay * w."""
+    params = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full((2,), 3.0)}
+    grads = {"kernel": jnp.full((2, 2), -7.0), "bias": jnp.full((2,), 5.0)}
+    steps = {}
+    for name in ("adam", "adamw", "sgd"):
+        optimizer = make_optimizer(OptimizerConfig(name=name, lr=0.1, weight_decay=0.5, clip=0.0), 100)
+        steps[name], _ = optimizer.update(grads, optimizer.init(params), params)
+    assert float(steps["adam"]["kernel"][0, 0]) == pytest.approx(0.1, rel=1e-5)
+    assert float(steps["adamw"]["kernel"][0, 0]) == pytest.approx(0.1 - 0.1 * 0.5 * 3, abs=2e-6)  # 1 - b2 in float32
+    assert float(steps["adamw"]["bias"][0]) == pytest.approx(-0.1, rel=1e-5)
+    assert float(steps["sgd"]["kernel"][0, 0]) == pytest.approx(0.7, rel=1e-5)
+
+
+def test_clipping_bounds_the_global_norm_and_the_metric_shows_the_one_before():
+    optimizer = make_optimizer(OptimizerConfig(name="sgd", lr=1.0, clip=0.5, decay="constant"), 10)
+    loss = lambda params, batch, keys: (jnp.mean(batch["x"]) * (3 * params["a"] + 4 * params["b"]), {})
+    state = make_init_state(lambda key: {"a": jnp.zeros(()), "b": jnp.zeros(())}, optimizer)(jax.random.key(0))
+    step = make_train_step(loss, optimizer, make_ema())
+    state, metrics = step(state, {"x": jnp.ones(2)}, jax.random.split(jax.random.key(0), 2))
+    assert float(metrics["grad_norm"]) == pytest.approx(5)
+    assert (float(state.params["a"]), float(state.params["b"])) == pytest.approx((-0.3, -0.4))
+    assert float(metrics["param_norm"]) == pytest.approx(0.5)
+    assert int(state.step) == 1
+    assert float(state.ema_params["b"]) == pytest.approx(-0.36)  # nine tenths at the first update
+
+
+def test_accumulated_gradients_and_metrics_are_the_means_of_the_whole():
+    optimizer = optax.sgd(1e-2)
+    state = make_init_state(init, optimizer)(jax.random.key(0))
+    batch = next(Data(12))
+    keys = jax.random.split(jax.random.key(1), 12)
+    step = functools.partial(make_train_step, TASK.loss, optimizer, make_ema())
+    (one, metrics), (parts, metrics_of_parts) = (
+        jax.jit(step(accumulate=n))(state, batch, jax.random.clone(keys)) for n in (1, 3)
+    )
+    for a, b in zip(jax.tree.leaves(parts.params), jax.tree.leaves(one.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    for name in metrics:
+        assert float(metrics_of_parts[name]) == pytest.approx(float(metrics[name]), rel=1e-5), name
+
+
+def test_a_batch_that_does_not_split_into_parts_is_refused_before_compiling():
+    optimizer = optax.sgd(1e-2)
+    state = jax.eval_shape(make_init_state(init, optimizer), jax.random.key(0))
+    step = make_train_step(TASK.loss, optimizer, make_ema(), accumulate=5)
+    with pytest.raises(ValueError, match="a batch of 12 does not split into accumulate = 5 parts"):
+        jax.eval_shape(step, state, next(Data(12)), jax.random.split(jax.random.key(0), 12))
+
+
+def test_bfloat16_weights_are_refused_by_name():
+    params = lambda key: {"conv": {"kernel": jnp.zeros((2, 2), jnp.bfloat16), "bias": jnp.zeros(2)}}
+    with pytest.raises(ValueError, match=r"not: conv/kernel \(bfloat16\)"):
+        jax.eval_shape(make_init_state(params, optax.sgd(1.0)), jax.random.key(0))
