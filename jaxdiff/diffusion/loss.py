@@ -48,6 +48,9 @@ Weight: TypeAlias = Callable[[Array], Array]
 TimeSampler: TypeAlias = Callable[[Key], Array]
 """One key -> one time in [0, 1]."""
 
+NoiseSampler: TypeAlias = Callable[[Key, Array], Array]
+"""(keys [b], x0 [b ...]) -> eps [b ...]."""
+
 TIME, NOISE, DROP = 1, 2, 3
 """What the functions here fold into an example's key: two uses never share a draw."""
 
@@ -125,7 +128,7 @@ def mode(scale: float = 1.29) -> TimeSampler:
     return sample
 
 
-def fold(keys: Key, number: int) -> Key:
+def fold(keys: Key, number: int | Array) -> Key:
     """`number` folded into every key of keys [b]."""
     return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
@@ -164,6 +167,7 @@ def denoising(
     kind: str,
     weight: Weight | None = None,
     times: TimeSampler | None = None,
+    noise: NoiseSampler | None = None,
 ) -> Callable[[Params, Array, Cond, Key], Array]:
     """(params, x0 [b ...], cond, keys [b]) -> loss [b]: the denoising objective of nearly every diffusion model.
 
@@ -173,6 +177,7 @@ def denoising(
       kind: what the network outputs (`prediction.KINDS`).
       weight: in x0 units; None for the plain error of the output.
       times: where to train; by default uniform over [1e-3, 1].
+      noise: (keys, x0) -> eps, to couple noise with pictures (`coupling`); by default independent.
 
     Raises:
       ValueError: if the kind is unknown or divides by an alpha that is 0 at t = 1.
@@ -182,12 +187,30 @@ def denoising(
 
     def loss(params: Params, x0: Array, cond: Cond, keys: Key) -> Array:
         t = jax.vmap(times)(fold(keys, TIME))
-        eps = noise_like(fold(keys, NOISE), x0)
+        eps = noise(keys, x0) if noise else noise_like(fold(keys, NOISE), x0)
         x_t = prediction.over_pixels(schedule.alpha(t), x0) * x0 + prediction.over_pixels(schedule.sigma(t), x0) * eps
         output = prediction.evaluate(network, params, x_t, t, cond, schedule, kind)
         return weighted_mse(output, x0, eps, t, schedule, kind, weight)
 
     return loss
+
+
+def score_matching(network: Network, schedule: Schedule) -> Callable[[Params, Array, Cond, Key], Array]:
+    """Denoising score matching over all noise levels, each weighted by sigma^2: |sigma score + eps|^2.
+
+    Source: Song & Ermon 2019, arXiv 1907.05600, equations 5 and 6, without their factor 1/2.
+    """
+    return denoising(network, schedule, "score", snr())
+
+
+def flow_matching(
+    network: Network, schedule: Schedule, times: TimeSampler | None = None
+) -> Callable[[Params, Array, Cond, Key], Array]:
+    """The plain error of the velocity eps - x0, by default at logit-normal times, on a rectified flow.
+
+    Source: Lipman et al. 2023, arXiv 2210.02747, equation 23; Esser et al. 2024, arXiv 2403.03206, section 3.1.
+    """
+    return denoising(network, schedule, "flow", None, times or logit_normal())
 
 
 def dropped(keys: Key, rate: float) -> Bool[Array, " b"]:

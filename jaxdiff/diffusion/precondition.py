@@ -10,6 +10,10 @@ Multiplied through by alpha, with n = sqrt(sigma^2 + alpha^2 sigma_data^2), they
 finite where alpha is 0:
 
     x0 = skip x_t + out F(scale x_t),   scale = 1 / n,   skip = alpha sigma_data^2 / n^2,   out = sigma sigma_data / n.
+
+A consistency model must map the smallest level s_min to itself. It shifts both factors there (`consistency`):
+
+    c_skip = sigma_data^2 / ((s - s_min)^2 + sigma_data^2),   c_out = (s - s_min) sigma_data / sqrt(s^2 + sigma_data^2).
 """
 
 from typing import Any, NamedTuple
@@ -27,3 +31,14 @@ def edm(alpha: Any, sigma: Any, sigma_data: float = 0.5) -> Scalings:
     """The three scalings at the given alpha and sigma, of any shape."""
     square = sigma**2 + (alpha * sigma_data) ** 2
     return Scalings(alpha * sigma_data**2 / square, sigma * sigma_data / square**0.5, 1 / square**0.5)
+
+
+def consistency(alpha: Any, sigma: Any, sigma_min: float = 0.002, sigma_data: float = 0.5) -> Scalings:
+    """The scalings under which D is the identity at sigma / alpha = sigma_min, whatever F says.
+
+    Source: Song et al. 2023, arXiv 2303.01469, appendix C.
+    """
+    beyond = sigma - alpha * sigma_min
+    norm = (sigma**2 + (alpha * sigma_data) ** 2) ** 0.5
+    skip = alpha * sigma_data**2 / (beyond**2 + (alpha * sigma_data) ** 2)
+    return Scalings(skip, beyond * sigma_data / norm, 1 / norm)

@@ -13,7 +13,16 @@ from typing import Any
 
 from jaxdiff.diffusion.schedule import Schedule
 from jaxdiff.sampling import grid as grids
-from jaxdiff.sampling.solvers import ddim
+from jaxdiff.sampling.solvers import (
+    adams,
+    ddim,
+    exponential,
+    few_step,
+    predictor_corrector,
+    resample,
+    singlestep,
+    two_stage,
+)
 from jaxdiff.sampling.table import Table, pad
 
 
@@ -26,10 +35,41 @@ class Sampler:
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "ddim": Sampler(ddim.ddim),
     "ddpm": Sampler(ddim.ddpm),
+    "ddim": Sampler(ddim.ddim),
+    "ddim_inverse": Sampler(ddim.ddim_inverse),
+    "euler": Sampler(ddim.euler),
+    "euler_ancestral": Sampler(ddim.euler_ancestral),
+    "heun": Sampler(two_stage.heun),
+    "edm": Sampler(two_stage.edm),
+    "dpm2": Sampler(two_stage.dpm2),
+    "dpm2_ancestral": Sampler(two_stage.dpm2_ancestral),
+    "dpmpp_2s_ancestral": Sampler(two_stage.dpmpp_2s_ancestral),
+    "dpmpp_sde": Sampler(two_stage.dpmpp_sde),
+    "restart": Sampler(two_stage.restart),
+    "lms": Sampler(adams.lms),
+    "plms": Sampler(adams.plms),
+    "pndm": Sampler(adams.pndm),
+    "ipndm": Sampler(adams.ipndm),
+    "dpm_solver": Sampler(exponential.dpm_solver),
+    "dpm_solver_single": Sampler(singlestep.dpm_solver_single),
+    "dpmpp_2s": Sampler(singlestep.dpmpp_2s),
+    "dpmpp_2m": Sampler(exponential.dpmpp_2m),
+    "dpmpp_3m": Sampler(exponential.dpmpp_3m),
+    "dpmpp_2m_sde": Sampler(exponential.dpmpp_2m_sde),
+    "dpmpp_3m_sde": Sampler(exponential.dpmpp_3m_sde),
+    "deis": Sampler(exponential.deis),
+    "unipc": Sampler(predictor_corrector.unipc),
+    "sa_solver": Sampler(predictor_corrector.sa_solver),
+    "consistency": Sampler(few_step.consistency),
+    "lcm": Sampler(few_step.lcm),
+    "tcd": Sampler(few_step.tcd),
+    "flow_euler": Sampler(ddim.euler),
+    "flow_heun": Sampler(two_stage.flow_heun),
+    "repaint": Sampler(resample.repaint),
 }
-SLOTS = 1
+SLOTS = 6
+"""The most slots of any sampler with its published orders."""
 
 
 def lookup(kind: str, name: str, known: dict[str, Any]) -> Any:

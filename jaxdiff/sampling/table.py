@@ -70,8 +70,8 @@ def symbols(slots: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     return states, D, noise
 
 
-def from_rows(t: Sequence[float] | np.ndarray, rows: Sequence[Sequence[np.ndarray]]) -> Table:
-    """A table from the time of each call and, for each, the expression of every slot after it."""
+def from_rows(t: Sequence[float] | np.ndarray, rows: Any) -> Table:
+    """A table from the time of each call and, for each [N, K, K + 2], the expression of every slot after it."""
     coefficients = np.array(rows, np.float64)
     if not np.all(np.isfinite(coefficients)):
         n = int(np.argmin(np.isfinite(coefficients).all(axis=(1, 2))))
@@ -132,6 +132,12 @@ def noised(
     return schedule.alpha(table.t[0]) * x0 + schedule.sigma(table.t[0]) * noise
 
 
+def _estimate(denoise: Denoise, x: Any, t: Any, aux: Any) -> tuple[Any, Any]:
+    """What a denoiser says: x0, and what multiplies this call's noise, 1 unless it returns a pair."""
+    out = denoise(x, t, aux)
+    return out if isinstance(out, tuple) else (out, 1.0)
+
+
 def table_kernel(denoise: Denoise, slots: int) -> Kernel:
     """The kernel whose rows are those of a table.
 
@@ -142,8 +148,7 @@ def table_kernel(denoise: Denoise, slots: int) -> Kernel:
         return jnp.zeros((slots, *x.shape), x.dtype).at[0].set(x)
 
     def step(y: Array, row: Table, keys: Key | None) -> tuple[Array, Array]:
-        D = denoise(y[0], row.t, row.aux)
-        D, scale = D if isinstance(D, tuple) else (D, 1.0)
+        D, scale = _estimate(denoise, y[0], row.t, row.aux)
         D = D.astype(jnp.float32)
         # exact float32 products: the default on TPU and GPU would round the state to bfloat16 or TF32
         mixed = jnp.einsum("jk,k...->j...", row.A, y, precision=jax.lax.Precision.HIGHEST)
@@ -191,10 +196,10 @@ def replay(
     y[0] = x_init
     xs, x0s = [], []
     for n in range(table.calls):
-        D = denoise(y[0], table.t[n], {name: value[n] for name, value in table.aux.items()})
+        D, scale = _estimate(denoise, y[0], table.t[n], {name: value[n] for name, value in table.aux.items()})
         y = np.tensordot(table.A[n], y, 1) + np.multiply.outer(table.b[n], D)
         if noise is not None:
-            y = y + np.multiply.outer(table.c[n], noise[n])
+            y = y + np.multiply.outer(table.c[n], scale * noise[n])
         xs.append(y[0])
         x0s.append(D)
     return np.stack(xs), np.stack(x0s)

@@ -72,3 +72,36 @@ def ddim(schedule: Schedule, times: Grid, eta: float = 0.0) -> Table:
         eps = (x - a[n] * D) / s[n]
         rows.append([a[n + 1] * D + np.sqrt(s[n + 1] ** 2 - std**2) * eps + std * noise])
     return from_rows(times[:-1], rows)
+
+
+def ddim_inverse(schedule: Schedule, times: Grid) -> Table:
+    """Coefficients of DDIM backwards, from the grid's last time (data) up to its first: the noise that makes a picture.
+
+    Each step from t up to s takes eps from a network call at s, where the network knows noise, but at the picture x_t:
+
+        x_s = (alpha_s / alpha_t) (x_t - sigma_t eps) + sigma_s eps.
+
+    `times` is the grid of the way down. Source: Song et al. 2021, arXiv 2010.02502, section 4.3.
+    """
+    times = check(times)[::-1]
+    (x,), D, _ = symbols(1)
+    a, s = schedule.alpha(times), schedule.sigma(times)
+    rows = []
+    for n in range(len(times) - 1):
+        eps = (x - a[n + 1] * D) / s[n + 1]
+        rows.append([a[n + 1] / a[n] * (x - s[n] * eps) + s[n + 1] * eps])
+    return from_rows(times[1:], rows)
+
+
+def euler(schedule: Schedule, times: Grid) -> Table:
+    """Euler's method in the noise level s = sigma / alpha, or along a rectified flow: in x both are DDIM.
+
+    With z = x / alpha, z + (s' - s)(z - D) / s = D + s' eps; with alpha = 1 - sigma, x + (sigma' - sigma)(eps - D) is
+    alpha' D + sigma' eps. Source: Karras et al. 2022, arXiv 2206.00364, appendix C.4.
+    """
+    return ddim(schedule, times)
+
+
+def euler_ancestral(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
+    """Euler to a level below the next and noise up to it: in x that is DDIM with eta. Source: Crowson, k-diffusion."""
+    return ddim(schedule, times, eta)

@@ -1,0 +1,49 @@
+"""Which noise goes with which picture.
+
+Independent noise makes the trajectories of a batch cross, and a network learns the average of those that do. Pairing a
+picture with noise near it straightens them. Two ways, in the order of what they cost:
+
+`nearest` draws k noises for each picture and keeps the nearest (Li et al. 2024, arXiv 2406.12303, its k-NN form):
+local, so it works with keys per example and on any mesh; the marginal of the noise is no longer exactly Gaussian.
+
+`optimal_transport` permutes the noise of a batch so that the sum of squared distances is least (Tong et al. 2023, arXiv
+2302.00482; Pooladian et al. 2023, arXiv 2304.14772; the assignment of Li et al. 2024). The marginal stays Gaussian. The
+assignment is solved exactly on the host, in the middle of the step, so it is for small batches on one host.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from jaxtyping import Array, Float, Int
+
+from jaxdiff.diffusion import loss
+from jaxdiff.typing import Key
+
+
+def nearest(keys: Key, x0: Float[Array, " b *s"], k: int = 4) -> Float[Array, " b *s"]:
+    """For each picture the nearest of k unit Gaussian noises."""
+
+    def one(key: Key, x: Array) -> Array:
+        eps = jax.random.normal(key, (k, *x.shape), jnp.float32)
+        return eps[jnp.argmin(((eps - x[None]) ** 2).reshape(k, -1).sum(axis=1))]
+
+    return jax.vmap(one)(loss.fold(keys, loss.NOISE), x0)
+
+
+def _assign(cost: np.ndarray) -> np.ndarray:
+    return scipy.optimize.linear_sum_assignment(cost)[1].astype(np.int32)
+
+
+def assignment(x0: Float[Array, " b *s"], eps: Float[Array, " b *s"]) -> Int[Array, " b"]:
+    """The permutation p that minimises the sum of |x0_i - eps_p(i)|^2."""
+    a, b = x0.reshape(x0.shape[0], -1), eps.reshape(eps.shape[0], -1)
+    # |a - b|^2 less what no permutation changes
+    cost = -jnp.einsum("id,jd->ij", a, b, precision=jax.lax.Precision.HIGHEST)
+    return jax.pure_callback(_assign, jax.ShapeDtypeStruct((x0.shape[0],), jnp.int32), cost)
+
+
+def optimal_transport(keys: Key, x0: Float[Array, " b *s"]) -> Float[Array, " b *s"]:
+    """Unit Gaussian noise for a batch, paired with its pictures by the least sum of squared distances."""
+    eps = loss.noise_like(loss.fold(keys, loss.NOISE), x0)
+    return eps[assignment(x0, eps)]

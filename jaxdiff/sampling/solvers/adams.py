@@ -1,0 +1,116 @@
+"""Linear multistep methods in eps: LMS, and the pseudo-numerical PLMS, PNDM and iPNDM.
+
+In z = x / alpha and s = sigma / alpha the probability-flow ODE reads dz / ds = eps. LMS integrates the polynomial
+through the last estimates of eps, in s, over the real grid: variable-step Adams-Bashforth (k-diffusion).
+
+The pseudo-numerical methods (PNDM, Liu et al. 2022, arXiv 2202.09778) put an average of the last eps into DDIM's step,
+the "transfer part", with the fixed weights of Adams-Bashforth on an even grid (`EVEN`). They differ in how they start.
+PNDM makes its first three steps by Runge-Kutta (its four calls at t, the middle twice, and s); PLMS does its first step
+twice, with the mean of eps at both its ends; iPNDM (Zhang & Chen 2023, arXiv 2204.13902) starts at first order.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+
+from jaxdiff.diffusion.schedule import Schedule
+from jaxdiff.sampling.grid import Grid, check
+from jaxdiff.sampling.solvers.exponential import weights
+from jaxdiff.sampling.solvers.two_stage import from_levels, levels
+from jaxdiff.sampling.table import Table, from_rows, symbols
+
+EVEN = [np.array(w) for w in ([1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24])]
+
+
+def lms(schedule: Schedule, times: Grid, order: int = 4) -> Table:
+    """Coefficients of the linear multistep method of order 1 to 4 in the noise level. Source: Crowson, k-diffusion.
+
+    Raises:
+      ValueError: if the order is not in 1 to 4 or there are fewer steps.
+    """
+    s, steps = levels(schedule, times), len(times) - 1
+    if not 1 <= order <= min(4, steps):
+        raise ValueError(f"order = {order} with {steps} steps: expected 1 to 4, and at least that many steps")
+    (z, *past), D, _ = symbols(order)
+    rows = []
+    for n in range(steps):
+        k = min(order, n + 1)
+        eps = [(z - D) / s[n], *past]
+        w = weights(s[n - k + 1 : n + 1][::-1] - s[n], s[n + 1] - s[n], 0.0)
+        rows.append([z + w @ np.array(eps[:k]), *eps[: order - 1]])
+    return from_levels(schedule, s, rows)
+
+
+def noise_at(schedule: Schedule, x: np.ndarray, D: np.ndarray, t: float) -> np.ndarray:
+    """The eps of a call at time t."""
+    return (x - schedule.alpha(t) * D) / schedule.sigma(t)
+
+
+def transfer(schedule: Schedule, x: np.ndarray, eps: np.ndarray, t: float, to: float) -> np.ndarray:
+    """DDIM's step from time t to time `to` with any eps."""
+    alpha, sigma = schedule.alpha, schedule.sigma
+    return alpha(to) / alpha(t) * (x - sigma(t) * eps) + sigma(to) * eps
+
+
+def ipndm(schedule: Schedule, times: Grid) -> Table:
+    """Coefficients of iPNDM: order one, two, three, then four. Source: Zhang & Chen 2023, arXiv 2204.13902, eq. 22."""
+    times = check(times)
+    (x, *past), D, _ = symbols(4)
+    rows = []
+    for n, (t, to) in enumerate(pairwise(times)):
+        eps = [noise_at(schedule, x, D, t), *past]
+        w = EVEN[min(n, 3)]
+        rows.append([transfer(schedule, x, w @ np.array(eps[: len(w)]), t, to), *eps[:3]])
+    return from_rows(times[:-1], rows)
+
+
+def plms(schedule: Schedule, times: Grid) -> Table:
+    """Coefficients of PLMS, which makes one call more than there are steps. Source: Rombach et al. 2022, released code.
+
+    Raises:
+      ValueError: if there are fewer than two steps.
+    """
+    times = check(times)
+    if len(times) < 3:
+        raise ValueError(f"plms takes at least 2 steps, got {len(times) - 1}")
+    (x, start, *past), D, _ = symbols(5)
+    first, again = noise_at(schedule, x, D, times[0]), noise_at(schedule, x, D, times[1])
+    rows = [
+        [transfer(schedule, x, first, times[0], times[1]), x, first, *past[:2]],
+        [transfer(schedule, start, (again + past[0]) / 2, times[0], times[1]), start, *past],
+    ]
+    for n, (t, to) in enumerate(pairwise(times[1:])):
+        eps = [noise_at(schedule, x, D, t), *past]
+        w = EVEN[min(n + 1, 3)]
+        rows.append([transfer(schedule, x, w @ np.array(eps[: len(w)]), t, to), start, *eps[:3]])
+    return from_rows([times[0], *times[1:-1][:1], *times[1:-1]], rows)
+
+
+def pndm(schedule: Schedule, times: Grid) -> Table:
+    """Coefficients of PNDM: three steps of Runge-Kutta with four calls each, then order four.
+
+    Raises:
+      ValueError: if there are fewer than four steps.
+
+    Source: Liu et al. 2022, arXiv 2202.09778, algorithm 2.
+    """
+    times = check(times)
+    if len(times) < 5:
+        raise ValueError(f"pndm takes at least 4 steps, got {len(times) - 1}")
+    (x, start, total, *past), D, _ = symbols(6)
+    t, rows = [], []
+    for a, b in pairwise(times[:4]):
+        m = (a + b) / 2
+        first, middle, last = noise_at(schedule, x, D, a), noise_at(schedule, x, D, m), noise_at(schedule, x, D, b)
+        t += [a, m, m, b]
+        rows += [
+            [transfer(schedule, x, first, a, m), x, first / 6, first, *past[:2]],
+            [transfer(schedule, start, middle, a, m), start, total + middle / 3, *past],
+            [transfer(schedule, start, middle, a, b), start, total + middle / 3, *past],
+            [transfer(schedule, start, total + last / 6, a, b), start, total, *past],
+        ]
+    for a, b in pairwise(times[3:]):
+        eps = [noise_at(schedule, x, D, a), *past]
+        t += [a]
+        rows.append([transfer(schedule, x, EVEN[3] @ np.array(eps), a, b), start, total, *eps[:3]])
+    return from_rows(t, rows)

@@ -1,0 +1,86 @@
+"""UniPC and SA-Solver: an exponential multistep predictor whose result is corrected by the next network call.
+
+The predictor goes from the corrected point x_n to x~_{n+1} with the estimates at u_n, u_{n-1}, ... (`exponential`). The
+network is evaluated at x~_{n+1}, once; with that estimate as one more node the step from x_n is done again: that gives
+the corrected x_{n+1}, one order better for no further call. The last point is not corrected. In the paper's notation
+the weights solve a Vandermonde system with right-hand side phi_k(h) k! / B(h); its solution is the integral of the
+Lagrange basis, whatever B is, except with two nodes, where the papers fix the weight at 1/2: then B(h) = h gives the
+`flat` integral of u, B(h) = e^h - 1 the `midpoint` one.
+
+The corrector of an SDE step reuses the noise of its predictor, which therefore has a slot of its own.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from jaxdiff.diffusion.schedule import Schedule
+from jaxdiff.sampling.grid import Grid, check
+from jaxdiff.sampling.solvers.exponential import Slope, exact_step, scales, weights
+from jaxdiff.sampling.table import Table, from_rows, symbols
+
+
+def predictor_corrector(
+    schedule: Schedule,
+    times: Grid,
+    order: int,
+    corrector: int,
+    slope: Slope,
+    tau: Callable[[float], float] = lambda t: 0.0,
+) -> Table:
+    """A table of predictors of `order` estimates and correctors of `corrector` estimates (0 for none), newest included.
+
+    The first steps use what there is; towards the end the order falls to one again.
+    """
+    times, steps = check(times), len(times) - 1
+    if not 1 <= order <= steps:
+        raise ValueError(f"a solver of order {order} takes at least {order} steps, got {steps}")
+    g = scales(schedule, times)
+    (x, base, z, *past), D, noise = symbols(3 + max(order, corrector) - 1)
+    rows = []
+    for n in range(steps):
+        known = [D, *past]
+        corrected = x
+        if n > 0 and corrector > 0:
+            k = min(corrector, n + 1, steps - n + 2)
+            step = exact_step(g, n - 1, n, "x0", tau(times[n - 1]))
+            w = weights(g.u[n - k + 1 : n + 1][::-1] - g.u[n - 1], step.h, step.rate, slope)
+            corrected = step.carry * base + step.gain * (w @ np.array(known[:k])) + z
+        if g.sigma[n + 1] == 0:
+            after, spread = g.alpha[n + 1] * D, 0.0
+        else:
+            k = min(order, n + 1, steps - n)
+            step = exact_step(g, n, n + 1, "x0", tau(times[n]))
+            w = weights(g.u[n - k + 1 : n + 1][::-1] - g.u[n], step.h, step.rate, slope)
+            spread = step.spread
+            after = step.carry * corrected + step.gain * (w @ np.array(known[:k])) + spread * noise
+        rows.append([after, corrected, spread * noise, *known[: len(past)]])
+    return from_rows(times[:-1], rows)
+
+
+def unipc(
+    schedule: Schedule, times: Grid, order: int = 2, variant: Literal["bh1", "bh2"] = "bh2", corrector: bool = True
+) -> Table:
+    """Coefficients of UniPC of order 1, 2 or 3 (with the corrector one more), in its data-prediction form.
+
+    Source: Zhao et al. 2023, arXiv 2302.04867, algorithms 5 to 8.
+    """
+    slope: Slope = {"bh1": "flat", "bh2": "midpoint"}[variant]  # type: ignore[assignment]
+    return predictor_corrector(schedule, times, order, order + 1 if corrector else 0, slope)
+
+
+def sa_solver(
+    schedule: Schedule,
+    times: Grid,
+    order: int = 2,
+    corrector: int = 2,
+    tau: float = 1.0,
+    interval: tuple[float, float] = (0.2, 0.8),
+) -> Table:
+    """Coefficients of SA-Solver: stochastic Adams with noise `tau` at the times inside `interval`, none outside.
+
+    Source: Xue et al. 2023, arXiv 2309.05019, algorithm 1.
+    """
+    noisy = lambda t: tau if interval[0] <= t <= interval[1] else 0.0
+    return predictor_corrector(schedule, times, order, corrector, "flat", noisy)
