@@ -22,7 +22,7 @@ PROMPTS = (
 def config() -> Experiment:
     return Experiment(
         name="quickstart",
-        data=DataConfig(name="openmoji", size=32, subset="quickstart"),
+        data=DataConfig(name="openmoji", size=32, split="all", subset="quickstart", articles=True),
         process=ProcessConfig(schedule="cosine", prediction="x0", weight="capped_v"),
         unet=UNetConfig(
             channels=(32, 64, 64),

@@ -67,6 +67,7 @@ def read_config(path: Path) -> Experiment:
     spec = importlib.util.spec_from_file_location("jaxdiff_config", path)
     assert spec is not None
     assert spec.loader is not None
+    sys.path.insert(0, str(path.parent.absolute()))  # a config may start from one beside it
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not callable(getattr(module, "config", None)):

@@ -67,7 +67,7 @@ def batches(
 
     Args:
       source: what `open_source(config)` gave.
-      config: `flip` mirrors each picture with probability 1/2; `workers` threads load 2 batches each ahead.
+      config: `flip` mirrors a picture and `articles` changes a caption, each with probability 1/2; `workers` threads load 2 batches each ahead.
       batch_size: of all processes together.
       seed: draws the order and the mirrored ones; not negative.
       encode: caption -> int32 [L].
@@ -105,7 +105,11 @@ def batches(
             "index": index,
         }
         if encode:
-            batch["tokens"] = np.stack([encode(example["caption"]) for example in examples]).astype(np.int32)
+            captions = [example["caption"] for example in examples]
+            if config.articles:
+                with_article = np.random.default_rng((seed, number, 2)).random(batch_size)[mine] < 0.5
+                captions = [_article(c) if one else c for c, one in zip(captions, with_article, strict=True)]
+            batch["tokens"] = np.stack([encode(caption) for caption in captions]).astype(np.int32)
         if config.flip:
             mirrored = np.random.default_rng((seed, number, 1)).random(batch_size)[mine] < 0.5
             batch["image"][mirrored] = batch["image"][mirrored, :, ::-1]
@@ -114,3 +118,7 @@ def batches(
     ahead = grain.ReadOptions(num_threads=config.workers, prefetch_buffer_size=2 * config.workers)
     origin = {"examples": len(source), "batch_size": batch_size, "seed": seed}
     return Batches(grain.MapDataset.range(sys.maxsize).map(load).to_iter_dataset(ahead), origin)
+
+
+def _article(caption: str) -> str:
+    return f"{'an' if caption[:1].lower() in 'aeiou' else 'a'} {caption}"

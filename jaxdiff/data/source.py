@@ -54,6 +54,8 @@ class DataConfig:
       size: pictures are scaled and cut to size x size pixels.
       subset: a part chosen by caption, one of `subsets.SUBSETS`: 'all', 'plain', 'quickstart'.
       flip: mirror half of the pictures, chosen anew each time one is drawn; not where captions tell left from right.
+      articles: put "a" or "an" before half of the captions, chosen anew each time, where captions are bare names and
+        prompts may not be.
       dir: where prepared TFDS data lie; default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       workers: threads that load ahead; 0 loads when a batch is asked for.
     """
@@ -63,6 +65,7 @@ class DataConfig:
     size: int = 32
     subset: str = "all"
     flip: bool = False
+    articles: bool = False
     dir: str | None = None
     workers: int = 2
 
