@@ -67,7 +67,8 @@ def batches(
 
     Args:
       source: what `open_source(config)` gave.
-      config: `flip` mirrors a picture and `articles` changes a caption, each with probability 1/2; `workers` threads load 2 batches each ahead.
+      config: `flip` mirrors a picture and `articles` changes a caption, each with probability 1/2; `workers` threads
+        load 2 batches each ahead.
       batch_size: of all processes together.
       seed: draws the order and the mirrored ones; not negative.
       encode: caption -> int32 [L].
