@@ -22,8 +22,9 @@ def config() -> Experiment:
         unet=dataclasses.replace(base.unet, channels=(64, 128, 192), heads=(2, 4, 6)),
         text=TextConfig(vocabulary=2048, length=32, width=192, layers=4, heads=6),
         vocabulary=2048,
+        held_out="test",
         ema=0.999,
         optimizer=OptimizerConfig(lr=5e-4, warmup=200),
         train=TrainConfig(steps=20_000, batch_size=64, preview_every=1000),
-        checkpoint=CheckpointConfig(every=1000),
+        checkpoint=CheckpointConfig(every=1000, best="ema_loss"),
     )

@@ -48,6 +48,9 @@ class Experiment:
       seed: the root of all randomness, weights, data order and noise.
       strategy: how devices share the work: a mesh, or pmap (one whole copy of the model on each device).
       ema: decay of the average of the weights that samples are drawn from.
+      held_out: split of the data whose loss under the averaged weights, `ema_loss`, is measured before each checkpoint
+        and can rank them (--checkpoint.best ema_loss); empty measures nothing.
+      held_out_batches: batches of it that are measured, the same with the same noise every time.
       vocabulary: most ids the byte-pair vocabulary may have; it is learned from the captions.
     """
 
@@ -55,6 +58,8 @@ class Experiment:
     seed: int = 0
     strategy: Literal["mesh", "pmap"] = "mesh"
     ema: float = 0.9999
+    held_out: str = ""
+    held_out_batches: int = 4
     vocabulary: int = 1024
     mesh: MeshSpec = MeshSpec()
     data: DataConfig = DataConfig()
@@ -90,6 +95,8 @@ def check(config: Experiment) -> None:
     for field, least in (("steps", 1), ("batch_size", 1), ("accumulate", 1), ("log_every", 1), ("preview_every", 0)):
         if getattr(config.train, field) < least:
             raise ValueError(f"train.{field} is {getattr(config.train, field)}: expected {least} or more")
+    if config.checkpoint.best == "ema_loss" and not config.held_out:
+        raise ValueError("checkpoint.best is 'ema_loss', which is measured on held_out, and that is empty: try 'test'")
     devices = jax.device_count()
     if config.strategy == "mesh":
         copies, split, _ = config.mesh.sizes(devices)

@@ -2,8 +2,8 @@
 
     python scripts/benchmark_unet.py [--rounds 7]
 
-The sides take turns in one process, each going first every other time; the figure is the median of the ratios. Needs the
-extra `reference`. Neighbours on a shared machine change both sides' times, so quote the ratio.
+The sides take turns in one process, each going first every other time; the figure is the median of the ratios. Needs
+the extra `reference`. Neighbours on a shared machine change both sides' times, so quote the ratio.
 """
 
 import argparse

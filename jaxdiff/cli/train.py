@@ -1,12 +1,16 @@
 """`jaxdiff train CONFIG.py [--field.name value ...] [--workdir DIR]`."""
 
 import dataclasses
+import functools
 import importlib.util
+import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import jax
+import numpy as np
 import tyro
 from jax.experimental import multihost_utils
 
@@ -102,22 +106,34 @@ def main(argv: list[str]) -> None:
     task = make_task(config.model, encode("") if encode else None)
     optimizer, ema = training.make_optimizer(config.optimizer, config.train.steps), training.make_ema(config.ema)
     program = parallel.compile(
-        lambda reduce: training.make_train_step(
-            task.loss, optimizer, ema, accumulate=config.train.accumulate, reduce=reduce
-        ),
+        functools.partial(training.make_train_step, task.loss, optimizer, ema, accumulate=config.train.accumulate),
         training.make_init_state(task.init, optimizer),
         config.spec,
         task.rules,
     )
-    stream = data.batches(
-        source,
-        config.data,
+    read = functools.partial(
+        data.batches,
         batch_size=config.train.batch_size,
-        seed=config.seed,
         encode=encode,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+    stream = read(source, config.data, seed=config.seed)
+    evaluate = None
+    if config.held_out:
+        held_config = dataclasses.replace(config.data, split=config.held_out, flip=False)
+        held_out = data.open_source(held_config)
+        evaluate = training.make_evaluate(
+            parallel.compile(
+                functools.partial(training.make_eval_step, task.loss),
+                training.make_init_state(task.init, optimizer),
+                config.spec,
+                task.rules,
+            ),
+            lambda: itertools.islice(read(held_out, held_config, seed=0), config.held_out_batches),
+            jax.random.key(1),
+            config.train.batch_size,
+        )
     sizes = jax.tree.map(lambda x: x.size, jax.eval_shape(task.init, jax.random.key(0)))
     print(
         f"{config.name}: {len(source)} pictures, {sum(jax.tree.leaves(sizes)) / 1e6:.2f}M parameters, "
@@ -135,6 +151,7 @@ def main(argv: list[str]) -> None:
             config.checkpoint,
             report=report if jax.process_index() == 0 else None,
             preview=preview if config.preview.prompts else None,
+            evaluate=evaluate,
         )
     stream.close()
     done = int(state.step)
@@ -143,11 +160,11 @@ def main(argv: list[str]) -> None:
         print("stopped by a signal; the same command goes on from here", flush=True)
 
 
-def _encoder(vocabulary: BytePair, length: int):
+def _encoder(vocabulary: BytePair, length: int) -> Callable[[str], np.ndarray]:
     return lambda text: vocabulary.encode(text, length)
 
 
-def _previewer(config: Experiment, pipeline: Pipeline, workdir: Path):
+def _previewer(config: Experiment, pipeline: Pipeline, workdir: Path) -> Callable[[int, Params], None]:
     """Writes samples/STEP.png, from the whole weights on this process' devices."""
     wanted = config.preview
 
