@@ -62,7 +62,7 @@ def _check_steps(schedule: Schedule, steps: int, least: int = 1) -> int:
     return trained
 
 
-def from_steps(schedule: Schedule, trained: Sequence[float] | np.ndarray, final: float = 0.0) -> Grid:
+def from_steps(schedule: Schedule, trained: Sequence[float | int] | np.ndarray, final: float = 0.0) -> Grid:
     """The grid that calls the network at the given trained steps (0 to N - 1, falling), and ends at time `final`."""
     times = (np.asarray(trained, np.float64) + 1) / trained_steps(schedule)
     return check(np.append(times, final))
