@@ -166,7 +166,10 @@ def dpm2_ancestral(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
 
 
 def dpmpp_2s_ancestral(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
-    """Coefficients of ancestral DPM-Solver++ 2S, its midpoint in log s; eta = 0 is the ODE. Source: k-diffusion."""
+    """Coefficients of ancestral DPM-Solver++ 2S, its midpoint in log s; eta = 0 is the ODE.
+
+    Source: Crowson, k-diffusion; Lu et al. 2022, arXiv 2211.01095, algorithm 1, for the ODE.
+    """
     check_eta(eta)
     s = levels(schedule, times)
     return two_stage(schedule, [ancestral(a, b, eta) for a, b in pairwise(s)], "exponential")
