@@ -31,8 +31,8 @@ def nearest(keys: Key, x0: Float[Array, " b *s"], k: int = 4) -> Float[Array, " 
     return jax.vmap(one)(loss.fold(keys, loss.NOISE), x0)
 
 
-def _assign(cost: np.ndarray) -> np.ndarray:
-    return scipy.optimize.linear_sum_assignment(cost)[1].astype(np.int32)
+def _assign(cost: Array | np.ndarray) -> np.ndarray:
+    return scipy.optimize.linear_sum_assignment(np.asarray(cost))[1].astype(np.int32)
 
 
 def assignment(x0: Float[Array, " b *s"], eps: Float[Array, " b *s"]) -> Int[Array, " b"]:

@@ -12,7 +12,7 @@ For a single Gaussian the probability-flow ODE has a closed form too. It carries
 
     x_s = alpha_s m + V diag(sqrt((alpha_s^2 c + sigma_s^2) / (alpha_t^2 c + sigma_t^2))) V^T (x_t - alpha_t m).
 
-States are [b, d]; everything takes float64 NumPy or traced float32, as schedules do.
+States are [b, d], alpha and sigma numbers or [b]; everything takes float64 NumPy or traced float32, as schedules do.
 """
 
 import dataclasses
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 else:
     Points = Float[Array, "b d"] | Float[np.ndarray, "b d"]
     Values = Float[Array, " b"] | Float[np.ndarray, " b"]
+
+
+def _over_points(scale: Any) -> Any:
+    """A scale for all points, or one for each [b], ready to multiply [k, b, d]."""
+    return scale.reshape(1, -1, 1) if np.ndim(scale) else scale
 
 
 @jax.tree_util.register_dataclass
@@ -54,8 +59,9 @@ class Mixture:
         """For each component [k, b]: the log density with its weight, and [k, b, d]: coordinates and variances."""
         xp = namespace(x)[0]
         as_x = lambda a: xp.asarray(a, dtype=x.dtype)
-        y = xp.einsum("kbd,kde->kbe", x[None] - (alpha * as_x(self.means))[:, None], as_x(self.axes))
-        total = (alpha**2 * as_x(self.variances) + sigma**2)[:, None]
+        alpha, sigma = _over_points(alpha), _over_points(sigma)
+        y = xp.einsum("kbd,kde->kbe", x[None] - alpha * as_x(self.means)[:, None], as_x(self.axes))
+        total = alpha**2 * as_x(self.variances)[:, None] + sigma**2
         log_p = xp.log(as_x(self.weights))[:, None] - 0.5 * (y**2 / total + xp.log(2 * np.pi * total)).sum(-1)
         return log_p, y, total
 
@@ -76,12 +82,15 @@ class Mixture:
         as_x = lambda a: xp.asarray(a, dtype=x.dtype)
         log_p, y, total = self._parts(x, alpha, sigma)
         r = xp.exp(log_p - xp.logaddexp.reduce(log_p, axis=0)[None])
-        means = xp.einsum("kbd,ked->kbe", alpha * as_x(self.variances)[:, None] / total * y, as_x(self.axes))
+        means = xp.einsum(
+            "kbd,ked->kbe", _over_points(alpha) * as_x(self.variances)[:, None] / total * y, as_x(self.axes)
+        )
         return (r[..., None] * (as_x(self.means)[:, None] + means)).sum(0)
 
     def score(self, x: Points, alpha: Any, sigma: Any) -> Points:
         """The gradient of `log_prob`."""
-        return (alpha * self.x0(x, alpha, sigma) - x) / sigma**2
+        wide, noise = (_over_points(a)[0] if np.ndim(a) else a for a in (alpha, sigma))
+        return (wide * self.x0(x, alpha, sigma) - x) / noise**2
 
     def denoiser(self, schedule: Schedule) -> Denoise:
         """The exact denoiser, as samplers take it."""

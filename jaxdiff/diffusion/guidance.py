@@ -122,7 +122,8 @@ def inpaint(known: Float[Array, "b h w c"], mask: Float[Array, "b h w 1"]) -> Tr
     """Put the known picture where `mask` is 0; the network's estimate stays where it is 1."""
 
     def transform(denoise: Denoise) -> Denoise:
-        return lambda x_t, t, aux: known + jnp.broadcast_to(mask, known.shape) * (denoise(x_t, t, aux) - known)
+        new = jnp.broadcast_to(mask, known.shape)
+        return lambda x_t, t, aux: new * denoise(x_t, t, aux) + (1 - new) * known
 
     return transform
 

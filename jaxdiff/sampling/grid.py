@@ -19,7 +19,7 @@ s = sigma / alpha = exp(-lambda / 2) between its values at `first` and `last` an
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from jaxtyping import Float
 
 from jaxdiff.diffusion.schedule import Discrete, Schedule
@@ -62,7 +62,7 @@ def _check_steps(schedule: Schedule, steps: int, least: int = 1) -> int:
     return trained
 
 
-def from_steps(schedule: Schedule, trained: Sequence[float] | np.ndarray, final: float = 0.0) -> Grid:
+def from_steps(schedule: Schedule, trained: Sequence[float | int] | np.ndarray, final: float = 0.0) -> Grid:
     """The grid that calls the network at the given trained steps (0 to N - 1, falling), and ends at time `final`."""
     times = (np.asarray(trained, np.float64) + 1) / trained_steps(schedule)
     return check(np.append(times, final))
@@ -143,7 +143,7 @@ uniform_log_snr = exponential
 def beta(schedule: Schedule, steps: int, a: float = 0.6, b: float = 0.6, final: float = 0.0) -> Grid:
     """Times at the quantiles of Beta(a, b). Source: Lee et al. 2024, arXiv 2407.12173, section 4."""
     trained = _check_steps(schedule, steps)
-    quantiles = scipy.stats.beta.ppf(np.linspace(1, 0, steps), a, b)
+    quantiles = scipy.special.betaincinv(a, b, np.linspace(1, 0, steps))
     return check(np.append(1 / trained + (1 - 1 / trained) * quantiles, final))
 
 

@@ -106,3 +106,18 @@ def test_dropping_replaces_whole_examples_at_the_given_rate(key):
 def test_a_kind_that_divides_by_zero_is_refused():
     with pytest.raises(ValueError, match="divides by alpha"):
         loss.denoising(lambda *a: a[1], schedule.flow(), "eps")
+
+
+def test_score_matching_and_flow_matching_are_those_of_the_papers(key):
+    keys = lambda: jax.random.split(jax.random.key(4), 8)
+    x0, s = jax.random.normal(jax.random.key(1), (8, 4)), schedule.ve()
+    t = jax.vmap(loss.uniform())(loss.fold(keys(), loss.TIME))
+    eps, sigma = loss.noise_like(loss.fold(keys(), loss.NOISE), x0), s.sigma(t)[:, None]
+    score = lambda p, x, level, cond: jnp.sin(x) / level[:, None]
+    want = ((sigma * score({}, x0 + sigma * eps, sigma[:, 0], None) + eps) ** 2).mean(axis=1)
+    np.testing.assert_allclose(loss.score_matching(score, s)({}, x0, Cond(), keys()), want, rtol=1e-4)
+    u = jax.vmap(loss.logit_normal())(loss.fold(keys(), loss.TIME))[:, None]
+    velocity = lambda p, x, level, cond: jnp.sin(x)
+    want = ((jnp.sin((1 - u) * x0 + u * eps) - (eps - x0)) ** 2).mean(axis=1)
+    got = loss.flow_matching(velocity, schedule.flow())({}, x0, Cond(), keys())
+    np.testing.assert_allclose(got, want, rtol=1e-4)

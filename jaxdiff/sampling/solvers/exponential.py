@@ -48,7 +48,9 @@ def scales(schedule: Schedule, times: Grid) -> Scales:
 
 
 def moment(k: int, h: float, rate: float) -> float:
-    """int_0^h e^{-rate (h - u)} u^k du / k!, by quadrature: the closed forms cancel for small h."""
+    """int_0^h e^{-rate (h - u)} u^k du / k!, by quadrature for k > 0: the closed forms cancel for small h."""
+    if k == 0:
+        return float(-np.expm1(-rate * h) / rate) if rate else h
     points = h / 2 * (QUADRATURE[0] + 1)
     return float(h / 2 * QUADRATURE[1] @ (np.exp(-rate * (h - points)) * points**k)) / max(1, k)
 
@@ -56,8 +58,15 @@ def moment(k: int, h: float, rate: float) -> float:
 def weights(nodes: np.ndarray, h: float, rate: float, slope: Slope = "exact") -> np.ndarray:
     """int_0^h e^{-rate (h - u)} l_i(u) du for the Lagrange basis l_i on `nodes`, given from the step's start.
 
-    For two nodes, one of them 0, `slope` says which integral of u is taken.
+    For two nodes, one of them 0, `slope` says which integral of u is taken. A node at infinity (alpha = 0, where a flow
+    starts) has no weight.
     """
+    if not np.all(np.isfinite(nodes)):
+        w = np.zeros(len(nodes))
+        w[np.isfinite(nodes)] = weights(nodes[np.isfinite(nodes)], h, rate, slope)
+        return w
+    if len(nodes) == 1:
+        return np.array([moment(0, h, rate)])
     if len(nodes) == 2 and slope != "exact":
         other = int(np.argmax(np.abs(nodes)))
         m0 = moment(0, h, rate)
@@ -83,11 +92,17 @@ def exact_step(g: Scales, n: int, m: int, predicts: str = "x0", tau: float = 0.0
     """The coefficients of the step from grid point n to grid point m, in D or in eps."""
     h, square = g.u[m] - g.u[n], tau**2
     if predicts == "x0":
-        spread = g.sigma[m] * np.sqrt(-np.expm1(-2 * square * h))
-        carry = g.sigma[m] / g.sigma[n] * np.exp(-square * h)
+        loss = square * h if tau else 0.0  # h is infinite from alpha = 0
+        spread = g.sigma[m] * np.sqrt(-np.expm1(-2 * loss))
+        carry = g.sigma[m] / g.sigma[n] * np.exp(-loss)
         return Step(carry, (1 + square) * g.alpha[m], 1 + square, spread, h)
     spread = tau * g.sigma[m] * np.sqrt(np.expm1(2 * h))
     return Step(g.alpha[m] / g.alpha[n], -(1 + square) * g.sigma[m], -1.0, spread, h)
+
+
+def nodes(g: Scales, n: int, k: int) -> np.ndarray:
+    """Where the last k estimates stand at grid point n, relative to it, newest first."""
+    return np.append(0.0, g.u[n - k + 1 : n][::-1] - g.u[n])
 
 
 def multistep(
@@ -124,7 +139,7 @@ def multistep(
         else:
             k = min(order, n + 1, steps - n if lower_final else order)
             step = exact_step(g, n, n + 1, predicts, tau)
-            integral = combine(step, g.u[n - k + 1 : n + 1][::-1] - g.u[n], [newest, *past][:k])
+            integral = combine(step, nodes(g, n, k), [newest, *past][:k])
             after = step.carry * x + step.gain * integral + step.spread * noise
         rows.append([after, *[newest, *past][: order - 1]])
     return from_rows(times[:-1], rows)

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxdiff.diffusion.schedule import Schedule
 from jaxdiff.sampling.grid import Grid, check
-from jaxdiff.sampling.solvers.exponential import Slope, exact_step, scales, weights
+from jaxdiff.sampling.solvers.exponential import Slope, exact_step, nodes, scales, weights
 from jaxdiff.sampling.table import Table, from_rows, symbols
 
 
@@ -28,10 +28,12 @@ def predictor_corrector(
     corrector: int,
     slope: Slope,
     tau: Callable[[float], float] = lambda t: 0.0,
+    lower_final: bool = True,
 ) -> Table:
     """A table of predictors of `order` estimates and correctors of `corrector` estimates (0 for none), newest included.
 
-    The first steps use what there is; towards the end the order falls to one again.
+    The first steps use what there is; with `lower_final` the order falls to one again towards the end. A step from
+    alpha = 0, which is infinitely long, is not corrected.
     """
     times, steps = check(times), len(times) - 1
     if not 1 <= order <= steps:
@@ -42,17 +44,17 @@ def predictor_corrector(
     for n in range(steps):
         known = [D, *past]
         corrected = x
-        if n > 0 and corrector > 0:
-            k = min(corrector, n + 1, steps - n + 2)
+        if n > 0 and corrector > 0 and np.isfinite(g.u[n - 1]):
+            k = min(corrector, n + 1, steps - n + 2 if lower_final else corrector)
             step = exact_step(g, n - 1, n, "x0", tau(times[n - 1]))
             w = weights(g.u[n - k + 1 : n + 1][::-1] - g.u[n - 1], step.h, step.rate, slope)
             corrected = step.carry * base + step.gain * (w @ np.array(known[:k])) + z
         if g.sigma[n + 1] == 0:
             after, spread = g.alpha[n + 1] * D, 0.0
         else:
-            k = min(order, n + 1, steps - n)
+            k = min(order, n + 1, steps - n if lower_final else order)
             step = exact_step(g, n, n + 1, "x0", tau(times[n]))
-            w = weights(g.u[n - k + 1 : n + 1][::-1] - g.u[n], step.h, step.rate, slope)
+            w = weights(nodes(g, n, k), step.h, step.rate, slope)
             spread = step.spread
             after = step.carry * corrected + step.gain * (w @ np.array(known[:k])) + spread * noise
         rows.append([after, corrected, spread * noise, *known[: len(past)]])
@@ -60,14 +62,21 @@ def predictor_corrector(
 
 
 def unipc(
-    schedule: Schedule, times: Grid, order: int = 2, variant: Literal["bh1", "bh2"] = "bh2", corrector: bool = True
+    schedule: Schedule,
+    times: Grid,
+    order: int = 2,
+    variant: Literal["bh1", "bh2"] = "bh2",
+    corrector: bool = True,
+    lower_final: bool = True,
 ) -> Table:
     """Coefficients of UniPC of order 1, 2 or 3 (with the corrector one more), in its data-prediction form.
+
+    `lower_final` steadies few steps, and costs the high order, which is of interest for many.
 
     Source: Zhao et al. 2023, arXiv 2302.04867, algorithms 5 to 8.
     """
     slope: Slope = {"bh1": "flat", "bh2": "midpoint"}[variant]  # type: ignore[assignment]
-    return predictor_corrector(schedule, times, order, order + 1 if corrector else 0, slope)
+    return predictor_corrector(schedule, times, order, order + 1 if corrector else 0, slope, lower_final=lower_final)
 
 
 def sa_solver(

@@ -19,6 +19,8 @@ from jaxdiff.sampling.table import Table, from_rows, symbols
 
 def orders(steps: int, order: int, to_data: bool) -> list[int]:
     """The order of each interval: 1, 2, ..., order again and again, then lower; to clean data the last is 1."""
+    if steps % order == 0 and not to_data:
+        return list(range(1, order + 1)) * (steps // order)
     ends = {1: [1] * min(steps, 1), 2: [1, 1] if steps % 2 == 0 else [1], 3: ([1, 2, 1], [1], [1, 2])[steps % 3]}[order]
     whole = list(range(1, order + 1)) * ((steps - len(ends)) // order)
     return [*whole, *ends[:-1], 1 if to_data else ends[-1]]

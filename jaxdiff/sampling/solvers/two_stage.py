@@ -166,7 +166,10 @@ def dpm2_ancestral(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
 
 
 def dpmpp_2s_ancestral(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
-    """Coefficients of ancestral DPM-Solver++ 2S, its midpoint in log s; eta = 0 is the ODE. Source: k-diffusion."""
+    """Coefficients of ancestral DPM-Solver++ 2S, its midpoint in log s; eta = 0 is the ODE.
+
+    Source: Crowson, k-diffusion; Lu et al. 2022, arXiv 2211.01095, algorithm 1, for the ODE.
+    """
     check_eta(eta)
     s = levels(schedule, times)
     return two_stage(schedule, [ancestral(a, b, eta) for a, b in pairwise(s)], "exponential")
@@ -206,7 +209,7 @@ def restart(
     low: float = 0.1,
     high: float = 0.3,
     repeats: int = 2,
-    steps: int = 4,
+    descent: int = 4,
 ) -> Table:
     """Coefficients of Restart: Heun, which at the interval's lower end goes back up and down again.
 
@@ -216,18 +219,18 @@ def restart(
       low: the time at which the interval ends.
       high: the time to which noise lifts it.
       repeats: how often.
-      steps: Heun steps on each way down, on Karras levels.
+      descent: Heun steps on each way down, on Karras levels.
 
     Source: Xu et al. 2023, arXiv 2306.14878, algorithm 1.
     """
     s = levels(schedule, times)
-    if not times[-1] < low < high < times[0] or steps < 1 or repeats < 1:
+    if not times[-1] < low < high < times[0] or descent < 1 or repeats < 1:
         raise ValueError(
-            f"low = {low}, high = {high}, repeats = {repeats}, steps = {steps}: the interval must lie inside the grid, "
-            f"{times[-1]} < low < high < {times[0]}, with at least one step and one repeat"
+            f"low = {low}, high = {high}, repeats = {repeats}, descent = {descent}: the interval must lie inside "
+            f"the grid, {times[-1]} < low < high < {times[0]}, with at least one step and one repeat"
         )
     bottom, top = levels(schedule, np.array([high, low]))[::-1]
-    down = np.linspace(top ** (1 / 7), bottom ** (1 / 7), steps + 1) ** 7
+    down = np.linspace(top ** (1 / 7), bottom ** (1 / 7), descent + 1) ** 7
     path = [*s[s > bottom], bottom]
     moves = list(map(Move, path[:-1], path[1:]))
     for _ in range(repeats):
