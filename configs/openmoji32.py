@@ -19,7 +19,7 @@ def config() -> Experiment:
         base,
         name="openmoji32",
         data=dataclasses.replace(base.data, split="train", subset="plain"),
-        unet=dataclasses.replace(base.unet, channels=(64, 128, 192), heads=(2, 4, 6)),
+        unet=dataclasses.replace(base.unet, channels=(64, 128, 192), layers=2, heads=(2, 4, 6)),
         text=TextConfig(vocabulary=2048, length=32, width=192, layers=4, heads=6),
         vocabulary=2048,
         held_out="test",

@@ -26,6 +26,7 @@ def config() -> Experiment:
         process=ProcessConfig(schedule="cosine", prediction="x0", weight="capped_v"),
         unet=UNetConfig(
             channels=(32, 64, 64),
+            layers=1,
             attention=("none", "cross", "cross"),
             mid_attention="cross",
             heads=(2, 2, 2),
@@ -37,8 +38,8 @@ def config() -> Experiment:
         text=TextConfig(vocabulary=512, length=16, width=64, layers=2, heads=2),
         vocabulary=512,
         ema=0.98,
-        optimizer=OptimizerConfig(lr=1e-3, warmup=20),
-        train=TrainConfig(steps=480, batch_size=32, log_every=20, preview_every=240),
-        checkpoint=CheckpointConfig(every=240),
+        optimizer=OptimizerConfig(lr=2e-3, warmup=30, b2=0.99),
+        train=TrainConfig(steps=750, batch_size=32, log_every=25, preview_every=250),
+        checkpoint=CheckpointConfig(every=250),
         preview=PreviewConfig(prompts=PROMPTS, steps=20, guidance=3.0),
     )

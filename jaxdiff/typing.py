@@ -39,7 +39,7 @@ class Cond:
     context: Float[Array, "b l d"] | None = None
     context_mask: Bool[Array, "b l"] | None = None
     label: Int[Array, " b"] | None = None
-    pooled: Float[Array, "b d"] | None = None
+    pooled: Float[Array, "b p"] | None = None
     image: Float[Array, "b h w c"] | None = None
     augment: Float[Array, " b"] | None = None
 

@@ -49,12 +49,13 @@ class TextTransformer(nn.Module):
         net = self.config
         mask = tokens != 0
         x = nn.Embed(net.vocabulary, net.width, dtype=net.dtype, name="token_embed")(tokens)
-        x = x + self.param("position_embed", nn.initializers.normal(0.02), (net.length, net.width))[None]
+        positions = self.param("position_embed", nn.initializers.normal(0.02), (net.length, net.width))
+        x = x + positions[None, : tokens.shape[1]]
         for i in range(net.layers):
             x = TextBlock(net.heads, dtype=net.dtype, name=f"block_{i}")(x, mask)
         x = nn.LayerNorm(dtype=net.dtype, name="norm_out")(x)
         weight = mask[..., None].astype(jnp.float32)
-        return x, mask, (x * weight).sum(1) / weight.sum(1)
+        return x, mask, (x * weight).sum(1) / jnp.maximum(weight.sum(1), 1)
 
 
 class TextBlock(nn.Module):

@@ -42,8 +42,8 @@ def _affine(x: Array, scale: Array, bias: Array, groups: int, eps: float) -> tup
     count = n * (c // groups)
     mean = x.sum(1).reshape(b, groups, -1).sum(-1) / count
     var = jnp.maximum((x * x).sum(1).reshape(b, groups, -1).sum(-1) / count - mean * mean, 0.0)
-    gain = jnp.repeat(lax.rsqrt(var + eps), c // groups, axis=-1) * scale
-    shift = bias - jnp.repeat(mean, c // groups, axis=-1) * gain
+    gain = jnp.repeat(lax.rsqrt(var + eps), c // groups, axis=-1) * scale[None]
+    shift = bias[None] - jnp.repeat(mean, c // groups, axis=-1) * gain
     # without the barrier XLA fuses the square root into the pass over every element
     return lax.optimization_barrier((gain, shift))
 

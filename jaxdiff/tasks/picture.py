@@ -140,9 +140,10 @@ def make_sample(model: Model) -> Callable[..., UInt8[Array, "b h w 3"]]:
     def sample(
         params: Params, table: sampling.Table, inputs: Inputs, negative: Inputs, keys: Key, noise: Array | None = None
     ) -> Array:
-        noise_keys, keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         if noise is None:
-            noise = jax.vmap(lambda key: jax.random.normal(key, (model.size, model.size, 3)))(noise_keys)
+            # steps fold in their number, which is never so large
+            first = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 1))(keys)
+            noise = jax.vmap(lambda key: jax.random.normal(key, (model.size, model.size, 3)))(first)
         cond = condition(model, params, inputs)
         if inputs:
             away = condition(model, params, negative)

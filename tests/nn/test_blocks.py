@@ -1,0 +1,107 @@
+"""The fast forms of norm, convolution and doubling against the textbook ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxdiff.nn.conv import conv
+from jaxdiff.nn.embedding import sinusoidal
+from jaxdiff.nn.norm import GroupNorm, silu
+from jaxdiff.nn.resnet import ResnetBlock, Upsample, double, dropout, halve
+
+
+def textbook(x, kernel, stride=1, padding=((1, 1), (1, 1))):
+    dims = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=dims)
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_group_norm(mean):
+    x = np.random.default_rng(0).normal(mean, 1.0, (2, 5, 7, 12))
+    layer = GroupNorm(groups=4, silu=True)
+    params = {"scale": jnp.linspace(0.5, 2, 12), "bias": jnp.linspace(-1, 1, 12)}
+    y = layer.apply({"params": params}, jnp.asarray(x, jnp.float32))
+    groups = x.reshape(2, 35, 4, 3)
+    normal = (groups - groups.mean((1, 3), keepdims=True)) / np.sqrt(groups.var((1, 3), keepdims=True) + 1e-5)
+    normal = normal.reshape(x.shape) * np.linspace(0.5, 2, 12) + np.linspace(-1, 1, 12)
+    # E[x^2] - E[x]^2 loses mean^2 / var ulps: 900 of them for a mean of 30
+    tolerance = 3e-6 * (1 + mean**2 / 10)
+    np.testing.assert_allclose(y, normal / (1 + np.exp(-normal)), rtol=tolerance, atol=tolerance)
+
+
+CONVS = [
+    ((2, 8, 8, 512), 3, 1, ((1, 1), (1, 1))),
+    ((2, 8, 8, 512), 3, 2, ((0, 1), (0, 1))),
+    ((2, 9, 7, 16), 3, 2, ((1, 1), (1, 1))),
+    ((2, 8, 8, 16), 1, 1, ((0, 0), (0, 0))),
+    ((3, 8, 8, 16), 3, 1, ((1, 1), (1, 1))),
+]
+
+
+@pytest.mark.parametrize(("shape", "size", "stride", "padding"), CONVS)
+def test_convolution_and_its_gradients_are_the_textbooks(shape, size, stride, padding):
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], shape)
+    kernel = jax.random.normal(keys[1], (size, size, shape[-1], 8)) / (size * shape[-1] ** 0.5)
+
+    def both(form):
+        value = lambda x, kernel: (form(x, kernel, stride, padding) ** 2).mean()
+        return form(x, kernel, stride, padding), *jax.grad(value, (0, 1))(x, kernel)
+
+    for ours, theirs in zip(both(conv), both(textbook), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+
+
+def test_convolution_has_forward_derivatives():
+    x, kernel = jax.random.normal(jax.random.key(0), (2, 6, 6, 4)), jnp.ones((3, 3, 4, 2))
+    _, ours = jax.jvp(conv, (x, kernel), (x, kernel))
+    np.testing.assert_allclose(ours, 2 * textbook(x, kernel), rtol=1e-5, atol=1e-5)
+
+
+def test_doubling_by_four_small_convolutions_is_doubling_then_one_large():
+    x = jax.random.normal(jax.random.key(0), (2, 6, 5, 4))
+    layer = Upsample(3)
+    params = layer.init(jax.random.key(1), x)
+    kernel, bias = params["params"]["kernel"], jnp.arange(3.0)
+    params = {"params": {"kernel": kernel, "bias": bias}}
+    np.testing.assert_allclose(layer.apply(params, x), textbook(double(x), kernel) + bias[None, None, None], atol=3e-6)
+
+
+def test_halving_undoes_doubling():
+    x = jax.random.normal(jax.random.key(0), (1, 4, 6, 2))
+    np.testing.assert_allclose(halve(double(x)), x, rtol=1e-6)
+
+
+def test_dropout_of_an_example_depends_on_its_key_alone():
+    keys, again = (jax.random.split(jax.random.key(0), 4) for _ in range(2))
+    x = jnp.ones((4, 50, 50, 2))
+    y = dropout(x, keys, 0.25)
+    np.testing.assert_array_equal(dropout(x[2:3], again[2:3], 0.25), y[2:3])
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
+    np.testing.assert_allclose(y.mean(), 1.0, atol=0.03)  # 20,000 draws: 5 standard deviations
+
+
+def test_two_blocks_drop_different_numbers():
+    x, keys = jax.random.normal(jax.random.key(0), (1, 4, 4, 8)), jax.random.split(jax.random.key(1), 1)
+    one, two = (ResnetBlock(8, groups=4, dropout=0.5, name=name) for name in ("one", "two"))
+    params = one.init(jax.random.key(2), x)
+    params["params"]["conv2"]["kernel"] = jnp.ones((3, 3, 8, 8))
+    assert not np.allclose(one.apply(params, x, None, keys), one.apply(params, x, None, None))
+    assert one.name != two.name
+
+
+def test_sinusoidal_is_the_formula():
+    t = np.array([0.0, 1.0, 999.0])
+    angles = t[:, None] * 10_000 ** (-np.arange(4) / 3)
+    # float32 holds 999 radians to 6e-5
+    np.testing.assert_allclose(
+        sinusoidal(jnp.asarray(t, jnp.float32), 8), np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-4
+    )
+
+
+def test_silu():
+    # 1 + tanh is exact to 1.2e-7, and |x| / 2 is up to 10
+    x = jnp.linspace(-20, 20, 101)
+    np.testing.assert_allclose(silu(x), x / (1 + np.exp(-np.asarray(x, np.float64))), rtol=1e-5, atol=3e-6)
