@@ -154,7 +154,9 @@ def table_kernel(denoise: Denoise, slots: int) -> Kernel:
         mixed = jnp.einsum("jk,k...->j...", row.A, y, precision=jax.lax.Precision.HIGHEST)
         mixed = mixed + over_pixels(row.b, y) * D[None]
         if keys is not None:
-            mixed = mixed + over_pixels(row.c, y) * (scale * normal(keys, y.shape[2:]))[None]
+            # drawn once: fused into the sum it would be drawn again for every slot
+            noise = jax.lax.optimization_barrier(normal(keys, y.shape[2:]))
+            mixed = mixed + over_pixels(row.c, y) * (scale * noise)[None]
         return mixed, D
 
     return Kernel(init, step, lambda y: y[0])
