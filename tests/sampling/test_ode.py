@@ -88,3 +88,12 @@ def test_bound_and_ode_agree_on_a_small_trained_network():
     noise = (by_bound - by_ode).std() / np.sqrt(2000)
     assert abs(by_bound.mean() - by_ode.mean()) < 3 * noise + 0.03
     assert abs(by_ode.mean() - entropy) < 0.1
+
+
+def test_a_walk_that_starts_high_gives_the_density_there():
+    """log p of alpha x under the noisy distribution at `first`, and the change of volume from x to alpha x."""
+    s, first = schedule.vp(), 0.3
+    got = ode.log_likelihood(DATA.denoiser(s), s, X, divergence="exact", first=first)
+    alpha, x = s.alpha(first), np.asarray(X, np.float64)
+    want = DATA.log_prob(alpha * x, alpha, s.sigma(first)) + 2 * np.log(alpha)
+    np.testing.assert_allclose(got, want, atol=2e-3)

@@ -224,3 +224,13 @@ def test_no_sampler_is_longer_than_forty_lines():
                 doc = ast.get_docstring(node, clean=False)
                 lines = node.end_lineno - node.lineno + 1 - (doc.count("\n") + 1 if doc else 0)
                 assert lines <= 40, (path.name, node.name, lines)
+
+
+def test_latent_consistency_mixes_output_and_input_as_published():
+    """The reference's steps are noisy ones, where the input hardly counts; at step 0 nothing else does."""
+    s = schedule.scaled_linear()
+    for step, scaling in ((0, 10.0), (3, 0.1), (40, 0.02)):
+        table = sampling.lcm(s, grid.from_steps(s, [step], 0.0), scaling=scaling)
+        T = scaling * step
+        np.testing.assert_allclose(table.A[0, 0, 0], 0.25 / (T**2 + 0.25), rtol=1e-9)
+        np.testing.assert_allclose(table.b[0, 0], T / np.sqrt(T**2 + 0.25), rtol=1e-9, atol=1e-12)
