@@ -31,15 +31,27 @@ class Spread:
         mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
         self._ways = mesh.shape["data"] * mesh.shape["fsdp"]
         self._whole, each = NamedSharding(mesh, P()), NamedSharding(mesh, P(("data", "fsdp")))
+        self._traces = 0
+
+        def traced(whole: Any, batch: Any) -> Any:
+            self._traces += 1
+            return function(whole, batch)
+
         self._program: Any = (
-            jax.pmap(function, in_axes=(None, 0), devices=devices)
+            jax.pmap(traced, in_axes=(None, 0), devices=devices)
             if self._split
-            else jax.jit(function, in_shardings=(self._whole, each), out_shardings=each)
+            else jax.jit(traced, in_shardings=(self._whole, each), out_shardings=each)
         )
 
     def __call__(self, whole: Any, batch: Any) -> Any:
-        """The result for a batch of any size."""
+        """The result for a batch of any size from 1.
+
+        Raises:
+          ValueError: if there are no examples.
+        """
         count = jax.tree.leaves(batch)[0].shape[0]
+        if not count:
+            raise ValueError("a batch of no examples was given: expected at least one")
         rows = np.minimum(np.arange(count + -count % self._ways), count - 1)
 
         def fill(x: Any) -> Any:
@@ -53,5 +65,5 @@ class Spread:
         return jax.tree.map(join, self._program(jax.device_put(whole, self._whole), jax.tree.map(fill, batch)))
 
     def compiled(self) -> int:
-        """How many programs have been compiled so far."""
-        return self._program._cache_size()
+        """How many programs have been compiled so far; each was traced once."""
+        return self._traces

@@ -1,0 +1,74 @@
+"""A function over examples gives the same on one device and on eight, for any number of examples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff.parallel import MeshSpec
+from jaxdiff.parallel.spread import Spread
+
+WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
+ONE = {"devices": jax.devices()[:1]}
+MANY = [
+    {},
+    {"spec": MeshSpec(data=2, fsdp=4)},
+    {"spec": MeshSpec(data=2, fsdp=2, tensor=2)},
+    {"spec": "pmap"},
+    {"spec": "pmap", "devices": jax.devices()[:3]},
+]
+
+
+def function(whole, batch):
+    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(batch["keys"])
+    return {"y": batch["x"] @ whole + noise, "double": 2 * batch["x"]}
+
+
+def examples(count):
+    x = np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32)
+    return {"x": x, "keys": jax.random.split(jax.random.key(0), count)}
+
+
+@pytest.mark.parametrize("count", [1, 5, 8, 11])
+@pytest.mark.parametrize("options", [ONE, *MANY], ids=str)
+def test_every_way_to_share_gives_what_the_function_gives(options, count):
+    batch = examples(count)
+    noise = np.stack([jax.random.normal(key, (3,)) for key in jax.random.split(jax.random.key(0), count)])
+    out = Spread(function, **options)(WEIGHTS, batch)
+    assert isinstance(out["y"], np.ndarray)
+    assert out["double"].shape == (count, 4)
+    np.testing.assert_array_equal(out["double"], 2 * batch["x"])
+    np.testing.assert_allclose(out["y"], batch["x"] @ WEIGHTS + noise, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [MeshSpec(), "pmap"], ids=str)
+def test_batches_that_fill_up_to_the_same_size_share_a_program(spec):
+    spread = Spread(function, spec)
+    assert spread.compiled() == 0
+    for count in (5, 8, 3):
+        spread(count * WEIGHTS, examples(count))
+    assert spread.compiled() == 1
+    spread(WEIGHTS, examples(9))
+    assert spread.compiled() == 2
+
+
+def test_weights_that_live_on_other_devices_may_be_given():
+    """A preview gets them as training has split them."""
+    mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
+    weights = jnp.pad(jnp.asarray(WEIGHTS), ((0, 4), (0, 0)))
+    split = jax.device_put(weights, jax.NamedSharding(mesh, jax.P("fsdp")))
+    whole = lambda w, x: x @ w[:4]
+    for spec in (MeshSpec(), "pmap"):
+        np.testing.assert_allclose(Spread(whole, spec)(split, examples(5)["x"]), examples(5)["x"] @ WEIGHTS, rtol=1e-5)
+    alone = Spread(whole, devices=jax.devices()[:1])
+    np.testing.assert_allclose(alone(split, examples(5)["x"]), examples(5)["x"] @ WEIGHTS, rtol=1e-5)
+
+
+def test_no_examples_are_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        Spread(function)(WEIGHTS, {"x": np.zeros((0, 4), np.float32), "keys": jax.random.split(jax.random.key(0), 0)})
+
+
+def test_a_mesh_that_does_not_fit_is_refused_before_anything_compiles():
+    with pytest.raises(ValueError, match="8: choose sizes"):
+        Spread(function, MeshSpec(data=3))
