@@ -13,6 +13,7 @@ Sources: Ho et al. 2020, arXiv 2006.11239, appendix B (DDPM); Dhariwal and Nicho
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import einops
 import flax.linen as nn
@@ -46,7 +47,7 @@ class UNetConfig:
       time_shift, sin_first: see `sinusoidal`.
       scale_shift: time scales and shifts (ADM); adm_resample: residual blocks change the resolution (ADM).
       pad_after: strided convolutions are padded below and to the right only (DDPM's code).
-      self_attends_context: the first attention of a `cross` block looks at the context too.
+      self_attends_context: levels at which the first attention of a `cross` block looks at the context too.
       dropout: rate in residual blocks, where the network is called with keys [b].
       remat: recompute each block in the backward pass: less memory, a third more time.
       dtype: of the computation; parameters are float32 unless loaded otherwise. The output is float32.
@@ -71,7 +72,7 @@ class UNetConfig:
     scale_shift: bool = False
     adm_resample: bool = False
     pad_after: bool = False
-    self_attends_context: bool = False
+    self_attends_context: tuple[int, ...] = ()
     dropout: float = 0.0
     remat: bool = False
     dtype: str = "float32"
@@ -84,23 +85,33 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], t: Float[Array, " b"], cond: Cond | None = None, keys: Key | None = None
+        self,
+        x: Float[Array, "b h w c"],
+        t: Float[Array, " b"],
+        cond: Cond | None = None,
+        keys: Key | None = None,
+        residuals: Sequence[Array] = (),
     ) -> Float[Array, "b h w o"]:
+        """The prediction.
+
+        Args:
+          x: the noisy picture.
+          t: what the network calls time.
+          cond: what steers it.
+          keys: [b], for dropout; None: no dropout.
+          residuals: added to what each part of the way down hands on, and the last to the middle's (a ControlNet's).
+        """
         net = self.config
-        _check(net, x)
+        check(net, x)
         cond = cond or Cond()
-        emb = self._embed(t, cond)
+        emb = embedding(net, t, cond)
         x = x if cond.image is None else jnp.concatenate([x, cond.image.astype(x.dtype)], -1)
         p = net.patch
         x = einops.rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=p, q=p)
         x = Conv(net.channels[0], dtype=net.dtype, name="conv_in")(x)
-
-        skips = [x]
-        for i in range(len(net.channels)):
-            level = Level(net, i, "down", net.layers, name=f"down_{i}")
-            x, more = level(x, emb, cond, [], keys)
-            skips += more
-        x, _ = Level(net, len(net.channels) - 1, "mid", 1, name="mid")(x, emb, cond, [], keys)
+        x, skips = encoder(net, x, emb, cond, keys)
+        if residuals:
+            *skips, x = (y + more.astype(y.dtype) for y, more in zip([*skips, x], residuals, strict=True))
         for j, i in enumerate(reversed(range(len(net.channels)))):
             taken, skips = skips[-net.layers - 1 :], skips[: -net.layers - 1]
             x, _ = Level(net, i, "up", net.layers + 1, name=f"up_{j}")(x, emb, cond, taken, keys)
@@ -110,26 +121,38 @@ class UNet(nn.Module):
         x = einops.rearrange(x, "b h w (p q c) -> b (h p) (w q) c", p=p, q=p)
         return x.astype(jnp.float32)
 
-    def _embed(self, t: Array, cond: Cond) -> Array:
-        """Time, and everything else that is one vector a picture, added."""
-        net = self.config
-        first = net.channels[0]
-        mlp = functools.partial(Mlp, 4 * first, dtype=net.dtype)
-        wave = functools.partial(sinusoidal, dim=first, shift=net.time_shift, sin_first=net.sin_first)
-        emb = mlp(name="time_mlp")(wave(t))
-        for name, wanted in (("label", net.labels > 0), ("pooled", net.pooled), ("augment", net.augment)):
-            if wanted != (getattr(cond, name) is not None):
-                raise ValueError(
-                    f"UNet: cond.{name} is {'missing' if wanted else 'given'}, but the network was built "
-                    f"{'with' if wanted else 'without'} it"
-                )
-        if cond.label is not None:
-            emb += nn.Embed(net.labels + 1, 4 * first, dtype=net.dtype, name="label_embed")(cond.label)
-        if cond.pooled is not None:
-            emb += mlp(name="pooled_mlp")(cond.pooled)
-        if cond.augment is not None:
-            emb += mlp(name="augment_mlp")(wave(cond.augment))
-        return emb
+
+def embedding(net: UNetConfig, t: Float[Array, " b"], cond: Cond) -> Float[Array, "b e"]:
+    """Time, and everything else that is one vector a picture, added; its layers belong to the module that calls."""
+    first = net.channels[0]
+    mlp = functools.partial(Mlp, 4 * first, dtype=net.dtype)
+    wave = functools.partial(sinusoidal, dim=first, shift=net.time_shift, sin_first=net.sin_first)
+    emb = mlp(name="time_mlp")(wave(t))
+    for name, wanted in (("label", net.labels > 0), ("pooled", net.pooled), ("augment", net.augment)):
+        if wanted != (getattr(cond, name) is not None):
+            raise ValueError(
+                f"UNet: cond.{name} is {'missing' if wanted else 'given'}, but the network was built "
+                f"{'with' if wanted else 'without'} it"
+            )
+    if cond.label is not None:
+        emb += nn.Embed(net.labels + 1, 4 * first, dtype=net.dtype, name="label_embed")(cond.label)
+    if cond.pooled is not None:
+        emb += mlp(name="pooled_mlp")(cond.pooled)
+    if cond.augment is not None:
+        emb += mlp(name="augment_mlp")(wave(cond.augment))
+    return emb
+
+
+def encoder(
+    net: UNetConfig, x: Float[Array, "b h w c"], emb: Float[Array, "b e"], cond: Cond, keys: Key | None
+) -> tuple[Float[Array, "b i j o"], list[Array]]:
+    """The way down and the middle: what comes out, and what is handed to the way up; belongs to the caller."""
+    skips = [x]
+    for i in range(len(net.channels)):
+        x, more = Level(net, i, "down", net.layers, name=f"down_{i}")(x, emb, cond, [], keys)
+        skips += more
+    x, _ = Level(net, len(net.channels) - 1, "mid", 1, name="mid")(x, emb, cond, [], keys)
+    return x, skips
 
 
 class Level(nn.Module):
@@ -162,7 +185,8 @@ class Level(nn.Module):
                 return AttentionBlock(heads, net.groups, net.eps, net.rescale, net.dtype, name=name)(x)
             if kind == "cross":
                 depth = net.depth[self.index]
-                block = Attend(heads, width // heads, depth, net.groups, net.self_attends_context, net.dtype, name=name)
+                to_context = self.way != "mid" and self.index in net.self_attends_context
+                block = Attend(heads, width // heads, depth, net.groups, to_context, net.dtype, name=name)
                 return block(x, cond.context, cond.context_mask)
             return x
 
@@ -186,7 +210,8 @@ class Level(nn.Module):
         return x, out
 
 
-def _check(net: UNetConfig, x: Array) -> None:
+def check(net: UNetConfig, x: Float[Array, "b h w c"]) -> None:
+    """Refuses, before anything compiles, numbers that do not fit each other or the picture."""
     levels = len(net.channels)
     for name in ("attention", "heads", "depth"):
         if len(getattr(net, name)) != levels:
@@ -199,6 +224,20 @@ def _check(net: UNetConfig, x: Array) -> None:
             f"UNet: a picture of {x.shape[1]}x{x.shape[2]} does not halve {levels - 1} times with patches of "
             f"{net.patch}: both sides must be multiples of {unit}"
         )
+
+
+def with_sizes(
+    pooled: Float[Array, "b d"], sizes: Float[Array, "b n"], dim: int = 256, *, sin_first: bool = False
+) -> Float[Array, "b e"]:
+    """SDXL's `cond.pooled`: the pooled text, then `dim` waves of each of the numbers that say how the picture was cut.
+
+    `sizes`: original height, width, top and left of the crop, target height, width; the refiner has the aesthetic score
+    instead of the last two.
+
+    Source: Podell et al. 2023, arXiv 2307.01952, section 2.2.
+    """
+    waves = sinusoidal(sizes.reshape(-1), dim, shift=0.0, sin_first=sin_first)
+    return jnp.concatenate([pooled.astype(jnp.float32), waves.reshape(len(sizes), -1)], -1)
 
 
 def cifar10(dropout: float = 0.1, dtype: str = "float32") -> UNetConfig:

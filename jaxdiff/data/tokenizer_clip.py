@@ -1,0 +1,210 @@
+"""CLIP's byte-pair tokenizer: reads vocab.json and merges.txt, or tokenizer.json.
+
+Text is normalised (NFC, runs of white space to one space, lower case letter by letter) and split into English
+contractions, runs of letters, single digits, and runs of other signs. Each piece is a sequence of bytes, written as one
+printable letter each, the last with `</w>`; adjacent parts are merged, the pair earliest in the list of merges first.
+
+It gives what transformers' CLIPTokenizer (version 5) gives. Older ones clean text with ftfy where that is installed
+(repairs mis-decoded text, straightens quotes) and otherwise with BERT's basic tokenizer (drops control signs, puts
+spaces around Chinese characters); OpenAI's own uses ftfy and unescapes HTML. Ordinary captions come out alike.
+
+Source: Radford et al. 2021, arXiv 2103.00020, section 2.4, and its released code.
+"""
+
+import functools
+import itertools
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+_WHOLE = (START, END, "'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+_SPACES = frozenset([*"\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000", *map(chr, range(0x2000, 0x200B))])
+_SPACE_RUN = re.compile("[" + "".join(sorted(_SPACES)) + "]+")
+
+
+@dataclass(frozen=True)
+class ClipTokenizer:
+    """A vocabulary.
+
+    Attributes:
+      ids: id of each token.
+      merges: pairs of tokens, earliest first.
+      pad: the token after the end (`!` in Stable Diffusion 2 and SDXL's second encoder; elsewhere the end token).
+      added: words with an id of their own, found in the text as they are written (textual inversion's).
+    """
+
+    ids: Mapping[str, int]
+    merges: tuple[tuple[str, str], ...]
+    pad: str = END
+    added: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in (START, END, self.pad):
+            if name not in self.ids and name not in self.added:
+                raise ValueError(f"CLIP vocabulary: it has no token {name!r}")
+
+    def encode(self, text: str, length: int = 77) -> np.ndarray:
+        """int32 [length]: start, the text, end, padding. A text too long is cut as `cut` tells; start and end stay."""
+        known = self._special
+        ids = [known[START], *(i for i, _ in self._pieces(text, length)), known[END]]
+        return np.array(ids + [self._pad_id] * (length - len(ids)), np.int32)
+
+    def tokens(self, text: str) -> list[int]:
+        """The ids of a text of any length, without start, end and padding."""
+        return [i for i, _ in self._pieces(text, None)]
+
+    def cut(self, text: str, length: int = 77) -> tuple[str, str]:
+        """What `encode(text, length)` keeps and what it cuts off ('' if all fits), as the tokenizer writes it."""
+        pieces = list(self._pieces(text, None))
+        room = _room(length)
+        return _spell(piece for _, piece in pieces[:room]), _spell(piece for _, piece in pieces[room:])
+
+    @property
+    def size(self) -> int:
+        """One more than the largest id."""
+        return max(*self.ids.values(), *self.added.values(), 0) + 1
+
+    @functools.cached_property
+    def _special(self) -> dict[str, int]:
+        return {**{name: self.ids[name] for name in (START, END) if name in self.ids}, **self.added}
+
+    @functools.cached_property
+    def _pad_id(self) -> int:
+        return self.added[self.pad] if self.pad in self.added else self.ids[self.pad]
+
+    @functools.cached_property
+    def _special_pattern(self) -> re.Pattern[str]:
+        return re.compile(
+            "(" + "|".join(re.escape(name) for name in sorted(self._special, key=len, reverse=True)) + ")"
+        )
+
+    def _pieces(self, text: str, length: int | None) -> Iterator[tuple[int, str]]:
+        """Pairs of id and token, at most `length` - 2 of them."""
+        return itertools.islice(self._all_pieces(text), None if length is None else _room(length))
+
+    def _all_pieces(self, text: str) -> Iterator[tuple[int, str]]:
+        for part in self._special_pattern.split(text):
+            if part in self._special:
+                yield self._special[part], part + "</w>"
+                continue
+            for word in words(part):
+                yield from self._encode_word(word)
+
+    @functools.cached_property
+    def _encode_word(self) -> Callable[[str], list[tuple[int, str]]]:
+        rank = {pair: n for n, pair in enumerate(self.merges)}
+        unknown = self._special[END]
+
+        @functools.lru_cache(2**16)
+        def encode_word(word: str) -> list[tuple[int, str]]:
+            parts = [_LETTER[b] for b in word.encode(errors="replace")]
+            parts[-1] += "</w>"
+            while len(parts) > 1:
+                best, at = min((rank.get(pair, len(rank)), i) for i, pair in enumerate(itertools.pairwise(parts)))
+                if best == len(rank):
+                    break
+                parts[at : at + 2] = ["".join(parts[at : at + 2])]
+            return [(self.ids.get(part, unknown), part) for part in parts]
+
+        return encode_word
+
+
+def words(text: str) -> Iterator[str]:
+    """The pieces of a text that are encoded by themselves."""
+    text = unicodedata.normalize("NFC", text)
+    text = "".join(letter.lower() for letter in _SPACE_RUN.sub(" ", text))  # 'ΣΑΣ' becomes 'σασ', not 'σας'
+    start = 0
+    while start < len(text):
+        whole = next((w for w in _WHOLE if text.startswith(w, start)), None)
+        kind, end = _kind(text[start]), start + 1
+        if whole:
+            end = start + len(whole)
+        elif kind in "LO":
+            while end < len(text) and _kind(text[end]) == kind:
+                end += 1
+        if whole in (START, END):  # lower case made it look like one; the reference splits it by kind once more
+            yield from ("<|", whole[2:-2], "|>")
+        elif kind != "Z":
+            yield text[start:end]
+        start = end
+
+
+def _kind(letter: str) -> str:
+    """L for letters, N for numbers, Z for white space, O for others."""
+    if letter in _SPACES:
+        return "Z"
+    category = unicodedata.category(letter)[0]
+    return category if category in "LN" else "O"
+
+
+def _letters() -> list[str]:
+    """A printable letter for each byte: itself where it is printable, else one from U+0100 on."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = itertools.count(256)
+    return [chr(b) if b in printable else chr(next(others)) for b in range(256)]
+
+
+_LETTER = _letters()
+_BYTE = {letter: b for b, letter in enumerate(_LETTER)}
+
+
+def _spell(parts: Iterator[str]) -> str:
+    text = "".join(parts).replace("</w>", " ").strip()
+    return b"".join(bytes([_BYTE[c]]) if c in _BYTE else c.encode() for c in text).decode(errors="ignore")
+
+
+def _room(length: int) -> int:
+    if length < 2:
+        raise ValueError(f"length is {length}: expected at least 2, for the start and the end")
+    return length - 2
+
+
+def read(path: Path | str) -> ClipTokenizer:
+    """The tokenizer of a directory with vocab.json and merges.txt, or tokenizer.json, as transformers writes them.
+
+    Raises:
+      FileNotFoundError: if the directory has neither.
+      ValueError: if the files hold no CLIP vocabulary.
+    """
+    path = Path(path)
+    added: dict[str, int] = {}
+    if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+        ids = _json(path / "vocab.json")
+        lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
+        merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+        if (path / "added_tokens.json").is_file():
+            added = _json(path / "added_tokens.json")
+    elif (path / "tokenizer.json").is_file():
+        saved = _json(path / "tokenizer.json")
+        model = saved.get("model", {})
+        ids, merges = model.get("vocab", {}), model.get("merges", [])
+        merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
+        added = {token["content"]: token["id"] for token in saved.get("added_tokens", [])}
+    else:
+        raise FileNotFoundError(f"no tokenizer in {path}: expected vocab.json and merges.txt, or tokenizer.json")
+    if wrong := next((pair for pair in merges if len(pair) != 2), None):
+        raise ValueError(f"{path}: a merge joins two tokens, got {wrong}")
+    return ClipTokenizer(ids, tuple((a, b) for a, b in merges), _pad(path), added)
+
+
+def _pad(path: Path) -> str:
+    """The token that pads: what special_tokens_map.json or tokenizer_config.json says, else the end token."""
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        token = _json(path / name).get("pad_token") if (path / name).is_file() else None
+        if token:
+            return token if isinstance(token, str) else token["content"]
+    return END
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error

@@ -1,0 +1,223 @@
+"""Names of tensors in other libraries' checkpoints, and ours: one table for each family of models, used both ways.
+
+A `Rule` pairs a module of theirs with one of ours and says of what kind it is; `{}` stands for the same number on both
+sides. The kind says how leaves are named and laid out:
+
+    kind    theirs                        ours
+    conv    weight [o, i, k, l], bias     kernel [k, l, i, o] (or [i, o], where k = l = 1), bias
+    dense   weight [o, i], bias           kernel [i, o], bias
+    heads   _weight [3 o, i], _bias       q, k and v, each a dense layer: theirs is one product
+    norm    weight, bias                  scale, bias
+    embed   weight [n, d]                 embedding [n, d]
+    same    one array                     the same array
+    skip    one array                     nothing: what it holds is not needed
+
+The first rule that fits a parameter says how it is written; reading takes the first whose tensor is there.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import ml_dtypes  # noqa: F401  (gives NumPy bfloat16 and float8)
+import numpy as np
+
+from jaxdiff.typing import Params
+
+_LEAVES = {
+    "conv": {"kernel": ".weight", "bias": ".bias"},
+    "dense": {"kernel": ".weight", "bias": ".bias"},
+    "heads": {"kernel": "_weight", "bias": "_bias"},
+    "norm": {"scale": ".weight", "bias": ".bias"},
+    "embed": {"embedding": ".weight"},
+}
+_HEADS = ("q", "k", "v")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """The module `theirs` ("down_blocks.{}.conv1") is `ours` ("down_{}/conv1"); the module docstring has the kinds."""
+
+    theirs: str
+    ours: str
+    kind: str
+
+
+Rules = tuple[Rule, ...]
+
+
+class TensorError(ValueError):
+    """Tensors that do not fit a model; the message lists every name and shape that is wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """An array that is made when it is asked for (`np.asarray`): a checkpoint is never held as a whole."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.read() if dtype is None else self.read().astype(dtype, copy=False)
+
+
+Tensors = Mapping[str, np.ndarray | Stored]
+
+
+def under(theirs: str, ours: str, rules: Iterable[Rule]) -> Rules:
+    """The rules of a part, as rules of the whole."""
+    return tuple(
+        Rule(".".join(filter(None, (theirs, r.theirs))), "/".join(filter(None, (ours, r.ours))), r.kind) for r in rules
+    )
+
+
+def flatten(params: Params) -> dict[str, Any]:
+    """The leaves of a tree of nested dicts by path 'a/b/c'."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree whose leaves lie at paths 'a/b/c'."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    return tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a parameter of ours lies in a checkpoint of theirs: the whole of `name`, or one of q, k, v of it."""
+
+    name: str
+    kind: str
+    leaf: str
+    part: str = ""
+
+    def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of their tensor, given ours."""
+        if self.leaf != "kernel":
+            return (3 * ours[0],) if self.part else ours
+        *window, i, o = ours
+        if self.kind == "conv":
+            return (o, i, *(window or (1, 1)))
+        return (3 * o if self.part else o, i)
+
+    def read(self, tensor: np.ndarray | Stored, shape: tuple[int, ...]) -> np.ndarray:
+        """Our array, of `shape`, from their tensor."""
+        x = np.asarray(tensor)
+        if self.part:
+            x = np.split(x, 3)[_HEADS.index(self.part)]
+        if self.leaf == "kernel":
+            x = x.transpose(2, 3, 1, 0) if self.kind == "conv" else x.reshape(x.shape[:2]).T
+        return x.reshape(shape)
+
+    def write(self, x: np.ndarray) -> np.ndarray:
+        """Their tensor (or its part) from our array."""
+        if self.leaf != "kernel":
+            return x
+        return x.reshape((1,) * (4 - x.ndim) + x.shape).transpose(3, 2, 0, 1) if self.kind == "conv" else x.T
+
+
+def places(path: str, rules: Rules) -> Iterator[Place]:
+    """All the places where the parameter at `path` may lie, the preferred one first."""
+    module, _, leaf = path.rpartition("/")
+    above, _, part = module.rpartition("/")
+    for rule in rules:
+        whole = {"same": path, "heads": above}.get(rule.kind, module)
+        match = _pattern(rule.ours).fullmatch(whole)
+        if not match or rule.kind == "skip":
+            continue
+        name = rule.theirs.format(*match.groups())
+        if rule.kind == "same":
+            yield Place(name, rule.kind, "")
+        elif leaf in _LEAVES[rule.kind] and (rule.kind != "heads" or part in _HEADS):
+            yield Place(name + _LEAVES[rule.kind][leaf], rule.kind, leaf, part if rule.kind == "heads" else "")
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(re.escape(text).replace(r"\{\}", r"(\d+)"))
+
+
+def from_tensors(
+    tensors: Tensors,
+    shapes: Params,
+    rules: Rules,
+    put: Callable[[str, np.ndarray], Any] = lambda path, x: x,
+) -> Params:
+    """Our parameters from a checkpoint's tensors.
+
+    Everything is checked before the first tensor is read. The largest are read first, so that what one of them needs
+    in passing is never added to a nearly full memory.
+
+    Args:
+      tensors: arrays by their names; `Stored` ones are read one at a time.
+      shapes: the tree of our parameters; leaves have a `shape`.
+      rules: the table of this family.
+      put: makes the final array of a parameter from its path and a NumPy array; casts, moves to a device.
+
+    Raises:
+      TensorError: lists all tensors that are missing, not expected, or of a wrong shape, and rules' gaps.
+    """
+    wanted = {path: tuple(leaf.shape) for path, leaf in flatten(shapes).items()}
+    found: dict[str, Place] = {}
+    problems: list[str] = []
+    for path, shape in wanted.items():
+        options = list(places(path, rules))
+        place = next((p for p in options if p.name in tensors), None)
+        if not options:
+            problems.append(f"no rule: {path} {shape}")
+        elif place is None:
+            problems.append(f"missing: {options[0].name} {options[0].shape(shape)}")
+        else:
+            expected, given = place.shape(shape), tuple(tensors[place.name].shape)
+            if given != expected and not (place.kind == "dense" and given == (*expected, 1, 1)):
+                problems.append(f"wrong shape: {place.name} is {given}, expected {expected}")
+            found[path] = place
+    used = {place.name for place in found.values()}
+    skip = [_pattern(rule.theirs) for rule in rules if rule.kind == "skip"]
+    for name in tensors:
+        if name not in used and not any(pattern.fullmatch(name) for pattern in skip):
+            problems.append(f"unexpected: {name} {tuple(tensors[name].shape)}")
+    if problems:
+        raise TensorError(f"{len(problems)} tensors do not fit this model:\n  " + "\n  ".join(problems))
+    order = sorted(found, key=lambda path: -int(np.prod(wanted[path])))
+    params = {path: put(path, found[path].read(tensors[found[path].name], wanted[path])) for path in order}
+    return unflatten({path: params[path] for path in wanted})
+
+
+def to_tensors(params: Params, rules: Rules) -> dict[str, Stored]:
+    """A checkpoint's tensors from our parameters; each is made when it is read.
+
+    Raises:
+      TensorError: lists parameters that no rule names.
+    """
+    groups: dict[str, list[tuple[Place, Any]]] = {}
+    problems = []
+    for path, leaf in flatten(params).items():
+        place = next(places(path, rules), None)
+        if place is None:
+            problems.append(f"no rule: {path} {leaf.shape}")
+        else:
+            groups.setdefault(place.name, []).append((place, leaf))
+    if problems:
+        raise TensorError(f"{len(problems)} parameters have no name there:\n  " + "\n  ".join(problems))
+    return {name: _stored(group) for name, group in groups.items()}
+
+
+def _stored(group: list[tuple[Place, Any]]) -> Stored:
+    group = sorted(group, key=lambda member: _HEADS.index(member[0].part) if member[0].part else 0)
+
+    def read() -> np.ndarray:
+        parts = [place.write(np.asarray(leaf)) for place, leaf in group]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    place, leaf = group[0]
+    return Stored(place.shape(tuple(leaf.shape)), np.dtype(leaf.dtype), read)

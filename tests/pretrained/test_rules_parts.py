@@ -1,0 +1,135 @@
+"""Autoencoders and CLIP encoders against the reference libraries: outputs, names, config.json."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference.sd_weights import load, noise, weights
+from support import REFERENCE, close, same_tensors, to_device
+
+from jaxdiff.models import autoencoder_kl
+from jaxdiff.models.autoencoder_kl import AutoencoderKL
+from jaxdiff.models.text_clip import ClipText
+from jaxdiff.pretrained.rules import autoencoder, clip, flatten, from_tensors, to_tensors
+
+AUTOENCODERS, PICTURES = load(REFERENCE / "sd_autoencoder.npz")
+TEXTS, STATES = load(REFERENCE / "sd_clip.npz")
+TOKENS = jnp.array([[1, 5, 7, 98, 99, 99, 0, 0], [1, 5, 80, 81, 12, 98, 3, 99]])
+
+
+def read_autoencoder(case):
+    entry = AUTOENCODERS[case]
+    net = autoencoder.config(entry["config"])
+    tensors = weights(entry["shapes"])
+    return net, tensors, from_tensors(tensors, autoencoder.shapes(net, entry["config"]), autoencoder.RULES, to_device)
+
+
+def read_text(case):
+    entry = TEXTS[case]
+    net = clip.text_config(entry["config"], projection=entry["class"].endswith("Projection"))
+    tensors = weights(entry["shapes"])
+    return net, tensors, from_tensors(tensors, clip.text_shapes(net, entry["config"]), clip.TEXT_RULES, to_device)
+
+
+def picture(name, shape):
+    return jnp.asarray(noise(name, shape).transpose(0, 2, 3, 1))
+
+
+def first(x):
+    return np.asarray(x).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("case", AUTOENCODERS)
+def test_autoencoder_agrees(case):
+    net, tensors, params = read_autoencoder(case)
+    x, z = picture("picture", (2, 3, 16, 24)), picture("z", (2, net.latent_channels, 8, 12))
+    run = jax.jit(
+        lambda method, *args: AutoencoderKL(net).apply({"params": params}, *args, method=method), static_argnums=0
+    )
+    mean, log_var = run("encode", x)
+    close(first(mean), PICTURES[f"{case}/mean"])
+    close(first(log_var), PICTURES[f"{case}/log_var"])
+    close(first(run("decode", z)), PICTURES[f"{case}/picture"])
+    same_tensors(to_tensors(params, autoencoder.RULES), tensors)
+
+
+def test_autoencoder_scales():
+    net = autoencoder.config(AUTOENCODERS["flux"]["config"])
+    assert (net.scale, net.shift, net.upcast) == (0.3611, 0.1159, False)
+    z = jnp.linspace(-3, 3, 5)
+    np.testing.assert_allclose(autoencoder_kl.scaled(net, z), (z - 0.1159) * 0.3611, rtol=1e-6)
+    np.testing.assert_allclose(autoencoder_kl.unscaled(net, autoencoder_kl.scaled(net, z)), z, rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_text_agrees(case):
+    net, tensors, params = read_text(case)
+    run = jax.jit(lambda skip, norm: ClipText(net).apply({"params": params}, TOKENS, skip, norm), static_argnums=(0, 1))
+    states, pooled = run(0, True)
+    close(states, STATES[f"{case}/last"])
+    close(pooled, STATES[f"{case}/pooled"])
+    earlier, pooled = run(1, False)
+    close(earlier, STATES[f"{case}/earlier"])
+    close(pooled, STATES[f"{case}/pooled"])
+    long = {name if name.startswith("text_") else f"text_model.{name}": x for name, x in tensors.items()}
+    same_tensors(to_tensors(params, clip.TEXT_RULES), long)
+    again = from_tensors(long, clip.text_shapes(net, {}), clip.TEXT_RULES)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+def test_text_end_token():
+    assert read_text("large")[0].end is None
+    assert read_text("huge")[0].end == 99
+
+
+@pytest.mark.parametrize(
+    ("json", "count"),  # ViT-L/14's text part, and OpenCLIP's bigG, as published
+    [
+        ({"hidden_size": 768, "intermediate_size": 3072}, 123_060_480),
+        (
+            {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "projection_dim": 1280},
+            694_659_840,
+        ),
+    ],
+)
+def test_published_text_sizes(json, count):
+    net = clip.text_config(json, projection="projection_dim" in json)
+    net = dataclasses.replace(net, heads=16)
+    assert sum(int(np.prod(leaf.shape)) for leaf in flatten(clip.text_shapes(net, json)).values()) == count
+
+
+def test_published_autoencoder_size():
+    levels = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
+    shapes = autoencoder.shapes(autoencoder.config(levels), levels)
+    assert sum(int(np.prod(leaf.shape)) for leaf in flatten(shapes).values()) == 83_653_863
+
+
+@pytest.mark.parametrize(
+    ("read", "json", "message"),
+    [
+        (autoencoder.config, {"latents_mean": [0.1]}, r"AutoencoderKL: latents_mean=\[0.1\] is not supported"),
+        (autoencoder.config, {"down_block_types": ["AttnDownEncoderBlock2D"]}, "supported is DownEncoderBlock2D"),
+        (lambda json: clip.text_config(json, projection=False), {"hidden_act": "relu"}, "'quick_gelu' or 'gelu'"),
+    ],
+)
+def test_what_is_not_supported_is_named(read, json, message):
+    with pytest.raises(ValueError, match=message):
+        read(json)
+
+
+def test_clip_skip_is_checked():
+    net, _, params = read_text("large")
+    with pytest.raises(ValueError, match="skip=3 of 3 layers"):
+        ClipText(net).apply({"params": params}, TOKENS, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (20, 13), (33, 16)])
+def test_tiles_of_a_local_decoder_make_the_whole(height, width):
+    decode = lambda z: jnp.repeat(jnp.repeat(jnp.sin(z), 2, 1), 2, 2)
+    z = picture("tiles", (2, 3, height, width))
+    whole = decode(z)
+    parts = jax.jit(lambda z: autoencoder_kl.tiled(decode, z, tile=8, overlap=3, factor=2))(z)
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
+    np.testing.assert_allclose(autoencoder_kl.sliced(decode, z), whole, atol=1e-6)
