@@ -1,0 +1,187 @@
+"""Files of tensors: safetensors, written and read, whole or in shards; and which files hold a model's weights.
+
+A safetensors file is 8 bytes n, n bytes of JSON {name: {dtype, shape, data_offsets}}, and the arrays one after
+another. Reading takes one array at a time from the file, without a memory map: mapped pages would count as memory.
+"""
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from jaxdiff.pretrained import torch_file
+from jaxdiff.pretrained.rules import Stored
+
+_DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+"""What diffusers and transformers call the file of a model's weights."""
+
+
+class FileError(ValueError):
+    """A file that is not what its name says, or ends early; the message says which and how."""
+
+
+def read_safetensors(path: Path | str) -> dict[str, Stored]:
+    """The tensors of a file, each read when it is asked for.
+
+    Raises:
+      FileError: if the file is no safetensors file, or shorter than its header says.
+    """
+    path = Path(path)
+    header, start = _header(path)
+    size = path.stat().st_size
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in _DTYPES:
+            raise FileError(f"{path}: {name} is of dtype {entry['dtype']}, known are {', '.join(_DTYPES)}")
+        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+        begin, end = entry["data_offsets"]
+        if end - begin != _bytes(shape, dtype) or begin < 0:
+            raise FileError(f"{path}: {name} {shape} of {dtype} needs {_bytes(shape, dtype)} bytes, not {end - begin}")
+        if start + end > size:
+            raise FileError(f"{path} is truncated: it has {size} bytes, but {name} ends at {start + end}")
+        tensors[name] = Stored(shape, dtype, functools.partial(_read, path, dtype, shape, start + begin))
+    return tensors
+
+
+def metadata(path: Path | str) -> dict[str, str]:
+    """The strings that a safetensors file carries beside its tensors."""
+    return _header(Path(path))[0].get("__metadata__", {})
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The JSON, and where it ends."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= size - 8:
+            raise FileError(f"{path} is truncated or no safetensors file: {size} bytes, of which {length} for a header")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise FileError(f"{path} is no safetensors file: its header is not JSON ({error})") from error
+    return header, 8 + length
+
+
+def _read(path: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int) -> np.ndarray:
+    return np.fromfile(path, dtype, int(np.prod(shape, dtype=np.int64)), offset=offset).reshape(shape)
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+
+def write_safetensors(
+    path: Path | str, tensors: Mapping[str, np.ndarray | Stored], note: Mapping[str, str] | None = None
+) -> None:
+    """Writes tensors one after another; only one is in memory at a time. `note`: strings to carry beside them."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(note or {})}}
+    end = 0
+    # the widest numbers first, so that all are aligned; names make the order, and so the file, reproducible
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    for name in order:
+        x = tensors[name]
+        begin, end = end, end + _bytes(x.shape, x.dtype)
+        header[name] = {"dtype": _NAMES[np.dtype(x.dtype)], "shape": list(x.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with Path(path).open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            np.ascontiguousarray(np.asarray(tensors[name])).tofile(file)
+
+
+def write_sharded(folder: Path, stem: str, tensors: Mapping[str, np.ndarray | Stored], limit: int) -> None:
+    """Writes `stem`.safetensors, or where it would exceed `limit` bytes, shards of it and their index."""
+    shards: list[list[str]] = [[]]
+    room = limit
+    for name, x in tensors.items():
+        if _bytes(x.shape, x.dtype) > room and shards[-1]:
+            shards.append([])
+            room = limit
+        shards[-1].append(name)
+        room -= _bytes(x.shape, x.dtype)
+    if len(shards) == 1:
+        write_safetensors(folder / f"{stem}.safetensors", tensors)
+        return
+    places = {}
+    for n, names in enumerate(shards, 1):
+        file = f"{stem}-{n:05d}-of-{len(shards):05d}.safetensors"
+        write_safetensors(folder / file, {name: tensors[name] for name in names})
+        places.update(dict.fromkeys(names, file))
+    total = sum(_bytes(x.shape, x.dtype) for x in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def read_tensors(path: Path | str) -> dict[str, Stored]:
+    """The tensors of one file, by its ending: .safetensors, or .bin, .pt, .pth, .ckpt through the restricted loader.
+
+    Raises:
+      FileError: for another ending, or a file that is broken.
+      UnsafeFileError: for a file of PyTorch that holds something else than tensors.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
+        return torch_file.read(path)
+    raise FileError(f"{path}: expected a file that ends in .safetensors, .bin, .pt, .pth or .ckpt")
+
+
+def read_weights(folder: Path, variant: str | None = None) -> dict[str, Stored]:
+    """The weights of the model in a folder.
+
+    The variant that is asked for where it is there, else the plain file, else any; safetensors before .bin.
+
+    Raises:
+      FileNotFoundError: if there are none, or a shard is missing.
+      FileError: if a file is broken.
+    """
+    found: dict[str, Path] = {}
+    for ending in ("bin", "safetensors"):
+        for stem in reversed(STEMS):
+            files = [*folder.glob(f"{stem}.*{ending}"), *folder.glob(f"{stem}.*{ending}.index*.json")]
+            files += folder.glob(f"{stem}.{ending}*.json")
+            for path in sorted({*files, *folder.glob(f"{stem}.{ending}")}):
+                middle = [part for part in path.name.split(".")[1:] if part not in (ending, "index", "json")]
+                found[".".join(middle)] = path
+    if not found:
+        raise FileNotFoundError(
+            f"no weights in {folder}: expected {' or '.join(STEMS)} with .safetensors, .safetensors.index.json or .bin"
+        )
+    return _read_either(found.get(variant or "", found.get("", next(iter(found.values())))))
+
+
+def _read_either(path: Path) -> dict[str, Stored]:
+    if path.suffix != ".json":
+        return read_tensors(path)
+    places = json.loads(path.read_text())["weight_map"]
+    tensors = {}
+    for file in sorted({*places.values()}):
+        if not (path.parent / file).is_file():
+            raise FileNotFoundError(f"{path.name} names the shard {file}, which is not in {path.parent}")
+        tensors.update(read_tensors(path.parent / file))
+    if lost := sorted(places.keys() - tensors.keys()):
+        raise FileError(f"{path.name} names tensors that its shards lack: {', '.join(lost[:10])}")
+    return tensors

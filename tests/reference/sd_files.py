@@ -1,0 +1,64 @@
+"""A small file by torch.save, and the calls that diffusers' schedulers make: sd_tensors.bin and sd_calls.json.
+
+    python tests/reference/sd_files.py
+
+sd_tensors.bin has several dtypes, a transposed view, a view into a shared storage, a scalar and a parameter.
+sd_calls.json has timesteps, and the final sigma (in x = x0 + sigma eps) where the class keeps one.
+"""
+
+import json
+import pathlib
+
+import diffusers
+import torch
+
+HERE = pathlib.Path(__file__)
+SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+CONFIGS = [
+    ("PNDMScheduler", {**SD, "skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}),
+    ("DDIMScheduler", {**SD, "set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}),
+    (
+        "DDIMScheduler",
+        {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+    ),
+    ("DDIMScheduler", {"timestep_spacing": "linspace"}),
+    ("DDPMScheduler", {"variance_type": "fixed_large", "beta_schedule": "squaredcos_cap_v2"}),
+    ("EulerDiscreteScheduler", {**SD, "timestep_spacing": "leading", "steps_offset": 1}),
+    ("EulerDiscreteScheduler", SD),
+    ("EulerDiscreteScheduler", {**SD, "use_karras_sigmas": True}),
+    ("EulerAncestralDiscreteScheduler", {**SD, "timestep_spacing": "trailing"}),
+    ("DPMSolverMultistepScheduler", SD),
+    ("DPMSolverMultistepScheduler", {**SD, "use_karras_sigmas": True}),
+    ("DPMSolverMultistepScheduler", {**SD, "timestep_spacing": "leading", "steps_offset": 1, "solver_order": 3}),
+    ("UniPCMultistepScheduler", {**SD, "final_sigmas_type": "sigma_min"}),
+    ("UniPCMultistepScheduler", {"trained_betas": [0.001 * (i + 1) for i in range(100)], "num_train_timesteps": 100}),
+]
+
+
+def main():
+    base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+    tensors = {
+        "plain": base,
+        "transposed": base.T,
+        "view": base[1:3, 2:5],
+        "half": base.half(),
+        "bfloat": base.bfloat16(),
+        "long": torch.arange(5),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 3),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+    }
+    torch.save(tensors, HERE.with_name("sd_tensors.bin"))
+    rows = []
+    for name, config in CONFIGS:
+        scheduler = getattr(diffusers, name)(**config)
+        scheduler.set_timesteps(10)
+        calls = [float(t) for t in scheduler.timesteps]
+        last = float(scheduler.sigmas[-1]) if hasattr(scheduler, "sigmas") else None
+        rows.append({"config": dict(scheduler.config), "class": name, "calls": calls, "last": last})
+    text = json.dumps(rows, default=lambda x: x.tolist(), indent=None)
+    HERE.with_name("sd_calls.json").write_text(text.replace('{"config"', '\n{"config"') + "\n")
+
+
+if __name__ == "__main__":
+    main()
