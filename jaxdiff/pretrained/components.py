@@ -1,0 +1,56 @@
+"""The classes of other libraries that a pipeline can be made of, and what is ours for each."""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxdiff.pretrained.rules import Rules, autoencoder, clip, unet
+from jaxdiff.typing import Params
+
+Json = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How to read and write the models of one class.
+
+    Attributes:
+      config: config.json -> our config.
+      shapes: (our config, config.json) -> the tree of our parameters, as shapes.
+      rules: (our config, config.json) -> the table of names.
+      stem: the file of its weights.
+    """
+
+    config: Callable[[Json], Any]
+    shapes: Callable[[Any, Json], Params]
+    rules: Callable[[Any, Json], Rules]
+    stem: str = "diffusion_pytorch_model"
+
+
+def _text(projection: bool) -> Family:
+    config = functools.partial(clip.text_config, projection=projection)
+    return Family(config, clip.text_shapes, lambda net, json: clip.TEXT_RULES, "model")
+
+
+FAMILIES: dict[str, Family] = {
+    "UNet2DConditionModel": Family(unet.condition_config, unet.shapes, unet.rules),
+    "UNet2DModel": Family(unet.pixel_config, unet.shapes, unet.rules),
+    "AutoencoderKL": Family(autoencoder.config, autoencoder.shapes, lambda net, json: autoencoder.RULES),
+    "CLIPTextModel": _text(projection=False),
+    "CLIPTextModelWithProjection": _text(projection=True),
+}
+
+
+def family(name: str) -> Family:
+    """What serves the class of that name.
+
+    Raises:
+      ValueError: if none does; lists those that work, the nearest first.
+    """
+    if name not in FAMILIES:
+        near = difflib.get_close_matches(name, FAMILIES, n=2, cutoff=0.5)
+        known = [*near, *(n for n in FAMILIES if n not in near)]
+        raise ValueError(f"the class {name} is not supported: those that work are {', '.join(known)}")
+    return FAMILIES[name]

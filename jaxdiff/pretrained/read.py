@@ -1,0 +1,204 @@
+"""Reads a model directory of diffusers: networks, tokenizers, and how to sample.
+
+Tensors go one by one from the file to their device and sharding, largest first. The host holds one tensor at a time
+beside what the devices hold (on a CPU these are the same memory).
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.data import tokenizer_clip
+from jaxdiff.data.tokenizer_clip import ClipTokenizer
+from jaxdiff.pretrained import files, scheduler
+from jaxdiff.pretrained.components import FAMILIES, family
+from jaxdiff.pretrained.rules import TensorError, flatten, from_tensors
+from jaxdiff.typing import Params
+
+Shardings = Callable[[str, Params], Any]
+"""(name of the component, tree of shapes) -> tree of shardings, or one for all."""
+
+_WITHOUT_WEIGHTS = ("tokenizer", "scheduler", "feature_extractor", "image_processor", "low_res_scheduler")
+_OPTIONAL = ("safety_checker", "image_encoder", "feature_extractor", "image_processor")
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """One network of a pipeline.
+
+    Attributes:
+      kind: its class in the reference library, "UNet2DConditionModel".
+      json: its config.json.
+      config: our config.
+      params: its parameters.
+    """
+
+    kind: str
+    json: Mapping[str, Any]
+    config: Any
+    params: Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A pipeline directory, read.
+
+    Attributes:
+      kind: the class of the pipeline, "StableDiffusionPipeline".
+      index: model_index.json.
+      components: networks by name, "unet".
+      tokenizers: tokenizers by name.
+      schedulers: scheduler_config.json by name; `process()` is what the main one means.
+      skipped: names of optional components whose class is not supported, with the reason.
+    """
+
+    kind: str
+    index: Mapping[str, Any]
+    components: dict[str, Component]
+    tokenizers: dict[str, ClipTokenizer]
+    schedulers: dict[str, Mapping[str, Any]]
+    skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def process(self, name: str = "scheduler") -> scheduler.Process:
+        """The schedule, the kind of prediction, and how the authors sample."""
+        return scheduler.process(self.schedulers[name])
+
+
+def read_directory(
+    path: Path | str, *, dtype: Any = None, variant: str | None = None, shardings: Shardings | None = None
+) -> Bundle:
+    """A pipeline from the directory that diffusers saves.
+
+    Args:
+      path: has model_index.json, and a folder for each component.
+      dtype: of the parameters; None keeps what the files have.
+      variant: `fp16` takes `*.fp16.safetensors` where there is one.
+      shardings: where parameters go; None: to the default device.
+
+    Raises:
+      FileNotFoundError: if the directory is no model; the message says what is missing.
+      ValueError: for a class or a config that is not supported, a broken file, or tensors that do not fit.
+    """
+    path = Path(path)
+    index = _index(path)
+    bundle = Bundle(index["_class_name"], index, {}, {}, {}, skipped := {})
+    for name, kind in _entries(index).items():
+        # the oldest models keep their one network beside model_index.json
+        folder = path / name if (path / name).is_dir() else path
+        if name.startswith("tokenizer"):
+            bundle.tokenizers[name] = tokenizer_clip.read(folder)
+        elif name.endswith("scheduler"):
+            bundle.schedulers[name] = read_json(folder / "scheduler_config.json")
+        elif name in _OPTIONAL and kind not in FAMILIES:
+            if name not in _WITHOUT_WEIGHTS:
+                skipped[name] = f"the class {kind} is not supported"
+        else:
+            place = None if shardings is None else (lambda shapes, name=name: shardings(name, shapes))
+            part = read_component(folder, kind=kind, dtype=dtype, variant=variant, shardings=place)
+            bundle.components[name] = part
+    return bundle
+
+
+def read_component(
+    path: Path | str,
+    *,
+    kind: str | None = None,
+    dtype: Any = None,
+    variant: str | None = None,
+    shardings: Callable[[Params], Any] | None = None,
+) -> Component:
+    """One network from the folder that has its config.json and weights.
+
+    Args:
+      path: the folder.
+      kind: its class; None: config.json says it.
+      dtype: of the parameters; None keeps what the file has.
+      variant: `fp16` takes `*.fp16.safetensors` where there is one.
+      shardings: tree of shapes -> tree of shardings, or one for all.
+
+    Raises:
+      FileNotFoundError: if config.json or the weights are missing.
+      ValueError: for a class or a config that is not supported, a broken file, or tensors that do not fit.
+    """
+    path = Path(path)
+    config_json = read_json(path / "config.json")
+    kind = kind or config_json.get("_class_name") or (config_json.get("architectures") or [None])[0]
+    if kind is None:
+        raise ValueError(f"{path / 'config.json'} does not say its class: it has no _class_name and no architectures")
+    one = family(kind)
+    net = one.config(config_json)
+    shapes = one.shapes(net, config_json)
+    tensors = files.read_weights(path, variant)
+    try:
+        params = from_tensors(tensors, shapes, one.rules(net, config_json), placed(shapes, dtype, shardings))
+    except TensorError as error:
+        raise TensorError(f"{path} ({kind}): {error}") from None
+    return Component(kind, config_json, net, params)
+
+
+def placed(
+    shapes: Params, dtype: Any = None, shardings: Callable[[Params], Any] | None = None
+) -> Callable[[str, np.ndarray], jax.Array]:
+    """What puts a parameter on its devices, for `from_tensors`."""
+    where: Mapping[str, Any] = {}
+    if shardings is not None:
+        tree = shardings(shapes)
+        one = isinstance(tree, jax.sharding.Sharding)
+        where = dict.fromkeys(flatten(shapes), tree) if one else flatten(tree)
+
+    def put(path: str, x: np.ndarray) -> jax.Array:
+        if dtype is not None and jnp.issubdtype(x.dtype, jnp.floating):
+            x = x.astype(dtype)
+        # waiting frees the host's copy before the next one is read
+        return jax.device_put(np.ascontiguousarray(x), where.get(path)).block_until_ready()
+
+    return put
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      ValueError: if it is not JSON.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def _entries(index: Mapping[str, Any]) -> dict[str, str]:
+    """The components of model_index.json that the pipeline has, with their classes."""
+    return {n: e[1] for n, e in index.items() if not n.startswith("_") and isinstance(e, list) and e[1] is not None}
+
+
+def _index(path: Path) -> dict[str, Any]:
+    """model_index.json, checked against what the directory has before anything is read."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"no model directory at {path}")
+    if not (path / "model_index.json").is_file():
+        hint = (
+            "it is one component: use read_component"
+            if (path / "config.json").is_file()
+            else "nor is config.json there"
+        )
+        raise FileNotFoundError(f"{path} is no pipeline directory: model_index.json is missing ({hint})")
+    index = read_json(path / "model_index.json")
+    if "_class_name" not in index:
+        raise ValueError(f"{path / 'model_index.json'} has no _class_name: it is no pipeline's")
+    for name, kind in _entries(index).items():
+        if not name.startswith(_WITHOUT_WEIGHTS) and name not in _OPTIONAL:
+            family(kind)
+        file = "scheduler_config.json" if name.endswith("scheduler") else "config.json"
+        if not (path / name).is_dir() and not (path / file).is_file() and name not in _OPTIONAL:
+            raise FileNotFoundError(f"{path}: model_index.json names {name} ({kind}), but that folder is missing")
+    return index
