@@ -161,11 +161,10 @@ def read_weights(folder: Path, variant: str | None = None) -> dict[str, Stored]:
     found: dict[str, Path] = {}
     for ending in ("bin", "safetensors"):
         for stem in reversed(STEMS):
-            files = [*folder.glob(f"{stem}.*{ending}"), *folder.glob(f"{stem}.*{ending}.index*.json")]
-            files += folder.glob(f"{stem}.{ending}*.json")
-            for path in sorted({*files, *folder.glob(f"{stem}.{ending}")}):
-                middle = [part for part in path.name.split(".")[1:] if part not in (ending, "index", "json")]
-                found[".".join(middle)] = path
+            for path in sorted(folder.glob(f"{stem}.*")):
+                parts = path.name.removeprefix(stem + ".").split(".")
+                if ending in parts and "-of-" not in path.name:
+                    found[".".join(part for part in parts if part not in (ending, "index", "json"))] = path
     if not found:
         raise FileNotFoundError(
             f"no weights in {folder}: expected {' or '.join(STEMS)} with .safetensors, .safetensors.index.json or .bin"

@@ -1,0 +1,88 @@
+"""Files of tensors: the reference's safetensors, PyTorch's without its pickle, and memory."""
+
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from support import REFERENCE, same_tensors
+
+from jaxdiff.pretrained import files, torch_file
+
+
+def test_safetensors_are_those_of_the_reference(tmp_path):
+    tensors = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": np.array(3, np.int64),
+        "c": np.zeros((0, 4), np.float16),
+        "d": np.array([True, False]),
+        "e": np.arange(4).astype(ml_dtypes.bfloat16),
+    }
+    files.write_safetensors(tmp_path / "ours.safetensors", tensors, {"note": "x"})
+    same_tensors(load_file(tmp_path / "ours.safetensors"), tensors)
+    assert files.metadata(tmp_path / "ours.safetensors") == {"format": "pt", "note": "x"}
+    save_file(tensors, tmp_path / "theirs.safetensors")
+    same_tensors(files.read_safetensors(tmp_path / "theirs.safetensors"), tensors)
+
+
+def test_torch_files_are_read():
+    base = np.arange(24, dtype=np.float32).reshape(4, 6)
+    expected = {
+        "plain": base,
+        "transposed": base.T,
+        "view": base[1:3, 2:5],
+        "half": base.astype(np.float16),
+        "bfloat": base.astype(ml_dtypes.bfloat16),
+        "long": np.arange(5),
+        "scalar": np.array(2.5, np.float32),
+        "empty": np.zeros((0, 3), np.float32),
+        "parameter": np.ones(2, np.float32),
+    }
+    same_tensors(torch_file.read(REFERENCE / "sd_tensors.bin"), expected)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("this code ran",)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "evil.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"x": Evil()}, protocol=2))
+    with pytest.raises(torch_file.UnsafeFileError, match="print, which could run anything"):
+        files.read_tensors(tmp_path / "evil.bin")
+    assert "this code ran" not in capsys.readouterr().out
+    (tmp_path / "old.bin").write_bytes(pickle.dumps({"x": 1}))
+    with pytest.raises(torch_file.UnsafeFileError, match="not a zip file"):
+        files.read_tensors(tmp_path / "old.bin")
+    with pytest.raises(files.FileError, match="expected a file that ends in"):
+        files.read_tensors(tmp_path / "x.gguf")
+
+
+STREAM = """
+import resource, sys
+import jax, numpy as np
+from jaxdiff.pretrained import files
+from jaxdiff.pretrained.read import placed
+from jaxdiff.pretrained.rules import Rule, from_tensors
+jax.device_put(np.zeros(3)).block_until_ready()
+shapes = {f"m_{i}": {"kernel": jax.ShapeDtypeStruct((2048, 1024), np.float32)} for i in range(20)}
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+params = from_tensors(files.read_tensors(sys.argv[1]), shapes, (Rule("m.{}", "m_{}", "dense"),), placed(shapes))
+print((peak() - before) / (20 * 2048 * 1024 * 4))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_is_below_a_fifth_more_than_the_file(tmp_path):
+    tensor = np.ones((1024, 2048), np.float32)
+    files.write_safetensors(tmp_path / "big.safetensors", {f"m.{i}.weight": tensor for i in range(20)})
+    run = subprocess.run(
+        [sys.executable, "-c", STREAM, str(tmp_path / "big.safetensors")], capture_output=True, text=True, check=True
+    )
+    assert 0.95 < float(run.stdout) < 1.2

@@ -1,0 +1,91 @@
+"""Loads in jaxdiff what diffusers saved, saves it, loads that in diffusers: are all tensors identical?
+
+    PYTHONPATH=. python tests/reference/sd_round_trip.py
+
+Prints one line a component. It needs torch, so it is no test; tests/pretrained/test_read.py is its torch-free half.
+"""
+
+import pathlib
+import tempfile
+
+import diffusers
+import numpy as np
+import sd_parts
+import sd_unet
+import torch
+import transformers
+from sd_weights import take
+
+from jaxdiff.data.tokenizer_clip import read as read_tokenizer
+from jaxdiff.pretrained.read import read_directory
+from jaxdiff.pretrained.write import write_directory
+
+HERE = pathlib.Path(__file__)
+
+
+def text_encoder(kind, config):
+    numbers = {**sd_parts.TEXT, "vocab_size": 2017, "max_position_embeddings": 77, "bos_token_id": 2015}
+    return take(kind(transformers.CLIPTextConfig(**{**numbers, **config, "eos_token_id": 2016})))
+
+
+def tokenizer(folder):
+    saved = np.load(HERE.with_name("sd_tokenizer.npz"))
+    (folder / "vocab.json").write_bytes(bytes(saved["vocab"]))
+    (folder / "merges.txt").write_bytes(bytes(saved["merges"]))
+    return transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+
+
+def pipelines(folder):
+    vae = take(diffusers.AutoencoderKL(**sd_parts.AUTOENCODERS["sd"]))
+    words = tokenizer(folder)
+    first = text_encoder(*sd_parts.TEXTS["large"])
+    yield diffusers.StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=first,
+        tokenizer=words,
+        unet=take(diffusers.UNet2DConditionModel(**sd_unet.CONDITION["sd1"])),
+        scheduler=diffusers.DDIMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    yield diffusers.StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=first,
+        text_encoder_2=text_encoder(*sd_parts.TEXTS["giant"]),
+        tokenizer=words,
+        tokenizer_2=words,
+        unet=take(diffusers.UNet2DConditionModel(**sd_unet.CONDITION["sdxl"])),
+        scheduler=diffusers.EulerDiscreteScheduler(),
+    )
+    yield diffusers.DDPMPipeline(
+        unet=take(diffusers.UNet2DModel(block_out_channels=(32, 64), norm_num_groups=8, **sd_unet.PIXELS["ddpm"])),
+        scheduler=diffusers.DDPMScheduler(),
+    )
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        for before in pipelines(root):
+            name = type(before).__name__
+            for variant, safe in ((None, True), (None, False)):
+                there, back = root / f"{name}{safe}", root / f"{name}{safe}-back"
+                before.save_pretrained(there, safe_serialization=safe, variant=variant)
+                bundle = read_directory(there)
+                write_directory(bundle, back, source=there)
+                after = type(before).from_pretrained(back)
+                for part, model in before.components.items():
+                    if isinstance(model, torch.nn.Module):
+                        old, new = model.state_dict(), after.components[part].state_dict()
+                        same = old.keys() == new.keys() and all(torch.equal(old[k], new[k]) for k in old)
+                        print(
+                            f"{name}.{part}, safetensors={safe}: {len(old)} tensors {'identical' if same else 'DIFFER'}"
+                        )
+                for part in bundle.tokenizers:
+                    ids = before.components[part]("A red heart, 7 blue birds!", padding="max_length")["input_ids"]
+                    assert read_tokenizer(there / part).encode("A red heart, 7 blue birds!").tolist() == ids, part
+
+
+if __name__ == "__main__":
+    main()
