@@ -34,6 +34,7 @@ class Cond:
       pooled: a vector added to the time embedding.
       image: concatenated to the network's input (a low resolution picture, a mask, a depth map).
       augment: the noise-conditioning level of `image`.
+      hints: pictures for ControlNets, one for each.
     """
 
     context: Float[Array, "b l d"] | None = None
@@ -42,6 +43,7 @@ class Cond:
     pooled: Float[Array, "b p"] | None = None
     image: Float[Array, "b h w c"] | None = None
     augment: Float[Array, " b"] | None = None
+    hints: tuple[Float[Array, "b ..."], ...] = ()
 
 
 Network = Callable[..., Array]

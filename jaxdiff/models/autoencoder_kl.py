@@ -11,6 +11,7 @@ Source: Rombach et al. 2022, arXiv 2112.10752, section 3.1 and appendix G.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -94,12 +95,12 @@ def sample(mean: Float[Array, " b *s"], log_var: Float[Array, " b *s"], keys: Ke
     return mean + jnp.exp(0.5 * log_var) * noise
 
 
-def scaled(net: AutoencoderConfig, z: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """The latents a diffusion model sees."""
+def scaled(net: Any, z: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """The latents a diffusion model sees; `net` is the config of any autoencoder."""
     return (z - net.shift) * net.scale
 
 
-def unscaled(net: AutoencoderConfig, latents: Float[Array, "*s"]) -> Float[Array, "*s"]:
+def unscaled(net: Any, latents: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """The z that `decode` takes."""
     return latents / net.scale + net.shift
 

@@ -104,6 +104,8 @@ class UNet(nn.Module):
         net = self.config
         check(net, x)
         cond = cond or Cond()
+        if cond.hints:
+            raise ValueError("UNet: cond.hints are for ControlNets: call controlnet.controlled(...)")
         emb = embedding(net, t, cond)
         x = x if cond.image is None else jnp.concatenate([x, cond.image.astype(x.dtype)], -1)
         p = net.patch
@@ -206,7 +208,11 @@ class Level(nn.Module):
             x = down(x) if down else resnet("downsample", x, "down")
             out.append(x)
         if self.way == "up" and self.index:
-            x = resnet("upsample", x, "up") if net.adm_resample else Upsample(width, net.dtype, name="upsample")(x)
+            x = (
+                resnet("upsample", x, "up")
+                if net.adm_resample
+                else Upsample(width, dtype=net.dtype, name="upsample")(x)
+            )
         return x, out
 
 

@@ -105,13 +105,13 @@ class Upsample(nn.Module):
     """
 
     features: int
+    bias: bool = True
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j o"]:
         b, h, w, c = x.shape
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, c, self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
         rows = [jnp.stack([kernel[0], kernel[1] + kernel[2]]), jnp.stack([kernel[0] + kernel[1], kernel[2]])]
         parts = []
@@ -122,4 +122,6 @@ class Upsample(nn.Module):
                 padding = ((1 - i, i), (1 - j, j))
                 parts.append(conv(x.astype(self.dtype), taps.astype(self.dtype), padding=padding))
         y = jnp.stack(parts).reshape(2, 2, b, h, w, -1).transpose(2, 3, 0, 4, 1, 5).reshape(b, 2 * h, 2 * w, -1)
-        return y + bias[None, None, None]
+        if self.bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)[None, None, None]
+        return y

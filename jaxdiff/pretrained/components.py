@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxdiff.pretrained.rules import Rules, autoencoder, clip, unet
+from jaxdiff.pretrained.rules import Rules, autoencoder, clip, controlnet, unet
 from jaxdiff.typing import Params
 
 Json = Mapping[str, Any]
@@ -38,6 +38,11 @@ FAMILIES: dict[str, Family] = {
     "UNet2DConditionModel": Family(unet.condition_config, unet.shapes, unet.rules),
     "UNet2DModel": Family(unet.pixel_config, unet.shapes, unet.rules),
     "AutoencoderKL": Family(autoencoder.config, autoencoder.shapes, lambda net, json: autoencoder.RULES),
+    "AutoencoderTiny": Family(
+        autoencoder.tiny_config, autoencoder.tiny_shapes, lambda net, json: autoencoder.TINY_RULES
+    ),
+    "VQModel": Family(autoencoder.vq_config, autoencoder.vq_shapes, lambda net, json: autoencoder.VQ_RULES),
+    "ControlNetModel": Family(controlnet.config, controlnet.shapes, controlnet.rules),
     "CLIPTextModel": _text(projection=False),
     "CLIPTextModelWithProjection": _text(projection=True),
 }

@@ -11,11 +11,17 @@ from support import REFERENCE, close, same_tensors, to_device
 
 from jaxdiff.models import autoencoder_kl
 from jaxdiff.models.autoencoder_kl import AutoencoderKL
+from jaxdiff.models.autoencoder_tiny import AutoencoderTiny
+from jaxdiff.models.autoencoder_vq import AutoencoderVQ
+from jaxdiff.models.controlnet import ControlNet, controlled
 from jaxdiff.models.text_clip import ClipText
-from jaxdiff.pretrained.rules import autoencoder, clip, flatten, from_tensors, to_tensors
+from jaxdiff.models.unet import UNet
+from jaxdiff.pretrained.rules import autoencoder, clip, controlnet, flatten, from_tensors, to_tensors, unet
+from jaxdiff.typing import Cond
 
 AUTOENCODERS, PICTURES = load(REFERENCE / "sd_autoencoder.npz")
 TEXTS, STATES = load(REFERENCE / "sd_clip.npz")
+CONTROLS, CONTROLLED = load(REFERENCE / "sd_controlnet.npz")
 TOKENS = jnp.array([[1, 5, 7, 98, 99, 99, 0, 0], [1, 5, 80, 81, 12, 98, 3, 99]])
 
 
@@ -41,7 +47,7 @@ def first(x):
     return np.asarray(x).transpose(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("case", AUTOENCODERS)
+@pytest.mark.parametrize("case", ["sd", "flux"])
 def test_autoencoder_agrees(case):
     net, tensors, params = read_autoencoder(case)
     x, z = picture("picture", (2, 3, 16, 24)), picture("z", (2, net.latent_channels, 8, 12))
@@ -53,6 +59,58 @@ def test_autoencoder_agrees(case):
     close(first(log_var), PICTURES[f"{case}/log_var"])
     close(first(run("decode", z)), PICTURES[f"{case}/picture"])
     same_tensors(to_tensors(params, autoencoder.RULES), tensors)
+
+
+def test_tiny_autoencoder_agrees():
+    entry = AUTOENCODERS["tiny"]
+    net, tensors = autoencoder.tiny_config(entry["config"]), weights(entry["shapes"])
+    params = from_tensors(tensors, autoencoder.tiny_shapes(net, {}), autoencoder.TINY_RULES, to_device)
+    run = jax.jit(lambda method, x: AutoencoderTiny(net).apply({"params": params}, x, method=method), static_argnums=0)
+    close(first(run("encode", picture("picture", (2, 3, 16, 24)))), PICTURES["tiny/latents"])
+    close(first(run("decode", picture("z", (2, 4, 8, 12)))), PICTURES["tiny/picture"])
+    same_tensors(to_tensors(params, autoencoder.TINY_RULES), tensors)
+
+
+def test_vq_autoencoder_agrees():
+    entry = AUTOENCODERS["vq"]
+    net, tensors = autoencoder.vq_config(entry["config"]), weights(entry["shapes"])
+    params = from_tensors(tensors, autoencoder.vq_shapes(net, {}), autoencoder.VQ_RULES, to_device)
+    run = jax.jit(lambda method, x: AutoencoderVQ(net).apply({"params": params}, x, method=method), static_argnums=0)
+    z = picture("z", (2, 3, 8, 12))
+    close(first(run("encode", picture("picture", (2, 3, 16, 24)))), PICTURES["vq/latents"])
+    np.testing.assert_array_equal(run("quantize", z)[1], PICTURES["vq/codes"])
+    close(first(run("decode", z)), PICTURES["vq/picture"])
+    same_tensors(to_tensors(params, autoencoder.VQ_RULES), tensors)
+
+
+def read_control(case):
+    entry = CONTROLS[case]
+    net, tensors = controlnet.config(entry["config"]), weights(entry["shapes"])
+    rules = controlnet.rules(net, entry["config"])
+    params = from_tensors(tensors, controlnet.shapes(net, entry["config"]), rules, to_device)
+    same_tensors(to_tensors(params, rules), tensors)
+    return net, params
+
+
+def test_two_controlnets_agree():
+    (plain, weights_a), (other, weights_b) = read_control("plain"), read_control("other")
+    entry = CONTROLS["unet"]
+    net, tensors = unet.condition_config(entry["config"]), weights(entry["shapes"])
+    params = from_tensors(tensors, unet.shapes(net, entry["config"]), unet.rules(net, entry["config"]), to_device)
+    x, t, context = picture("x", (2, 4, 8, 8)), jnp.array([17.0, 801.0]), jnp.asarray(noise("context", (2, 5, 24)))
+    hints = tuple(picture(f"hint {name}", (2, 3, 16, 16)) for name in ("plain", "other"))
+    residuals = ControlNet(plain).apply({"params": weights_a}, x, t, Cond(context=context), hints[0])
+    close(first(0.7 * residuals[0]), CONTROLLED["plain/first"])
+    close(first(0.7 * residuals[-1]), CONTROLLED["plain/mid"])
+    all_params = {"unet": params, "controls": [weights_a, weights_b], "scales": jnp.array([0.7, 1.3])}
+    network = jax.jit(controlled(net, [plain, other]))
+    close(first(network(all_params, x, t, Cond(context=context, hints=hints))), CONTROLLED["unet/y"])
+    with pytest.raises(ValueError, match="2 ControlNets need as many hints, got 1"):
+        network(all_params, x, t, Cond(context=context, hints=hints[:1]))
+    with pytest.raises(ValueError, match="the hint is 8x8, expected 16x16"):
+        ControlNet(plain).apply({"params": weights_a}, x, t, Cond(context=context), hints[0][:, :8, :8])
+    with pytest.raises(ValueError, match=r"call controlnet.controlled"):
+        UNet(net).apply({"params": params}, x, t, Cond(context=context, hints=hints))
 
 
 def test_autoencoder_scales():

@@ -3,7 +3,7 @@
 What their config calls `attention_head_dim` is the number of heads in the first and the width of a head in the second.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -224,14 +224,18 @@ def pixel_config(json: Mapping[str, Any]) -> UNetConfig:
     )
 
 
+def mirror(down: Sequence[str]) -> list[str]:
+    """The up blocks that go with down blocks."""
+    return [block.replace("Down", "Up") for block in reversed(down)]
+
+
 def _common(name: str, full: Mapping[str, Any], kinds: set[str]) -> dict[str, Any]:
     down, up, channels = full["down_block_types"], full["up_block_types"], tuple(full["block_out_channels"])
     for block in down:
         if block not in kinds:
             raise ValueError(f"{name}: down_block_types has {block}, supported are {', '.join(sorted(kinds))}")
-    mirror = [block.replace("Down", "Up") for block in reversed(down)]
-    if list(up) != mirror:
-        raise ValueError(f"{name}: up_block_types={list(up)}: only the mirror of down_block_types, {mirror}")
+    if list(up) != mirror(down):
+        raise ValueError(f"{name}: up_block_types={list(up)}: only the mirror of down_block_types, {mirror(down)}")
     if isinstance(full["layers_per_block"], list | tuple):
         raise ValueError(f"{name}: layers_per_block={full['layers_per_block']}: only one number for all levels")
     if full.get("time_embedding_dim") not in (None, 4 * channels[0]):

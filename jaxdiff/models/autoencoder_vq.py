@@ -1,0 +1,81 @@
+"""The autoencoder whose latents are vectors of a codebook (VQGAN), as latent diffusion uses it.
+
+The diffusion model works on the encoder's output before it is quantised; decoding replaces each vector by the nearest
+one of the codebook first.
+
+Sources: van den Oord et al. 2017, arXiv 1711.00937, section 3.1; Rombach et al. 2022, arXiv 2112.10752, section 3.1.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxdiff.models.autoencoder_kl import AutoencoderConfig, Decoder, Encoder
+from jaxdiff.nn.conv import Conv
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VQConfig:
+    """The numbers of a VQ autoencoder.
+
+    Attributes:
+      net: encoder and decoder; its quant_conv and post_quant_conv are always there.
+      codes: vectors in the codebook.
+      width: of a vector.
+    """
+
+    net: AutoencoderConfig
+    codes: int = 256
+    width: int = 3
+
+    @property
+    def scale(self) -> float:
+        """Of the latents a diffusion model sees."""
+        return self.net.scale
+
+    @property
+    def shift(self) -> float:
+        """Of the latents a diffusion model sees."""
+        return self.net.shift
+
+
+class AutoencoderVQ(nn.Module):
+    """The network of a `VQConfig`; call `encode`, `quantize` or `decode` by `apply(..., method="decode")`."""
+
+    config: VQConfig
+
+    def setup(self) -> None:
+        net = self.config.net
+        self.encoder = Encoder(net, net.latent_channels)
+        self.decoder = Decoder(net)
+        self.quant_conv = Conv(self.config.width, 1, dtype=net.dtype)
+        self.post_quant_conv = Conv(net.latent_channels, 1, dtype=net.dtype)
+        bound = 1 / self.config.codes
+        self.codebook = self.param(
+            "codebook",
+            lambda key: jax.random.uniform(key, (self.config.codes, self.config.width), minval=-bound, maxval=bound),
+        )
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w o"]:
+        """The picture after both."""
+        return self.decode(self.encode(x))
+
+    def encode(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j z"]:
+        """The latents before they are quantised."""
+        return self.quant_conv(self.encoder(x)).astype(jnp.float32)
+
+    def quantize(self, z: Float[Array, "b i j z"]) -> tuple[Float[Array, "b i j z"], Int[Array, "b i j"]]:
+        """The nearest vector of the codebook at each position, and its number."""
+        codes = self.codebook.astype(jnp.float32)
+        # |z - e|^2 without the part that is the same for all e
+        distance = (codes * codes).sum(-1)[None, None, None] - 2 * z @ codes.T
+        index = jnp.argmin(distance, -1)
+        return codes[index], index
+
+    def decode(self, z: Float[Array, "b i j z"], quantized: bool = False) -> Float[Array, "b h w o"]:
+        """The picture of latents; `quantized`: they are vectors of the codebook already, or are to be left alone."""
+        z = z if quantized else self.quantize(z)[0]
+        return self.decoder(self.post_quant_conv(z)).astype(jnp.float32)
