@@ -10,7 +10,7 @@ sides. The kind says how leaves are named and laid out:
     norm    weight, bias                  scale, bias
     embed   weight [n, d]                 embedding [n, d]
     same    one array                     the same array
-    skip    one array                     nothing: what it holds is not needed
+    skip    arrays                        nothing: what they hold is not needed; here `*` stands for anything
 
 The first rule that fits a parameter says how it is written; reading takes the first whose tensor is there.
 """
@@ -143,7 +143,7 @@ def places(path: str, rules: Rules) -> Iterator[Place]:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(re.escape(text).replace(r"\{\}", r"(\d+)"))
+    return re.compile(re.escape(text).replace(r"\{\}", r"(\d+)").replace(r"\*", ".*"))
 
 
 def from_tensors(

@@ -1,0 +1,92 @@
+"""Single-file checkpoints: what diffusers' converters make of the same tensors gives the same outputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference.sd_weights import load, noise, weights
+from safetensors.numpy import load_file, save_file
+from support import REFERENCE, close, same_tensors
+
+from jaxdiff.models.autoencoder_kl import AutoencoderKL
+from jaxdiff.models.text_clip import ClipText
+from jaxdiff.models.unet import UNet, with_sizes
+from jaxdiff.pretrained import single_file
+from jaxdiff.pretrained.components import family
+from jaxdiff.pretrained.rules import TensorError, flatten
+from jaxdiff.typing import Cond
+
+INDEX, ARRAYS = load(REFERENCE / "sd_single_file.npz")
+TOKENS = jnp.array([[1, 5, 7, 98, 99, 99, 0, 0], [1, 5, 80, 81, 12, 98, 3, 99]])
+TENSORS = {name: weights(entry["shapes"]) for name, entry in INDEX.items()}
+LEFTOVERS = {"betas": np.zeros(3, np.float32), "model_ema.decay": np.zeros((), np.float32)}
+
+
+def picture(name, shape):
+    return jnp.asarray(noise(name, shape).transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_outputs_agree_and_the_file_is_written_back(name, tmp_path):
+    save_file({**TENSORS[name], **LEFTOVERS}, tmp_path / "model.safetensors")
+    options = {"prediction": "v_prediction"} if name == "sd2" else {}
+    bundle = single_file.read(tmp_path / "model.safetensors", configs=INDEX[name]["configs"], **options)
+    assert bundle.process().kind == ("v" if name == "sd2" else "eps")
+    parts = bundle.components
+
+    def run(module, part, *args, **kwargs):
+        return jax.jit(lambda params: module(parts[part].config).apply({"params": params}, *args, **kwargs))(
+            parts[part].params
+        )
+
+    cond = Cond(context=jnp.asarray(noise("context", (2, 5, 24))))
+    if name == "sdxl":
+        pooled = with_sizes(jnp.asarray(noise("pooled", (2, 20))), jnp.full((2, 6), 8.0), 8)
+        cond = Cond(context=cond.context, pooled=pooled)
+    y = run(UNet, "unet", picture("x", (2, 4, 8, 8)), jnp.array([17.0, 801.0]), cond)
+    close(np.asarray(y).transpose(0, 3, 1, 2), ARRAYS[f"{name}/unet"])
+    y = run(AutoencoderKL, "vae", picture("picture", (1, 3, 16, 16)))
+    close(np.asarray(y).transpose(0, 3, 1, 2), ARRAYS[f"{name}/vae"])
+    close(run(ClipText, "text_encoder", TOKENS)[0], ARRAYS[f"{name}/text_encoder"])
+    if name == "sdxl":
+        close(run(ClipText, "text_encoder_2", TOKENS)[1], ARRAYS["sdxl/text_encoder_2"])
+    single_file.write(bundle, tmp_path / "again.safetensors")
+    same_tensors(load_file(tmp_path / "again.safetensors"), TENSORS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),  # of the U-Nets, as diffusers builds them
+    [("sd2", 865_910_724), ("sdxl_refiner", 2_259_526_660)],
+)
+def test_presets_have_the_published_sizes(name, count):
+    json = single_file.PRESETS[name]["unet"]
+    one = family("UNet2DConditionModel")
+    leaves = flatten(one.shapes(one.config(json), json)).values()
+    assert sum(int(np.prod(leaf.shape)) for leaf in leaves) == count
+
+
+def test_what_does_not_fit(tmp_path):
+    configs = INDEX["sd2"]["configs"]
+    save_file(TENSORS["sd2"], tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="pass prediction='v_prediction' for the 768 model"):
+        single_file.read(tmp_path / "model.safetensors", configs=configs)
+    wrong = {**TENSORS["sd2"], "something.else": np.zeros(2, np.float32)}
+    del wrong["first_stage_model.quant_conv.bias"]
+    save_file(wrong, tmp_path / "model.safetensors")
+    with pytest.raises(TensorError) as error:
+        single_file.read(tmp_path / "model.safetensors", configs=configs, prediction="epsilon")
+    assert "missing: first_stage_model.quant_conv.bias (8,)" in str(error.value)
+    assert "of no part: something.else" in str(error.value)
+    save_file({"lora.up": np.zeros(2, np.float32)}, tmp_path / "lora.safetensors")
+    with pytest.raises(ValueError, match="no single-file checkpoint of Stable Diffusion: none of its 1 tensors"):
+        single_file.read(tmp_path / "lora.safetensors")
+
+
+def test_spare_layers_of_openclip_are_left_out(tmp_path):
+    spare = {
+        name.replace("resblocks.2.", "resblocks.3."): x for name, x in TENSORS["sd2"].items() if ".resblocks.2." in name
+    }
+    projection = {"cond_stage_model.model.text_projection": np.zeros((32, 32), np.float32)}
+    save_file({**TENSORS["sd2"], **spare, **projection}, tmp_path / "model.safetensors")
+    bundle = single_file.read(tmp_path / "model.safetensors", configs=INDEX["sd2"]["configs"], prediction="epsilon")
+    assert "block_3" not in bundle.components["text_encoder"].params
