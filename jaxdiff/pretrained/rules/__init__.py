@@ -16,6 +16,7 @@ The first rule that fits a parameter says how it is written; reading takes the f
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -142,6 +143,7 @@ def places(path: str, rules: Rules) -> Iterator[Place]:
             yield Place(name + _LEAVES[rule.kind][leaf], rule.kind, leaf, part if rule.kind == "heads" else "")
 
 
+@functools.lru_cache(2**14)
 def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(re.escape(text).replace(r"\{\}", r"(\d+)").replace(r"\*", ".*"))
 
