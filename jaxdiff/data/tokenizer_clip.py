@@ -11,6 +11,7 @@ spaces around Chinese characters); OpenAI's own uses ftfy and unescapes HTML. Or
 Source: Radford et al. 2021, arXiv 2103.00020, section 2.4, and its released code.
 """
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -37,13 +38,13 @@ class ClipTokenizer:
       ids: id of each token.
       merges: pairs of tokens, earliest first.
       pad: the token after the end (`!` in Stable Diffusion 2 and SDXL's second encoder; elsewhere the end token).
-      added: words with an id of their own, found in the text as they are written (textual inversion's).
+      added: words with ids of their own, found in the text as they are written (textual inversion's, often several).
     """
 
     ids: Mapping[str, int]
     merges: tuple[tuple[str, str], ...]
     pad: str = END
-    added: Mapping[str, int] = field(default_factory=dict)
+    added: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in (START, END, self.pad):
@@ -52,8 +53,7 @@ class ClipTokenizer:
 
     def encode(self, text: str, length: int = 77) -> np.ndarray:
         """int32 [length]: start, the text, end, padding. A text too long is cut as `cut` tells; start and end stay."""
-        known = self._special
-        ids = [known[START], *(i for i, _ in self._pieces(text, length)), known[END]]
+        ids = [*self._special[START], *(i for i, _ in self._pieces(text, length)), *self._special[END]]
         return np.array(ids + [self._pad_id] * (length - len(ids)), np.int32)
 
     def tokens(self, text: str) -> list[int]:
@@ -69,15 +69,25 @@ class ClipTokenizer:
     @property
     def size(self) -> int:
         """One more than the largest id."""
-        return max(*self.ids.values(), *self.added.values(), 0) + 1
+        return max(*self.ids.values(), *(i for ids in self.added.values() for i in ids), 0) + 1
+
+    def with_word(self, word: str, count: int) -> "ClipTokenizer":
+        """The tokenizer that knows one more word, of `count` new ids.
+
+        Raises:
+          ValueError: if it knows the word already.
+        """
+        if word in self.added or word in self.ids:
+            raise ValueError(f"the tokenizer knows {word!r} already: choose another word")
+        return dataclasses.replace(self, added={**self.added, word: tuple(range(self.size, self.size + count))})
 
     @functools.cached_property
-    def _special(self) -> dict[str, int]:
-        return {**{name: self.ids[name] for name in (START, END) if name in self.ids}, **self.added}
+    def _special(self) -> dict[str, tuple[int, ...]]:
+        return {**{name: (self.ids[name],) for name in (START, END) if name in self.ids}, **self.added}
 
     @functools.cached_property
     def _pad_id(self) -> int:
-        return self.added[self.pad] if self.pad in self.added else self.ids[self.pad]
+        return self.added[self.pad][0] if self.pad in self.added else self.ids[self.pad]
 
     @functools.cached_property
     def _special_pattern(self) -> re.Pattern[str]:
@@ -92,7 +102,7 @@ class ClipTokenizer:
     def _all_pieces(self, text: str) -> Iterator[tuple[int, str]]:
         for part in self._special_pattern.split(text):
             if part in self._special:
-                yield self._special[part], part + "</w>"
+                yield from ((i, f"{part}</w>" if not n else "") for n, i in enumerate(self._special[part]))
                 continue
             for word in words(part):
                 yield from self._encode_word(word)
@@ -100,7 +110,7 @@ class ClipTokenizer:
     @functools.cached_property
     def _encode_word(self) -> Callable[[str], list[tuple[int, str]]]:
         rank = {pair: n for n, pair in enumerate(self.merges)}
-        unknown = self._special[END]
+        unknown = self._special[END][0]
 
         @functools.lru_cache(2**16)
         def encode_word(word: str) -> list[tuple[int, str]]:
@@ -174,19 +184,19 @@ def read(path: Path | str) -> ClipTokenizer:
       ValueError: if the files hold no CLIP vocabulary.
     """
     path = Path(path)
-    added: dict[str, int] = {}
+    added: dict[str, tuple[int, ...]] = {}
     if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
         ids = _json(path / "vocab.json")
         lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
         merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
         if (path / "added_tokens.json").is_file():
-            added = _json(path / "added_tokens.json")
+            added = {word: (i,) for word, i in _json(path / "added_tokens.json").items()}
     elif (path / "tokenizer.json").is_file():
         saved = _json(path / "tokenizer.json")
         model = saved.get("model", {})
         ids, merges = model.get("vocab", {}), model.get("merges", [])
         merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
-        added = {token["content"]: token["id"] for token in saved.get("added_tokens", [])}
+        added = {token["content"]: (token["id"],) for token in saved.get("added_tokens", [])}
     else:
         raise FileNotFoundError(f"no tokenizer in {path}: expected vocab.json and merges.txt, or tokenizer.json")
     if wrong := next((pair for pair in merges if len(pair) != 2), None):

@@ -34,7 +34,8 @@ class UnsafeFileError(ValueError):
 
 
 def read(path: Path | str) -> dict[str, Stored]:
-    """The tensors of a file by name, each read when it is asked for; a `state_dict` inside is taken for the whole.
+    """The tensors of a file by name, each read when it is asked for; a `state_dict` inside is taken for the whole,
+    and what lies in another dictionary inside has the name `outer.inner`.
 
     Raises:
       UnsafeFileError: if the file is of the old format, or holds anything but dictionaries, tensors and numbers.
@@ -52,7 +53,8 @@ def read(path: Path | str) -> dict[str, Stored]:
         tree = tree["state_dict"]
     if not isinstance(tree, dict):
         raise UnsafeFileError(f"{path} holds a {type(tree).__name__}, expected a dictionary of tensors")
-    return {str(name): tensor for name, tensor in tree.items() if isinstance(tensor, Stored)}
+    nested = {f"{name}.{k}": v for name, value in tree.items() if isinstance(value, dict) for k, v in value.items()}
+    return {str(name): x for name, x in {**tree, **nested}.items() if isinstance(x, Stored)}
 
 
 class _Unpickler(pickle.Unpickler):
