@@ -35,6 +35,8 @@ class Cond:
       image: concatenated to the network's input (a low resolution picture, a mask, a depth map).
       augment: the noise-conditioning level of `image`.
       hints: pictures for ControlNets, one for each.
+      picture: tokens of a picture, for cross-attention of their own (an IP-adapter's).
+      picture_weight: how much `picture` counts.
     """
 
     context: Float[Array, "b l d"] | None = None
@@ -44,6 +46,8 @@ class Cond:
     image: Float[Array, "b h w c"] | None = None
     augment: Float[Array, " b"] | None = None
     hints: tuple[Float[Array, "b ..."], ...] = ()
+    picture: Float[Array, "b m f"] | None = None
+    picture_weight: Float[Array, " b"] | None = None
 
 
 Network = Callable[..., Array]

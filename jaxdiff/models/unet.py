@@ -91,6 +91,7 @@ class UNet(nn.Module):
         cond: Cond | None = None,
         keys: Key | None = None,
         residuals: Sequence[Array] = (),
+        features: Sequence[Array] = (),
     ) -> Float[Array, "b h w o"]:
         """The prediction.
 
@@ -100,6 +101,7 @@ class UNet(nn.Module):
           cond: what steers it.
           keys: [b], for dropout; None: no dropout.
           residuals: added to what each part of the way down hands on, and the last to the middle's (a ControlNet's).
+          features: one for each level, added on the way down (a T2I-adapter's); one more is added to the middle.
         """
         net = self.config
         check(net, x)
@@ -111,7 +113,7 @@ class UNet(nn.Module):
         p = net.patch
         x = einops.rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=p, q=p)
         x = Conv(net.channels[0], dtype=net.dtype, name="conv_in")(x)
-        x, skips = encoder(net, x, emb, cond, keys)
+        x, skips = encoder(net, x, emb, cond, keys, features)
         if residuals:
             *skips, x = (y + more.astype(y.dtype) for y, more in zip([*skips, x], residuals, strict=True))
         for j, i in enumerate(reversed(range(len(net.channels)))):
@@ -146,15 +148,24 @@ def embedding(net: UNetConfig, t: Float[Array, " b"], cond: Cond) -> Float[Array
 
 
 def encoder(
-    net: UNetConfig, x: Float[Array, "b h w c"], emb: Float[Array, "b e"], cond: Cond, keys: Key | None
+    net: UNetConfig,
+    x: Float[Array, "b h w c"],
+    emb: Float[Array, "b e"],
+    cond: Cond,
+    keys: Key | None,
+    features: Sequence[Array] = (),
 ) -> tuple[Float[Array, "b i j o"], list[Array]]:
     """The way down and the middle: what comes out, and what is handed to the way up; belongs to the caller."""
+    levels = len(net.channels)
+    if features and len(features) not in (levels, levels + 1):
+        raise ValueError(f"UNet: {len(features)} features for {levels} levels and the middle")
     skips = [x]
-    for i in range(len(net.channels)):
-        x, more = Level(net, i, "down", net.layers, name=f"down_{i}")(x, emb, cond, [], keys)
+    for i in range(levels):
+        feature = features[i] if features else None
+        x, more = Level(net, i, "down", net.layers, name=f"down_{i}")(x, emb, cond, [], keys, feature)
         skips += more
-    x, _ = Level(net, len(net.channels) - 1, "mid", 1, name="mid")(x, emb, cond, [], keys)
-    return x, skips
+    x, _ = Level(net, levels - 1, "mid", 1, name="mid")(x, emb, cond, [], keys)
+    return (x + features[-1].astype(x.dtype) if len(features) > levels else x), skips
 
 
 class Level(nn.Module):
@@ -167,7 +178,13 @@ class Level(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], emb: Float[Array, "b e"], cond: Cond, skips: list[Array], keys: Key | None
+        self,
+        x: Float[Array, "b h w c"],
+        emb: Float[Array, "b e"],
+        cond: Cond,
+        skips: list[Array],
+        keys: Key | None,
+        feature: Array | None = None,
     ) -> tuple[Float[Array, "b i j o"], list[Array]]:
         net, width, out = self.net, self.net.channels[self.index], list[Array]()
         wrap = nn.remat if net.remat else lambda block: block
@@ -189,7 +206,7 @@ class Level(nn.Module):
                 depth = net.depth[self.index]
                 to_context = self.way != "mid" and self.index in net.self_attends_context
                 block = Attend(heads, width // heads, depth, net.groups, to_context, net.dtype, name=name)
-                return block(x, cond.context, cond.context_mask)
+                return block(x, cond.context, cond.context_mask, cond.picture, cond.picture_weight)
             return x
 
         if self.way == "mid":
@@ -197,16 +214,21 @@ class Level(nn.Module):
             x = attend("attn_0", x, net.mid_attention)
             return resnet("resnet_1", x), out
 
+        crossed = net.attention[self.index] == "cross"
         for j in range(self.blocks):
             if self.way == "up":
                 x = jnp.concatenate([x, skips.pop()], -1)
             x = resnet(f"resnet_{j}", x)
             x = attend(f"attn_{j}", x, net.attention[self.index])
+            if feature is not None and crossed and j == self.blocks - 1:
+                x = x + feature.astype(x.dtype)
             out.append(x)
         if self.way == "down" and self.index < len(net.channels) - 1:
             down = Downsample(width, net.pad_after, net.dtype, name="downsample") if not net.adm_resample else None
             x = down(x) if down else resnet("downsample", x, "down")
             out.append(x)
+        if feature is not None and not crossed:  # levels without cross-attention take it last, after their resampling
+            x = out[-1] = x + feature.astype(x.dtype)
         if self.way == "up" and self.index:
             x = (
                 resnet("upsample", x, "up")

@@ -155,7 +155,10 @@ class Attention(nn.Module):
         context: Float[Array, "b m e"] | None = None,
         mask: Bool[Array, "b m"] | None = None,
         causal: bool = False,
+        picture: Float[Array, "b p f"] | None = None,
+        picture_weight: Float[Array, " b"] | None = None,
     ) -> Float[Array, "b n o"]:
+        """Attends; also to the tokens of `picture` with keys and values of their own, weighted by `picture_weight`."""
         dense = functools.partial(nn.Dense, dtype=self.dtype)
         width = self.heads * self.head_dim
         source = x if context is None else context
@@ -164,4 +167,10 @@ class Attention(nn.Module):
             for name, y in (("q", x), ("k", source), ("v", source))
         )
         out = attention(q, k, v, mask=mask, causal=causal)
+        if picture is not None and picture_weight is not None:
+            k, v = (
+                dense(width, use_bias=False, name=name)(picture).reshape(*picture.shape[:2], self.heads, self.head_dim)
+                for name in ("k_picture", "v_picture")
+            )
+            out = out + picture_weight.astype(out.dtype)[:, None, None, None] * attention(q, k, v)
         return dense(self.out_dim or x.shape[-1], name="out")(out.reshape(*x.shape[:2], width))

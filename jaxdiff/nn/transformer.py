@@ -36,6 +36,8 @@ class TransformerBlock(nn.Module):
         x: Float[Array, "b n c"],
         context: Float[Array, "b m e"] | None = None,
         mask: Bool[Array, "b m"] | None = None,
+        picture: Float[Array, "b p f"] | None = None,
+        picture_weight: Float[Array, " b"] | None = None,
     ) -> Float[Array, "b n c"]:
         def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name=name)
@@ -45,7 +47,7 @@ class TransformerBlock(nn.Module):
 
         first = (context, mask) if self.self_attends_context else ()
         x = x + attend("attn1")(norm("norm1")(x), *first)
-        x = x + attend("attn2")(norm("norm2")(x), context, mask)
+        x = x + attend("attn2")(norm("norm2")(x), context, mask, picture=picture, picture_weight=picture_weight)
         return x + GegluMlp(dtype=self.dtype, name="ff")(norm("norm3")(x))
 
 
@@ -68,6 +70,8 @@ class SpatialTransformer(nn.Module):
         x: Float[Array, "b h w c"],
         context: Float[Array, "b m e"] | None = None,
         mask: Bool[Array, "b m"] | None = None,
+        picture: Float[Array, "b p f"] | None = None,
+        picture_weight: Float[Array, " b"] | None = None,
     ) -> Float[Array, "b h w c"]:
         b, h, w, c = x.shape
         y = GroupNorm(self.groups, 1e-6, dtype=self.dtype, name="norm")(x).reshape(b, h * w, c)
@@ -76,7 +80,7 @@ class SpatialTransformer(nn.Module):
             block = TransformerBlock(
                 self.heads, self.head_dim, self.self_attends_context, dtype=self.dtype, name=f"block_{i}"
             )
-            y = block(y, context, mask)
+            y = block(y, context, mask, picture, picture_weight)
         y = nn.Dense(c, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="proj_out")(y)
         return x + y.reshape(b, h, w, c)
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxdiff.pretrained.rules import Rules, autoencoder, clip, controlnet, unet
+from jaxdiff.pretrained.rules import Rules, adapter, autoencoder, clip, controlnet, unet
 from jaxdiff.typing import Params
 
 Json = Mapping[str, Any]
@@ -43,6 +43,13 @@ FAMILIES: dict[str, Family] = {
     ),
     "VQModel": Family(autoencoder.vq_config, autoencoder.vq_shapes, lambda net, json: autoencoder.VQ_RULES),
     "ControlNetModel": Family(controlnet.config, controlnet.shapes, controlnet.rules),
+    "T2IAdapter": Family(adapter.config, adapter.shapes, lambda net, json: adapter.RULES),
+    "CLIPVisionModelWithProjection": Family(
+        clip.image_config, clip.image_shapes, lambda net, json: clip.IMAGE_RULES, "model"
+    ),
+    "StableDiffusionSafetyChecker": Family(
+        clip.safety_config, clip.safety_shapes, lambda net, json: clip.SAFETY_RULES, "model"
+    ),
     "CLIPTextModel": _text(projection=False),
     "CLIPTextModelWithProjection": _text(projection=True),
 }

@@ -1,7 +1,7 @@
-"""transformers' CLIPTextModel, with or without projection: names, and config.json.
+"""transformers' CLIP encoders of text and pictures, and diffusers' safety checker: names, and config.json.
 
-Files before transformers 5 (all published ones) begin names with `text_model.`; those it writes for the model without
-a projection do not. Both are read, the former is written; transformers reads both.
+Files before transformers 5 (all published ones) begin text names with `text_model.`; those it writes for the model
+without a projection do not. Both are read, the former is written; transformers reads both.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdiff.models.image_clip import ClipImage, ClipImageConfig, SafetyChecker
 from jaxdiff.models.text_clip import ClipText, ClipTextConfig
 from jaxdiff.pretrained.rules import Rule, Rules, under
 from jaxdiff.pretrained.rules.fields import settle
@@ -33,6 +34,26 @@ _TEXT = (
     Rule("embeddings.position_ids", "", "skip"),
 )
 TEXT_RULES: Rules = (*under("text_model", "", _TEXT), *_TEXT, Rule("text_projection", "projection", "dense"))
+_IMAGE = (
+    Rule("embeddings.class_embedding", "class_embed", "same"),
+    Rule("embeddings.patch_embedding", "patch_embed", "conv"),
+    Rule("embeddings.position_embedding.weight", "position_embed", "same"),
+    Rule("pre_layrnorm", "norm_in", "norm"),
+    *under("encoder.layers.{}", "block_{}", BLOCK),
+    Rule("post_layernorm", "norm_out", "norm"),
+    Rule("embeddings.position_ids", "", "skip"),
+)
+_PROJECTION = Rule("visual_projection", "projection", "dense")
+IMAGE_RULES: Rules = (*under("vision_model", "", _IMAGE), _PROJECTION)
+SAFETY_RULES: Rules = (
+    *under("vision_model.vision_model", "image", _IMAGE),
+    *under("vision_model", "image", _IMAGE),  # as transformers 5 writes it
+    *under("", "image", [_PROJECTION]),
+    Rule("concept_embeds", "concepts", "same"),
+    Rule("concept_embeds_weights", "limits", "same"),
+    Rule("special_care_embeds", "special", "same"),
+    Rule("special_care_embeds_weights", "special_limits", "same"),
+)
 _DEFAULTS = {
     "vocab_size": 49408,
     "hidden_size": 512,
@@ -67,6 +88,55 @@ def text_config(json: Mapping[str, Any], *, projection: bool) -> ClipTextConfig:
         end=None if end == 2 else end,
         eps=full["layer_norm_eps"],
     )
+
+
+_IMAGE_DEFAULTS = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "projection_dim": 512,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+    "layer_norm_eps": 1e-5,
+}
+
+
+def image_config(json: Mapping[str, Any]) -> ClipImageConfig:
+    """The numbers of a CLIPVisionModelWithProjection.
+
+    Raises:
+      ValueError: names the fields whose values are not supported.
+    """
+    full = clip_settle("CLIPVisionModelWithProjection", json, _IMAGE_DEFAULTS)
+    return ClipImageConfig(
+        size=full["image_size"],
+        patch=full["patch_size"],
+        width=full["hidden_size"],
+        mlp=full["intermediate_size"],
+        layers=full["num_hidden_layers"],
+        heads=full["num_attention_heads"],
+        activation=full["hidden_act"],
+        projection=full["projection_dim"],
+        eps=full["layer_norm_eps"],
+    )
+
+
+def safety_config(json: Mapping[str, Any]) -> ClipImageConfig:
+    """The numbers of a StableDiffusionSafetyChecker: its image encoder's."""
+    return image_config({**json["vision_config"], "projection_dim": json.get("projection_dim", 512)})
+
+
+def image_shapes(net: ClipImageConfig, json: Mapping[str, Any]) -> Params:
+    """The parameters, as shapes."""
+    pixels = jnp.zeros((1, net.size, net.size, 3))
+    return jax.eval_shape(lambda: ClipImage(net).init(jax.random.key(0), pixels))["params"]
+
+
+def safety_shapes(net: ClipImageConfig, json: Mapping[str, Any]) -> Params:
+    """The parameters, as shapes."""
+    pixels = jnp.zeros((1, net.size, net.size, 3))
+    return jax.eval_shape(lambda: SafetyChecker(net).init(jax.random.key(0), pixels))["params"]
 
 
 def clip_settle(name: str, json: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

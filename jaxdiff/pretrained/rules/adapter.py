@@ -1,0 +1,49 @@
+"""diffusers' T2IAdapter: names, and config.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.models.adapter import Adapter, AdapterConfig
+from jaxdiff.pretrained.rules import Rule, Rules, under
+from jaxdiff.pretrained.rules.fields import settle
+from jaxdiff.typing import Params
+
+RULES: Rules = under(
+    "adapter",
+    "",
+    (
+        Rule("conv_in", "conv_in", "conv"),
+        Rule("body.{}.in_conv", "level_{}_in", "conv"),
+        Rule("body.{}.resnets.{}.block1", "level_{}_{}_conv1", "conv"),
+        Rule("body.{}.resnets.{}.block2", "level_{}_{}_conv2", "conv"),
+    ),
+)
+_DEFAULTS = {"in_channels": 3, "channels": (320, 640, 1280, 1280), "num_res_blocks": 2, "downscale_factor": 8}
+_FIXED = {"adapter_type": ("full_adapter", "full_adapter_xl")}
+
+
+def config(json: Mapping[str, Any]) -> AdapterConfig:
+    """The numbers of a T2IAdapter.
+
+    Raises:
+      ValueError: names the fields whose values are not supported.
+    """
+    full = settle("T2IAdapter", json, _DEFAULTS, _FIXED)
+    channels = tuple(full["channels"])
+    return AdapterConfig(
+        in_channels=full["in_channels"],
+        channels=channels,
+        layers=full["num_res_blocks"],
+        factor=full["downscale_factor"],
+        halved=(2,) if full["adapter_type"] == "full_adapter_xl" else tuple(range(1, len(channels))),
+    )
+
+
+def shapes(net: AdapterConfig, json: Mapping[str, Any]) -> Params:
+    """The parameters, as shapes."""
+    side = net.factor * 2 ** len(net.halved)
+    hint = jnp.zeros((1, side, side, net.in_channels))
+    return jax.eval_shape(lambda: Adapter(net).init(jax.random.key(0), hint))["params"]

@@ -1,0 +1,97 @@
+"""Outputs of small image encoders, a safety checker, T2I- and IP-adapters (diffusers 0.42.1): sd_image.npz.
+
+python tests/reference/sd_image.py
+"""
+
+import pathlib
+
+import sd_unet
+import torch
+from diffusers import T2IAdapter, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from sd_weights import noise, save, take, weights
+from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+HERE = pathlib.Path(__file__)
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 16,
+    "patch_size": 4,
+}
+ADAPTERS = {
+    "adapter": {"channels": (32, 64), "num_res_blocks": 1, "downscale_factor": 2},
+    "adapter_xl": {
+        "channels": (32, 64),
+        "num_res_blocks": 1,
+        "downscale_factor": 4,
+        "adapter_type": "full_adapter_xl",
+    },
+}
+
+
+class Holder:
+    """What `save` asks of a model, for tensors that are no module."""
+
+    def __init__(self, shapes):
+        self.config, self.shapes = {}, shapes
+
+    def state_dict(self):
+        return {name: torch.zeros(shape) for name, shape in self.shapes.items()}
+
+
+@torch.no_grad()
+def main():
+    cases = {}
+    pixels = torch.tensor(noise("pixels", (6, 3, 16, 16)))
+    model = take(CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION, projection_dim=24, hidden_act="gelu")))
+    out = model(pixels, output_hidden_states=True)
+    cases["image"] = (model, {"vector": out.image_embeds, "earlier": out.hidden_states[-2]})
+    model = take(StableDiffusionSafetyChecker(CLIPConfig(vision_config=VISION, projection_dim=24)))
+    # thresholds near the cosines, so that some pictures are above and some below
+    model.concept_embeds_weights.copy_(0.5 + 0.15 * torch.tensor(noise("limits", (17,))))
+    model.special_care_embeds_weights.copy_(0.2 + 0.1 * torch.tensor(noise("special limits", (3,))))
+    flags = model(pixels, pixels.clone())[1]
+    special = torch.tensor(flags).float()
+    print("flagged", flags)
+    cases["safety"] = (model, {"flags": special})
+
+    x, context = torch.tensor(noise("x", (2, 4, 8, 8))), torch.tensor(noise("context", (2, 5, 24)))
+    sizes = {"text_embeds": torch.tensor(noise("pooled", (2, 20))), "time_ids": torch.tensor([[8.0] * 6] * 2)}
+    for name, case, side in (("adapter", "sd1", 16), ("adapter_xl", "sdxl", 16)):
+        unet = take(UNet2DConditionModel(**sd_unet.CONDITION[case]))
+        model = take(T2IAdapter(**ADAPTERS[name]))
+        features = [0.8 * f for f in model(torch.tensor(noise("hint", (2, 3, side, side))))]
+        if case == "sdxl":  # the fourth of the real ones, which is the middle's
+            features.append(torch.tensor(noise("mid", (2, 64, 4, 4))))
+        print(name, [tuple(f.shape) for f in features])
+        options = {"added_cond_kwargs": sizes} if case == "sdxl" else {}
+        y = unet(x, sd_unet.T, context, down_intrablock_additional_residuals=list(features), **options).sample
+        cases[name] = (model, {"first": features[0], "y": y})
+
+    unet = take(UNet2DConditionModel(**sd_unet.CONDITION["sd1"]))
+    shapes = {"image_proj.proj.weight": (4 * 24, 12), "image_proj.proj.bias": (4 * 24,)}
+    shapes |= {"image_proj.norm.weight": (24,), "image_proj.norm.bias": (24,)}
+    for n, name in enumerate(unet.attn_processors):
+        if "attn2" in name:
+            width = unet.get_submodule(name.removesuffix(".processor")).to_k.weight.shape[0]
+            shapes |= {f"ip_adapter.{n}.to_k_ip.weight": (width, 24), f"ip_adapter.{n}.to_v_ip.weight": (width, 24)}
+    tensors = {name: torch.tensor(w) for name, w in weights(shapes).items()}
+    parts = {"image_proj": {}, "ip_adapter": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    unet._load_ip_adapter_weights([parts])
+    for processor in unet.attn_processors.values():
+        if hasattr(processor, "scale"):
+            processor.scale = [0.6]
+    vector = torch.tensor(noise("vector", (2, 1, 12)))
+    y = unet(x, sd_unet.T, context, added_cond_kwargs={"image_embeds": [vector]}).sample
+    cases["ip"] = (Holder(shapes), {"y": y})
+    save(HERE.with_name("sd_image.npz"), cases)
+
+
+if __name__ == "__main__":
+    main()
