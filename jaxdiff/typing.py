@@ -35,6 +35,7 @@ class Cond:
       image: concatenated to the network's input (a low resolution picture, a mask, a depth map).
       augment: the noise-conditioning level of `image`.
       hints: pictures for ControlNets, one for each.
+      features: of a T2I-adapter, one for each level of the way down; one more is for the middle.
       picture: tokens of a picture, for cross-attention of their own (an IP-adapter's).
       picture_weight: how much `picture` counts.
     """
@@ -46,6 +47,7 @@ class Cond:
     image: Float[Array, "b h w c"] | None = None
     augment: Float[Array, " b"] | None = None
     hints: tuple[Float[Array, "b ..."], ...] = ()
+    features: tuple[Float[Array, "b ..."], ...] = ()
     picture: Float[Array, "b m f"] | None = None
     picture_weight: Float[Array, " b"] | None = None
 

@@ -1,8 +1,8 @@
 """T2I-adapter: turns a picture (sketch, depth, colours) into features that a U-Net adds on its way down.
 
-    features = adapter(hint),    y = unet(x_t, t, cond, features=features)
+    features = adapter(hint),    y = unet(x_t, t, cond) with cond.features = features
 
-The features do not depend on x_t or t: they are made once for a picture.
+The features do not depend on x_t or t: they are made once for a picture, and may be scaled.
 
 Source: Mou et al. 2023, arXiv 2302.08453, section 3.3.
 """

@@ -91,7 +91,6 @@ class UNet(nn.Module):
         cond: Cond | None = None,
         keys: Key | None = None,
         residuals: Sequence[Array] = (),
-        features: Sequence[Array] = (),
     ) -> Float[Array, "b h w o"]:
         """The prediction.
 
@@ -101,7 +100,6 @@ class UNet(nn.Module):
           cond: what steers it.
           keys: [b], for dropout; None: no dropout.
           residuals: added to what each part of the way down hands on, and the last to the middle's (a ControlNet's).
-          features: one for each level, added on the way down (a T2I-adapter's); one more is added to the middle.
         """
         net = self.config
         check(net, x)
@@ -113,7 +111,7 @@ class UNet(nn.Module):
         p = net.patch
         x = einops.rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=p, q=p)
         x = Conv(net.channels[0], dtype=net.dtype, name="conv_in")(x)
-        x, skips = encoder(net, x, emb, cond, keys, features)
+        x, skips = encoder(net, x, emb, cond, keys, cond.features)
         if residuals:
             *skips, x = (y + more.astype(y.dtype) for y, more in zip([*skips, x], residuals, strict=True))
         for j, i in enumerate(reversed(range(len(net.channels)))):

@@ -1,5 +1,7 @@
 """CLIP image encoder, safety checker, T2I- and IP-adapters against the reference libraries."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,7 +93,11 @@ def test_t2i_adapters_agree(name, case):
         features.append(picture("mid", (2, 64, 4, 4)))
         pooled = with_sizes(jnp.asarray(noise("pooled", (2, 20))), jnp.full((2, 6), 8.0), 8)
         cond = Cond(context=cond.context, pooled=pooled)
-    run = jax.jit(lambda features: UNet(unet.config).apply({"params": unet.params}, X, T, cond, features=features))
+    run = jax.jit(
+        lambda features: UNet(unet.config).apply(
+            {"params": unet.params}, X, T, dataclasses.replace(cond, features=tuple(features))
+        )
+    )
     X = picture("x", (2, 4, 8, 8))
     close(first(run(features)), ARRAYS[f"{name}/y"])
     with pytest.raises(ValueError, match="1 features for 2 levels and the middle"):

@@ -57,6 +57,22 @@ def test_names_go_both_ways(case):
     same_tensors(back, tensors)
 
 
+def test_names_of_old_checkpoints_are_read():
+    entry = INDEX["ldm"]
+    net, tensors, params = read("ldm")
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(name):
+        head, _, leaf = name.rpartition(".")
+        last = next((new for new in old if head.endswith("." + new)), None)
+        return f"{head.removesuffix(last)}{old[last]}.{leaf}" if last else name
+
+    renamed = {rename(name): x for name, x in tensors.items()}
+    assert renamed.keys() != tensors.keys()
+    again = from_tensors(renamed, rules.shapes(net, entry["config"]), rules.rules(net, entry["config"]))
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
 SD15 = {
     "_class_name": "UNet2DConditionModel",
     "attention_head_dim": 8,
