@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxdiff.models.text_clip import ClipBlock
+from jaxdiff.models.text_clip import ClipBlock, gelu
+from jaxdiff.nn.attention import attention
 from jaxdiff.nn.conv import Conv
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -105,6 +106,49 @@ class ImageTokens(nn.Module):
         y = nn.Dense(self.tokens * self.width, dtype=self.dtype, name="proj")(x)
         y = y.reshape(len(x), self.tokens, self.width)
         return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name="norm")(y)
+
+
+class Resampler(nn.Module):
+    """The IP-adapter plus' projection: learned queries look at the states of a picture's tokens.
+
+    Each block is attention of the queries over states and queries, then a feed-forward part, both added to its input.
+
+    Source: Alayrac et al. 2022 (Perceiver resampler), arXiv 2204.14198, section 3.1.1.
+    """
+
+    tokens: int
+    width: int
+    hidden: int
+    heads: int
+    head_dim: int = 64
+    layers: int = 4
+    ratio: int = 4
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, states: Float[Array, "b l d"]) -> Float[Array, "b m e"]:
+        def norm(name: str) -> nn.LayerNorm:
+            return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name=name)
+
+        def dense(width: int, name: str, bias: bool = False) -> nn.Dense:
+            return nn.Dense(width, use_bias=bias, dtype=self.dtype, name=name)
+
+        def heads(x: Array) -> Array:
+            return x.reshape(*x.shape[:2], self.heads, self.head_dim)
+
+        latents = self.param("latents", nn.initializers.normal(self.hidden**-0.5), (1, self.tokens, self.hidden))
+        x = jnp.broadcast_to(latents.astype(self.dtype), (len(states), self.tokens, self.hidden))
+        states = dense(self.hidden, "proj_in", bias=True)(states)
+        for i in range(self.layers):
+            y = norm(f"block_{i}_norm2")(x)
+            seen = jnp.concatenate([norm(f"block_{i}_norm1")(states), y], 1)
+            inner = self.heads * self.head_dim
+            k, v = jnp.split(dense(2 * inner, f"block_{i}_kv")(seen), 2, -1)
+            out = attention(heads(dense(inner, f"block_{i}_q")(y)), heads(k), heads(v))
+            x = x + dense(self.hidden, f"block_{i}_out")(out.reshape(*out.shape[:2], inner))
+            y = gelu(dense(self.ratio * self.hidden, f"block_{i}_fc1")(norm(f"block_{i}_norm3")(x)))
+            x = x + dense(self.hidden, f"block_{i}_fc2")(y)
+        return norm("norm_out")(dense(self.width, "proj_out", bias=True)(x))
 
 
 class SafetyChecker(nn.Module):

@@ -6,7 +6,7 @@ beside what the devices hold (on a CPU these are the same memory).
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,12 @@ class Bundle:
 
 
 def read_directory(
-    path: Path | str, *, dtype: Any = None, variant: str | None = None, shardings: Shardings | None = None
+    path: Path | str,
+    *,
+    dtype: Any = None,
+    variant: str | None = None,
+    shardings: Shardings | None = None,
+    without: Collection[str] = (),
 ) -> Bundle:
     """A pipeline from the directory that diffusers saves.
 
@@ -80,15 +85,17 @@ def read_directory(
       dtype: of the parameters; None keeps what the files have.
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       shardings: where parameters go; None: to the default device.
+      without: names of components to leave out, such as `safety_checker`.
 
     Raises:
       FileNotFoundError: if the directory is no model; the message says what is missing.
       ValueError: for a class or a config that is not supported, a broken file, or tensors that do not fit.
     """
     path = Path(path)
-    index = _index(path)
-    bundle = Bundle(index["_class_name"], index, {}, {}, {}, skipped := {})
-    for name, kind in _entries(index).items():
+    index = _index(path, without)
+    skipped = dict.fromkeys(set(without) & index.keys(), "not wanted")
+    bundle = Bundle(index["_class_name"], index, {}, {}, {}, skipped)
+    for name, kind in _entries(index, without).items():
         # the oldest models keep their one network beside model_index.json
         folder = path / name if (path / name).is_dir() else path
         if name.startswith("tokenizer"):
@@ -176,12 +183,13 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
-def _entries(index: Mapping[str, Any]) -> dict[str, str]:
-    """The components of model_index.json that the pipeline has, with their classes."""
-    return {n: e[1] for n, e in index.items() if not n.startswith("_") and isinstance(e, list) and e[1] is not None}
+def _entries(index: Mapping[str, Any], without: Collection[str]) -> dict[str, str]:
+    """The components of model_index.json that the pipeline has and that are wanted, with their classes."""
+    named = {name: entry[1] for name, entry in index.items() if not name.startswith("_") and isinstance(entry, list)}
+    return {name: kind for name, kind in named.items() if kind is not None and name not in without}
 
 
-def _index(path: Path) -> dict[str, Any]:
+def _index(path: Path, without: Collection[str]) -> dict[str, Any]:
     """model_index.json, checked against what the directory has before anything is read."""
     if not path.is_dir():
         raise FileNotFoundError(f"no model directory at {path}")
@@ -195,7 +203,7 @@ def _index(path: Path) -> dict[str, Any]:
     index = read_json(path / "model_index.json")
     if "_class_name" not in index:
         raise ValueError(f"{path / 'model_index.json'} has no _class_name: it is no pipeline's")
-    for name, kind in _entries(index).items():
+    for name, kind in _entries(index, without).items():
         if not name.startswith(_WITHOUT_WEIGHTS) and name not in _OPTIONAL:
             family(kind)
         file = "scheduler_config.json" if name.endswith("scheduler") else "config.json"

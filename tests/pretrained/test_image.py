@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from support import REFERENCE, close, same_tensors, to_device
 
 from jaxdiff.models.adapter import Adapter
-from jaxdiff.models.image_clip import ClipImage, ImageTokens, SafetyChecker, prepare
+from jaxdiff.models.image_clip import ClipImage, SafetyChecker, prepare
 from jaxdiff.models.unet import UNet, with_sizes
 from jaxdiff.pretrained import ip_adapter
 from jaxdiff.pretrained.components import family
@@ -112,7 +112,7 @@ def test_ip_adapter_agrees(tmp_path):
     save_file(tensors, tmp_path / "ip.safetensors")
     adapter = ip_adapter.read(tmp_path / "ip.safetensors", unet)
     vector = jnp.asarray(noise("vector", (2, 1, 12)))[:, 0]
-    tokens = ImageTokens(ip_adapter.TOKENS, adapter.width).apply({"params": adapter.projection}, vector)
+    tokens = adapter.tokens.apply({"params": adapter.projection}, vector)
     params = adapter.apply_to(unet.params)
 
     @jax.jit
@@ -128,14 +128,23 @@ def test_ip_adapter_agrees(tmp_path):
     same_tensors(load_file(tmp_path / "again.safetensors"), tensors)
 
 
+def test_ip_adapter_plus_agrees(tmp_path):
+    unet = component("UNet2DConditionModel", UNETS["sd1"])
+    plain = {name: x for name, x in weights(INDEX["ip"]["shapes"]).items() if name.startswith("ip_adapter")}
+    tensors = {**plain, **weights(INDEX["plus"]["shapes"])}
+    save_file(tensors, tmp_path / "plus.safetensors")
+    adapter = ip_adapter.read(tmp_path / "plus.safetensors", unet)
+    tokens = adapter.tokens.apply({"params": adapter.projection}, jnp.asarray(noise("states", (2, 7, 12))))
+    close(tokens, ARRAYS["plus/tokens"])
+    ip_adapter.write(tmp_path / "again.safetensors", adapter, unet.config)
+    same_tensors(load_file(tmp_path / "again.safetensors"), tensors)
+
+
 def test_what_is_no_ip_adapter(tmp_path):
     unet = component("UNet2DConditionModel", UNETS["sd1"])
     tensors = weights(INDEX["ip"]["shapes"])
-    save_file({**tensors, "image_proj.latents": np.zeros(1, np.float32)}, tmp_path / "plus.safetensors")
-    with pytest.raises(ValueError, match="is a 'plus' IP-adapter"):
-        ip_adapter.read(tmp_path / "plus.safetensors", unet)
     save_file({"x": np.zeros(1, np.float32)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="is no IP-adapter"):
+    with pytest.raises(ValueError, match="is no plain or plus IP-adapter"):
         ip_adapter.read(tmp_path / "x.safetensors", unet)
     del tensors["ip_adapter.1.to_k_ip.weight"]
     save_file(tensors, tmp_path / "less.safetensors")

@@ -109,6 +109,13 @@ def test_parameters_go_to_their_shardings(folder):
     np.testing.assert_array_equal(kernel.T, TENSORS["text_encoder"]["encoder.layers.0.mlp.fc1.weight"])
 
 
+def test_components_can_be_left_out(folder, tmp_path):
+    bundle = read_directory(folder, without=["vae"])
+    assert set(bundle.components) == {"unet", "text_encoder"}
+    write_directory(bundle, tmp_path / "copy", source=folder)
+    assert json.loads((tmp_path / "copy" / "model_index.json").read_text())["vae"] == [None, None]
+
+
 def test_what_is_no_model(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="no model directory at"):
         read_directory(tmp_path / "nothing")

@@ -90,6 +90,19 @@ def main():
     vector = torch.tensor(noise("vector", (2, 1, 12)))
     y = unet(x, sd_unet.T, context, added_cond_kwargs={"image_embeds": [vector]}).sample
     cases["ip"] = (Holder(shapes), {"y": y})
+
+    shapes = {"latents": (1, 5, 16), "proj_in.weight": (16, 12), "proj_in.bias": (16,)}
+    shapes |= {"proj_out.weight": (24, 16), "proj_out.bias": (24,), "norm_out.weight": (24,), "norm_out.bias": (24,)}
+    for n in range(4):
+        norms = {f"layers.{n}.{m}.{leaf}": (16,) for m in ("0.norm1", "0.norm2", "1.0") for leaf in ("weight", "bias")}
+        shapes |= norms
+        shapes |= {f"layers.{n}.0.to_q.weight": (128, 16), f"layers.{n}.0.to_kv.weight": (256, 16)}
+        shapes |= {f"layers.{n}.0.to_out.weight": (16, 128)}
+        shapes |= {f"layers.{n}.1.1.weight": (64, 16), f"layers.{n}.1.3.weight": (16, 64)}
+    named = {f"image_proj.{name}": shape for name, shape in shapes.items()}
+    plus = {name.removeprefix("image_proj."): torch.tensor(w) for name, w in weights(named).items()}
+    projection = unet._convert_ip_adapter_image_proj_to_diffusers(plus)
+    cases["plus"] = (Holder(named), {"tokens": projection(torch.tensor(noise("states", (2, 7, 12))))})
     save(HERE.with_name("sd_image.npz"), cases)
 
 
