@@ -88,9 +88,12 @@ def prepare(pictures: Float[Array, "b h w 3"], size: int = 224) -> Float[Array, 
     height, width = pictures.shape[1:3]
     scale = size / min(height, width)
     shape = (max(size, int(height * scale)), max(size, int(width * scale)))
-    x = jax.image.resize(pictures, (len(pictures), *shape, 3), "cubic", antialias=True)
+    x = pictures
+    for target in ((height, shape[1]), shape):  # rows, then columns, rounded to 8 bits after each, as Pillow does
+        x = jax.image.resize(x, (len(x), *target, 3), "cubic", antialias=True)
+        x = jnp.round(jnp.clip(x, 0, 1) * 255) / 255
     top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
-    x = jnp.clip(x[:, top : top + size, left : left + size], 0, 1)
+    x = x[:, top : top + size, left : left + size]
     return (x - jnp.array(MEAN)[None, None, None]) / jnp.array(STD)[None, None, None]
 
 

@@ -183,6 +183,14 @@ def test_clip_skip_is_checked():
         ClipText(net).apply({"params": params}, TOKENS, 3)
 
 
+def test_tiles_fade_into_each_other():
+    decode = lambda z: jnp.broadcast_to(z.mean((1, 2), keepdims=True), z.shape)  # each tile is of one colour
+    z = jnp.broadcast_to(jnp.arange(14.0)[None, None, :, None], (1, 8, 14, 1))
+    row = autoencoder_kl.tiled(decode, z, tile=8, overlap=2, factor=1)[0, 4, :, 0]
+    expected = [3.5] * 6 + [5.5, 7.5] + [9.5] * 6  # the means of the first and last 8; a third and two of the way
+    np.testing.assert_allclose(row, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (20, 13), (33, 16)])
 def test_tiles_of_a_local_decoder_make_the_whole(height, width):
     decode = lambda z: jnp.repeat(jnp.repeat(jnp.sin(z), 2, 1), 2, 2)

@@ -1,5 +1,7 @@
 """U-Nets of every published shape against the reference library: outputs, names, config.json."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,23 @@ def test_names_of_old_checkpoints_are_read():
     assert renamed.keys() != tensors.keys()
     again = from_tensors(renamed, rules.shapes(net, entry["config"]), rules.rules(net, entry["config"]))
     jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+@pytest.mark.parametrize("case", ["ddpm", "ldm", "adm"])
+def test_config_goes_both_ways(case):
+    net = read(case)[0]
+    json = rules.pixel_json(net, 3)
+    assert rules.pixel_config(json) == net
+    theirs = INDEX[case]["config"]
+    assert {k: v for k, v in json.items() if k in theirs and k not in ("_class_name", "attn_norm_num_groups")} == {
+        k: v for k, v in theirs.items() if k in json and k not in ("_class_name", "attn_norm_num_groups")
+    }
+
+
+def test_what_diffusers_cannot_have_is_named():
+    net = dataclasses.replace(read("ddpm")[0], patch=2, rescale=1.4)
+    with pytest.raises(ValueError, match=r"cannot have patch=2, rescale=1.4"):
+        rules.pixel_json(net, 3)
 
 
 SD15 = {

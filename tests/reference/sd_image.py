@@ -5,12 +5,14 @@ python tests/reference/sd_image.py
 
 import pathlib
 
+import numpy as np
 import sd_unet
 import torch
 from diffusers import T2IAdapter, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from sd_weights import noise, save, take, weights
 from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 HERE = pathlib.Path(__file__)
 VISION = {
@@ -57,6 +59,14 @@ def main():
     special = torch.tensor(flags).float()
     print("flagged", flags)
     cases["safety"] = (model, {"flags": special})
+
+    for name, shape, size in (("down", (12, 9), 14), ("up", (4, 4), 32)):
+        # squares of 5 x 5 equal pixels
+        grid = np.kron((noise(f"prepare {name}", (*shape, 3)) + 1) / 2, np.ones((5, 5, 1)))
+        grid = (np.pad(grid, ((2, 2), (2, 2), (0, 0)), "edge") * 255).round().astype(np.uint8)
+        processor = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+        made = torch.tensor(processor(grid, return_tensors="np")["pixel_values"][0])
+        cases[f"prepare {name}"] = (Holder({}), {"pixels": made})
 
     x, context = torch.tensor(noise("x", (2, 4, 8, 8))), torch.tensor(noise("context", (2, 5, 24)))
     sizes = {"text_embeds": torch.tensor(noise("pooled", (2, 20))), "time_ids": torch.tensor([[8.0] * 6] * 2)}

@@ -3,6 +3,7 @@
 What their config calls `attention_head_dim` is the number of heads in the first and the width of a head in the second.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -227,6 +228,49 @@ def pixel_config(json: Mapping[str, Any]) -> UNetConfig:
 def mirror(down: Sequence[str]) -> list[str]:
     """The up blocks that go with down blocks."""
     return [block.replace("Down", "Up") for block in reversed(down)]
+
+
+def pixel_json(net: UNetConfig, in_channels: int) -> dict[str, Any]:
+    """config.json of the UNet2DModel that a U-Net of ours is: what `pixel_config` reads back as `net`.
+
+    Raises:
+      ValueError: if that class cannot express it; names the fields.
+    """
+    kinds = ["ResnetDownsampleBlock2D" if net.adm_resample else "DownBlock2D", "AttnDownBlock2D"]
+    down = [kinds[kind == "self"] for kind in net.attention]
+    widths = {c // h for c, h in zip(net.channels, net.heads, strict=True)}
+    alone = all(h == 1 for h in net.heads)
+    json: dict[str, Any] = {
+        "_class_name": "UNet2DModel",
+        "in_channels": in_channels,
+        "out_channels": net.out_channels,
+        "block_out_channels": list(net.channels),
+        "layers_per_block": net.layers,
+        "down_block_types": down,
+        "up_block_types": mirror(down),
+        "add_attention": net.mid_attention != "none",
+        "attention_head_dim": None if alone else min(widths),
+        "norm_num_groups": net.groups,
+        "attn_norm_num_groups": net.groups,
+        "norm_eps": net.eps,
+        "dropout": net.dropout,
+        "freq_shift": int(net.time_shift),
+        "flip_sin_to_cos": not net.sin_first,
+        "downsample_padding": 0 if net.pad_after else 1,
+        "downsample_type": "resnet" if net.adm_resample else "conv",
+        "upsample_type": "resnet" if net.adm_resample else "conv",
+        "resnet_time_scale_shift": "scale_shift" if net.scale_shift else "default",
+        "class_embed_type": "timestep" if net.augment else None,
+        "num_class_embeds": net.labels + 1 if net.labels else None,
+    }
+    back = dataclasses.replace(pixel_config(json), remat=net.remat, dtype=net.dtype)
+    lost = [field.name for field in dataclasses.fields(net) if getattr(net, field.name) != getattr(back, field.name)]
+    if lost:
+        given = ", ".join(f"{name}={getattr(net, name)}" for name in lost)
+        raise ValueError(
+            f"a UNet2DModel of diffusers cannot have {given}: such a network stays in jaxdiff's own format"
+        )
+    return json
 
 
 def _common(name: str, full: Mapping[str, Any], kinds: set[str]) -> dict[str, Any]:
