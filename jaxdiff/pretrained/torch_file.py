@@ -1,10 +1,12 @@
 """Tensors out of PyTorch's zip files (.bin, .pt, .ckpt) without running what is in them.
 
 Such a file is a zip of a pickle and the raw storages it refers to. A pickle can call anything; this reader knows the
-few names that rebuild dictionaries and tensors, and refuses every other.
+few names that rebuild dictionaries and tensors. It imports no other, and refuses the file if one is called. (Old
+training checkpoints name classes of their trainer without calling them.)
 """
 
 import collections
+import dataclasses
 import pickle
 import zipfile
 from pathlib import Path
@@ -48,13 +50,30 @@ def read(path: Path | str) -> dict[str, Stored]:
         if len(pickles) != 1:
             raise UnsafeFileError(f"{path} is a zip file, but not of PyTorch: it has no data.pkl")
         with archive.open(pickles[0]) as file:
-            tree = _Unpickler(file, path, pickles[0].removesuffix("data.pkl")).load()
+            try:
+                tree = _Unpickler(file, path, pickles[0].removesuffix("data.pkl")).load()
+            except (TypeError, AttributeError, pickle.UnpicklingError, EOFError) as error:
+                raise UnsafeFileError(f"{path} holds something else than tensors, or is broken: {error}") from error
     if isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
         tree = tree["state_dict"]
     if not isinstance(tree, dict):
         raise UnsafeFileError(f"{path} holds a {type(tree).__name__}, expected a dictionary of tensors")
     nested = {f"{name}.{k}": v for name, value in tree.items() if isinstance(value, dict) for k, v in value.items()}
     return {str(name): x for name, x in {**tree, **nested}.items() if isinstance(x, Stored)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    """What stands for a name that is not known here."""
+
+    name: str
+    path: Path
+
+    def __call__(self, *args: Any) -> None:
+        raise UnsafeFileError(
+            f"{self.path} calls {self.name}, which could run anything: only tensors are read. "
+            "Save it as safetensors with the library that made it"
+        )
 
 
 class _Unpickler(pickle.Unpickler):
@@ -71,10 +90,7 @@ class _Unpickler(pickle.Unpickler):
             return self._tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda tensor, requires_grad, hooks: tensor
-        raise UnsafeFileError(
-            f"{self.path} asks for {module}.{name}, which could run anything: only tensors are read. "
-            "Save it as safetensors with the library that made it"
-        )
+        return _Named(f"{module}.{name}", self.path)
 
     def persistent_load(self, identity: Any) -> tuple[np.dtype, str, int]:
         kind, dtype, name, _, count = identity

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from support import REFERENCE, same_tensors
 
-from jaxdiff.pretrained import files, torch_file
+from jaxdiff.pretrained import files, textual_inversion, torch_file
 
 
 def test_safetensors_are_those_of_the_reference(tmp_path):
@@ -50,12 +50,23 @@ class Evil:
         return print, ("this code ran",)
 
 
+def test_what_lies_around_the_tensors_is_left(tmp_path):
+    read = torch_file.read(REFERENCE / "sd_nested.ckpt")
+    same_tensors(read, {"a.weight": np.ones((2, 3), np.float32), "a.bias": np.zeros(2, np.float32)})
+    web = textual_inversion.read(REFERENCE / "sd_word.pt")
+    same_tensors(web, {"sd_word": np.ones((3, 4), np.float32)})
+
+
 def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "evil.bin", "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"x": Evil()}, protocol=2))
     with pytest.raises(torch_file.UnsafeFileError, match="print, which could run anything"):
         files.read_tensors(tmp_path / "evil.bin")
     assert "this code ran" not in capsys.readouterr().out
+    with zipfile.ZipFile(tmp_path / "cut.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"x": 1}, protocol=2)[:-2])
+    with pytest.raises(torch_file.UnsafeFileError, match="or is broken"):
+        files.read_tensors(tmp_path / "cut.bin")
     (tmp_path / "old.bin").write_bytes(pickle.dumps({"x": 1}))
     with pytest.raises(torch_file.UnsafeFileError, match="not a zip file"):
         files.read_tensors(tmp_path / "old.bin")

@@ -1,8 +1,9 @@
-"""A small file by torch.save, and the calls that diffusers' schedulers make: sd_tensors.bin and sd_calls.json.
+"""A small file by torch.save, and the calls that diffusers' schedulers make: sd_tensors.bin, sd_calls.json and others.
 
     python tests/reference/sd_files.py
 
-sd_tensors.bin has several dtypes, a transposed view, a view into a shared storage, a scalar and a parameter.
+sd_tensors.bin has several dtypes, a transposed view, a view into a shared storage, a scalar and a parameter;
+sd_nested.ckpt is as trainers save it, and names a class; sd_word.pt is a textual inversion as web UIs save it.
 sd_calls.json has timesteps, and the final sigma (in x = x0 + sigma eps) where the class keeps one.
 """
 
@@ -49,6 +50,11 @@ def main():
         "parameter": torch.nn.Parameter(torch.ones(2)),
     }
     torch.save(tensors, HERE.with_name("sd_tensors.bin"))
+    layers = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(2)}
+    around = {"epoch": 3, "callbacks": {torch.nn.Linear: {"monitor": "loss"}}, "optimizer_states": [{"lr": 0.1}]}
+    torch.save({"state_dict": layers, **around}, HERE.with_name("sd_nested.ckpt"))
+    word = {"string_to_token": {"*": 265}, "string_to_param": {"*": torch.ones(3, 4)}, "name": "word", "step": 100}
+    torch.save(word, HERE.with_name("sd_word.pt"))
     rows = []
     for name, config in CONFIGS:
         scheduler = getattr(diffusers, name)(**config)
