@@ -4,7 +4,8 @@
 
 sd_tensors.bin has several dtypes, a transposed view, a view into a shared storage, a scalar and a parameter;
 sd_nested.ckpt is as trainers save it, and names a class; sd_word.pt is a textual inversion as web UIs save it.
-sd_calls.json has timesteps, and the final sigma (in x = x0 + sigma eps) where the class keeps one.
+sd_calls.json has timesteps, what the first noise is multiplied by, and the final sigma (in x = x0 + sigma eps) where
+the class keeps one.
 """
 
 import json
@@ -61,7 +62,8 @@ def main():
         scheduler.set_timesteps(10)
         calls = [float(t) for t in scheduler.timesteps]
         last = float(scheduler.sigmas[-1]) if hasattr(scheduler, "sigmas") else None
-        rows.append({"config": dict(scheduler.config), "class": name, "calls": calls, "last": last})
+        start = float(scheduler.init_noise_sigma)
+        rows.append({"config": dict(scheduler.config), "class": name, "calls": calls, "last": last, "start": start})
     text = json.dumps(rows, default=lambda x: x.tolist(), indent=None)
     HERE.with_name("sd_calls.json").write_text(text.replace('{"config"', '\n{"config"') + "\n")
 
