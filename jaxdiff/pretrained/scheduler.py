@@ -83,8 +83,8 @@ class Process:
     def start(self, times: grid.Grid) -> float:
         """What unit noise is multiplied by to be the picture at times[0], as the reference library does it.
 
-        That is 1, the deviation of pure noise, except for the classes that work on noise levels: where their grid starts
-        at the last trained step they leave the signal's share out, and start with sigma.
+        That is 1, the deviation of pure noise, except for the classes that work on noise levels: where their grid
+        starts at the last trained step they leave the signal's share out, and start with sigma.
         """
         alone = self.way == "levels" and self.spacing in ("linspace", "trailing")
         return float(self.schedule.sigma(np.asarray(times[:1]))[0]) if alone else 1.0
