@@ -110,7 +110,14 @@ class _Unpickler(pickle.Unpickler):
         def load() -> np.ndarray:
             with zipfile.ZipFile(path) as archive, archive.open(name) as file:
                 file.seek(offset * dtype.itemsize)
-                flat = np.frombuffer(file.read((last - offset + 1) * dtype.itemsize), dtype)
+                data = file.read((last - offset + 1) * dtype.itemsize)
+            # the count is the pickle's own word: a shorter storage must not let the strides reach other memory
+            if len(data) != (last - offset + 1) * dtype.itemsize:
+                raise UnsafeFileError(
+                    f"{path}: {name} holds {len(data) // dtype.itemsize} of the {last - offset + 1} numbers that a "
+                    f"tensor {shape} needs: the file is truncated or made up"
+                )
+            flat = np.frombuffer(data, dtype)
             return np.lib.stride_tricks.as_strided(flat, shape, [s * dtype.itemsize for s in stride])
 
         return Stored(tuple(shape), dtype, load)

@@ -74,18 +74,35 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys):
         files.read_tensors(tmp_path / "x.gguf")
 
 
+# {"w": _rebuild_tensor_v2(storage of 100,000 floats, offset 0, shape (100000,), stride (1,), ...)}, opcode by opcode
+CLAIMS_MUCH = (
+    b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuJ\xa0\x86\x01\x00tQK\x00J\xa0\x86\x01\x00\x85K\x01\x85\x89}tRs."
+)
+
+
+def test_a_storage_shorter_than_the_pickle_claims_is_refused_and_no_other_memory_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "short.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", CLAIMS_MUCH)
+        archive.writestr("archive/data/0", bytes(4))
+    tensors = torch_file.read(tmp_path / "short.bin")
+    with pytest.raises(torch_file.UnsafeFileError, match="holds 1 of the 100000 numbers"):
+        np.asarray(tensors["w"])
+
+
 STREAM = """
-import resource, sys
+import sys
 import jax, numpy as np
 from jaxdiff.pretrained import files
 from jaxdiff.pretrained.read import placed
 from jaxdiff.pretrained.rules import Rule, from_tensors
 jax.device_put(np.zeros(3)).block_until_ready()
 shapes = {f"m_{i}": {"kernel": jax.ShapeDtypeStruct((2048, 1024), np.float32)} for i in range(20)}
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+# not ru_maxrss, which starts at the size of the process that started this one
+memory = lambda field: next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
+before = memory("VmRSS:")
 params = from_tensors(files.read_tensors(sys.argv[1]), shapes, (Rule("m.{}", "m_{}", "dense"),), placed(shapes))
-print((peak() - before) / (20 * 2048 * 1024 * 4))
+print((memory("VmHWM:") - before) / (20 * 2048 * 1024 * 4))
 """
 
 
