@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import errno
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -160,8 +161,7 @@ class Checkpoints:
             raise
         except Exception as error:
             if jax.process_index() == 0:
-                for part in self.directory.glob("*.orbax-checkpoint-tmp*"):
-                    shutil.rmtree(part, ignore_errors=True)
+                _remove_unfinished(self.directory)
             cause = "the disk is full" if _disk_full(error) else str(error)
             last = (
                 f"the last complete checkpoint is {self.latest}" if self.latest else "there is no complete checkpoint"
@@ -170,6 +170,21 @@ class Checkpoints:
                 f"could not write a checkpoint to {self.directory}: {cause}; {last}. Mend it (free space, or set "
                 "checkpoint.keep lower) and give the same command again: training goes on from there."
             ) from error
+
+
+def _remove_unfinished(directory: Path, patience: float = 5.0) -> None:
+    """Removes what a failed save left, which would fill a full disk until the next start.
+
+    Orbax tells of the first item that failed while others are still being written, and these put files back; so this
+    looks again until nothing has come back for a while.
+    """
+    end, clear = time.monotonic() + patience, 0
+    while clear < 5 and time.monotonic() < end:
+        parts = list(directory.glob("*.orbax-checkpoint-tmp*"))
+        for part in parts:
+            shutil.rmtree(part, ignore_errors=True)
+        clear = 0 if parts else clear + 1
+        time.sleep(0.05)
 
 
 def load_params(path: Path | str, like: Params | None = None) -> Params:

@@ -3,6 +3,8 @@ import errno
 import json
 import resource
 import subprocess
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import pytest
 
 from jaxdiff.parallel import MeshSpec, make_mesh
 from jaxdiff.training import CheckpointConfig, MismatchError, SaveError, TrainState, load_params
-from jaxdiff.training.checkpoint import Checkpoints, _disk_full, steps
+from jaxdiff.training.checkpoint import Checkpoints, _disk_full, _remove_unfinished, steps
 
 TREE = {"conv": {"kernel": (16, 8), "bias": (8,)}, "out": {"kernel": (8, 3)}}
 
@@ -198,6 +200,24 @@ def short_files(size):
 def test_a_failed_write_leaves_the_last_checkpoint(tmp_path):
     message = assert_survives_a_failed_save(tmp_path, short_files(100_000))
     assert "File too large" in message
+
+
+def test_what_is_still_being_written_when_a_save_fails_is_removed_too(tmp_path):
+    part = tmp_path / "2.orbax-checkpoint-tmp" / "state"
+
+    def write():
+        for i in range(20):
+            part.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                (part / str(i)).write_text("late")
+            time.sleep(0.01)
+
+    (tmp_path / "1").mkdir()
+    writer = threading.Thread(target=write)
+    writer.start()
+    _remove_unfinished(tmp_path)
+    writer.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
 def test_what_counts_as_a_full_disk():
