@@ -9,15 +9,15 @@ from jaxdiff.sampling.solvers.exponential import deis, dpm_solver, dpmpp_2m, dpm
 from jaxdiff.sampling.solvers.few_step import consistency, lcm, tcd
 from jaxdiff.sampling.solvers.predictor_corrector import sa_solver, unipc
 from jaxdiff.sampling.solvers.resample import repaint
-from jaxdiff.sampling.solvers.singlestep import dpm_solver_single, dpmpp_2s
+from jaxdiff.sampling.solvers.singlestep import dpm_solver_single, dpmpp_2s, dpmpp_2s_sde
 from jaxdiff.sampling.solvers.two_stage import (
-    dpm2,
-    dpm2_ancestral,
     dpmpp_2s_ancestral,
     dpmpp_sde,
     edm,
     flow_heun,
     heun,
+    kdpm2,
+    kdpm2_ancestral,
     restart,
 )
 from jaxdiff.sampling.table import Table, cut, noised, pad, replay, run, start, with_aux
@@ -34,14 +34,13 @@ __all__ = [
     "ddim_inverse",
     "ddpm",
     "deis",
-    "dpm2",
-    "dpm2_ancestral",
     "dpm_solver",
     "dpm_solver_single",
     "dpmpp_2m",
     "dpmpp_2m_sde",
     "dpmpp_2s",
     "dpmpp_2s_ancestral",
+    "dpmpp_2s_sde",
     "dpmpp_3m",
     "dpmpp_3m_sde",
     "dpmpp_sde",
@@ -53,6 +52,8 @@ __all__ = [
     "grid",
     "heun",
     "ipndm",
+    "kdpm2",
+    "kdpm2_ancestral",
     "lcm",
     "lms",
     "make_table",

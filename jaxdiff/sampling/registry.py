@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from jaxdiff.diffusion.schedule import Schedule
 from jaxdiff.sampling import grid as grids
 from jaxdiff.sampling.solvers import (
@@ -42,8 +44,8 @@ SAMPLERS: dict[str, Sampler] = {
     "euler_ancestral": Sampler(ddim.euler_ancestral),
     "heun": Sampler(two_stage.heun),
     "edm": Sampler(two_stage.edm),
-    "dpm2": Sampler(two_stage.dpm2),
-    "dpm2_ancestral": Sampler(two_stage.dpm2_ancestral),
+    "kdpm2": Sampler(two_stage.kdpm2),
+    "kdpm2_ancestral": Sampler(two_stage.kdpm2_ancestral),
     "dpmpp_2s_ancestral": Sampler(two_stage.dpmpp_2s_ancestral),
     "dpmpp_sde": Sampler(two_stage.dpmpp_sde),
     "restart": Sampler(two_stage.restart),
@@ -54,6 +56,7 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm_solver": Sampler(exponential.dpm_solver),
     "dpm_solver_single": Sampler(singlestep.dpm_solver_single),
     "dpmpp_2s": Sampler(singlestep.dpmpp_2s),
+    "dpmpp_2s_sde": Sampler(singlestep.dpmpp_2s_sde),
     "dpmpp_2m": Sampler(exponential.dpmpp_2m),
     "dpmpp_3m": Sampler(exponential.dpmpp_3m),
     "dpmpp_2m_sde": Sampler(exponential.dpmpp_2m_sde),
@@ -107,4 +110,5 @@ def make_table(
             raise ValueError(f"sampler {name!r} has no option {option!r}: it takes {', '.join(allowed) or 'none'}")
     if grid is None or isinstance(grid, str):
         grid = lookup("grid", grid or sampler.grid, grids.GRIDS)(schedule, steps)
-    return pad(sampler.make(schedule, grid, **options), SLOTS)
+    with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite is refused by name
+        return pad(sampler.make(schedule, grid, **options), SLOTS)

@@ -22,8 +22,8 @@ TABLES = {
     "euler": (ddim.euler, "levels", "data"),
     "euler_ancestral": (ddim.euler_ancestral, "levels", "data"),
     "heun": (two_stage.heun, "levels", "data"),
-    "dpm2": (two_stage.dpm2, "levels", "data"),
-    "dpm2_ancestral": (two_stage.dpm2_ancestral, "levels", "data"),
+    "kdpm2": (two_stage.kdpm2, "levels", "data"),
+    "kdpm2_ancestral": (two_stage.kdpm2_ancestral, "levels", "data"),
     "lms": (adams.lms, "levels", "data"),
     "dpmpp_sde": (two_stage.dpmpp_sde, "levels", "data"),
     "ddpm small": (ddim.ddpm, "steps", "data"),
@@ -130,7 +130,7 @@ def cases_of(name):
 
 def calls_of(case):
     name, steps = case[0], case[-1]
-    if name in ("heun", "dpm2", "dpm2_ancestral", "dpmpp_sde", "flow_heun"):
+    if name in ("heun", "kdpm2", "kdpm2_ancestral", "dpmpp_sde", "flow_heun"):
         return 2 * steps - 1
     return {"plms": steps + 1, "pndm": steps + 9}.get(name, steps)
 

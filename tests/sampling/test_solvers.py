@@ -206,7 +206,7 @@ def test_consistency_with_the_exact_map_samples_the_data():
         (lambda t: sampling.flow_heun(VP, t), "alpha = 1 - sigma"),
         (lambda t: sampling.dpm_solver(schedule.flow(), t, 1), "divides by alpha or sigma"),
         (lambda t: sampling.tcd(VP, t, eta=-0.1), "eta = -0.1"),
-        (lambda t: sampling.dpm2_ancestral(VP, t, eta=1.1), "eta = 1.1"),
+        (lambda t: sampling.kdpm2_ancestral(VP, t, eta=1.1), "eta = 1.1"),
         (lambda t: sampling.restart(VP, t, low=0.5, high=0.2), "inside the grid"),
         (lambda t: sampling.repaint(VP, t, jump=0), "at least 1"),
         (lambda t: sampling.cut(sampling.dpmpp_2m(VP, t), 1), "make the table from grid.cut"),

@@ -67,3 +67,8 @@ def dpm_solver_single(
 def dpmpp_2s(schedule: Schedule, times: Grid, tau: float = 0.0) -> Table:
     """Coefficients of second-order singlestep DPM-Solver++. Source: Lu et al. 2022, arXiv 2211.01095, algorithm 1."""
     return dpm_solver_single(schedule, times, 2, "x0", tau)
+
+
+def dpmpp_2s_sde(schedule: Schedule, times: Grid, tau: float = 1.0) -> Table:
+    """Second-order singlestep SDE-DPM-Solver++. Source: Lu et al. 2022, arXiv 2211.01095, its released code."""
+    return dpmpp_2s(schedule, times, tau)

@@ -149,8 +149,8 @@ def edm(
     return dataclasses.replace(table, c=table.c * extra)
 
 
-def dpm2(schedule: Schedule, times: Grid) -> Table:
-    """Coefficients of DPM-Solver-2 in the noise level ("kdpm2"): a midpoint step with the midpoint in log s.
+def kdpm2(schedule: Schedule, times: Grid) -> Table:
+    """Coefficients of DPM-Solver-2 in the noise level ("DPM2", "KDPM2"): a midpoint step with the midpoint in log s.
 
     Source: Karras et al. 2022, arXiv 2206.00364, appendix; Lu et al. 2022, arXiv 2206.00927, algorithm 1.
     """
@@ -158,8 +158,8 @@ def dpm2(schedule: Schedule, times: Grid) -> Table:
     return two_stage(schedule, list(map(Move, s[:-1], s[1:])), "midpoint")
 
 
-def dpm2_ancestral(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
-    """Coefficients of ancestral DPM-Solver-2 ("kdpm2 ancestral"). Source: Crowson, k-diffusion."""
+def kdpm2_ancestral(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
+    """Coefficients of ancestral DPM-Solver-2. Source: Crowson, k-diffusion."""
     check_eta(eta)
     s = levels(schedule, times)
     return two_stage(schedule, [ancestral(a, b, eta) for a, b in pairwise(s)], "midpoint")
