@@ -54,16 +54,15 @@ def test_bound_and_ode_agree_on_a_small_trained_network():
     """Two hidden layers, trained on the bound for some seconds: neither likelihood is exact, both say the same."""
     s, rng = schedule.vp(), np.random.default_rng(0)
     data = exact.mixture(np.ones(2), np.array([[1.0, 0.5], [-1.0, -0.5]]), np.tile(0.15 * np.eye(2), (2, 1, 1)))
-    shapes = [(3, 64), (64, 64), (64, 2)]
+    shapes = [(4, 64), (64, 64), (64, 2)]
     params = {str(n): jnp.asarray(rng.normal(size=a) / np.sqrt(a[0]), jnp.float32) for n, a in enumerate(shapes)}
-    params |= {"bias": jnp.zeros((2, 64))}
     points = jnp.asarray(data.sample(rng, 65536), jnp.float32)
     low, high = s.log_snr(np.array([1.0, 1e-3]))
 
     def network(params, x, timestep, cond):
-        h = jnp.concatenate([x, s.log_snr(timestep[:, None] / 999) / 8], axis=1)
+        h = jnp.concatenate([x, s.log_snr(timestep[:, None] / 999) / 8, jnp.ones_like(x[:, :1])], axis=1)
         for n in range(2):
-            h = jax.nn.silu(h @ params[str(n)] + params["bias"][n])
+            h = jax.nn.silu(h @ params[str(n)])
         return h @ params["2"]
 
     times = lambda key: s.time(jax.random.uniform(key, minval=low, maxval=high))
