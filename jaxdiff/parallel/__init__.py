@@ -2,6 +2,17 @@
 
 from jaxdiff.parallel.compile import Program, compile
 from jaxdiff.parallel.mesh import MeshSpec, make_mesh
-from jaxdiff.parallel.rules import DEFAULT_RULES, Rules, fsdp, shardings, tensor
+from jaxdiff.parallel.rules import DEFAULT_RULES, Rules, fsdp, param_shardings, shardings, tensor
 
-__all__ = ["DEFAULT_RULES", "MeshSpec", "Program", "Rules", "compile", "fsdp", "make_mesh", "shardings", "tensor"]
+__all__ = [
+    "DEFAULT_RULES",
+    "MeshSpec",
+    "Program",
+    "Rules",
+    "compile",
+    "fsdp",
+    "make_mesh",
+    "param_shardings",
+    "shardings",
+    "tensor",
+]

@@ -8,6 +8,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxdiff.typing import Params
+
 Rule = P | Callable[[tuple[int, ...], Mesh], P]
 Rules = tuple[tuple[str, Rule], ...]
 """((path pattern, PartitionSpec or function of (shape, mesh)), ...): the first that matches a whole path 'a/b/c'."""
@@ -46,7 +48,7 @@ def _with_fsdp(names: list[str | None], shape: tuple[int, ...], mesh: Mesh) -> P
 # Megatron's pairing: the first product splits its outputs (heads, MLP width), the second its inputs, so that a pair
 # costs one sum over tensor. A GEGLU's doubled width is split the same way; its halves then meet across devices.
 DEFAULT_RULES: Rules = (
-    (r".*/(q|k|v)/(kernel|bias)", tensor(-1)),
+    (r".*/(q|k|v|k_picture|v_picture)/(kernel|bias)", tensor(-1)),
     (r".*attn\w*/out/kernel", tensor(0)),
     (r".*/fc1/(kernel|bias)", tensor(-1)),
     (r".*/fc2/kernel", tensor(0)),
@@ -59,29 +61,43 @@ def path_string(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
-    """A NamedSharding for every leaf of a state that has `params` (its leaves need only a shape).
+def param_shardings(params: Params, mesh: Mesh, rules: Rules = ()) -> Any:
+    """A NamedSharding for every parameter (the leaves need only a shape).
 
-    `rules` come before the defaults, and match the paths of parameters ('down_0/attn/q/kernel'). A leaf elsewhere in
-    the state whose path ends in a parameter's path, and has its shape, goes with it: averages and moments do. All else
-    is whole on every device.
+    `rules` come before the defaults, and match the paths of parameters ('down_0/attn/q/kernel').
 
     Raises:
       ValueError: if a rule's axes do not divide a parameter's dimensions.
     """
     table = [(re.compile(pattern), rule) for pattern, rule in (*rules, *DEFAULT_RULES)]
-    params = {path_string(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
-    specs = {}
-    for path, shape in params.items():
-        rule = next(rule for pattern, rule in table if pattern.fullmatch(path))
-        specs[path] = rule if isinstance(rule, P) else rule(shape, mesh)
-        _check(path, shape, specs[path], mesh)
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        name = path_string(path)
+        rule = next(rule for pattern, rule in table if pattern.fullmatch(name))
+        spec = rule if isinstance(rule, P) else rule(leaf.shape, mesh)
+        _check(name, leaf.shape, spec, mesh)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(sharding, params)
+
+
+def shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
+    """A NamedSharding for every leaf of a state that has `params`.
+
+    A leaf elsewhere in the state whose path ends in a parameter's path, and has its shape, goes with it: averages and
+    moments do. All else is whole on every device.
+
+    Raises:
+      ValueError: if a rule's axes do not divide a parameter's dimensions.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    where = jax.tree.leaves(param_shardings(state.params, mesh, rules))
+    params = {path_string(path): (leaf.shape, at) for (path, leaf), at in zip(leaves, where, strict=True)}
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         names = path_string(path).split("/")
-        ends = ("/".join(names[start:]) for start in range(len(names)))
-        owner = next((end for end in ends if params.get(end) == leaf.shape), None)
-        return NamedSharding(mesh, P() if owner is None else specs[owner])
+        owners = (params.get("/".join(names[start:])) for start in range(len(names)))
+        return next((o[1] for o in owners if o and o[0] == leaf.shape), NamedSharding(mesh, P()))
 
     return jax.tree_util.tree_map_with_path(sharding, state)
 

@@ -1,9 +1,13 @@
 """A function over examples, spread over devices: each gets a part of the batch, and all get the rest whole."""
 
+import hashlib
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.export
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -14,9 +18,10 @@ from jaxdiff.parallel.mesh import MeshSpec, make_mesh
 class Spread:
     """`function(whole, batch)`, compiled for many devices, as a function of host arrays that returns host arrays.
 
-    `whole` is any tree (weights, tables); the leaves of `batch` and of the result have the example as their first axis,
-    and an example's result depends on no other. A batch that does not divide by the devices is filled up with copies of
-    its last example, whose results are dropped.
+    `whole` is any tree (weights, tables). Its leaves that lie on `mesh` already, such as weights sharded by
+    `parallel.param_shardings`, stay as they are; all others go to every device. The leaves of `batch` and of the result
+    have the example as their first axis, and an example's result depends on no other. A batch that does not divide by
+    the devices is filled up with copies of its last example, whose results are dropped.
     """
 
     def __init__(
@@ -24,13 +29,31 @@ class Spread:
         function: Callable[[Any, Any], Any],
         spec: MeshSpec | Literal["pmap"] = MeshSpec(),
         devices: Sequence[jax.Device] | None = None,
+        programs: Path | None = None,
+        identity: str = "",
     ):
-        """Compiles nothing yet. `spec` says how `devices` (all by default) share the batch."""
+        """Compiles nothing yet.
+
+        Args:
+          function: (whole, batch) -> result.
+          spec: how `devices` share the batch.
+          devices: all by default.
+          programs: a folder that keeps what was traced: what lies there runs without tracing, what does not is put
+            there. Such a program is bound to its shapes, the number and kind of devices, and `identity`.
+          identity: all that `function` depends on beside its arguments, as text.
+
+        Raises:
+          ValueError: if the mesh does not fit the devices, or `programs` is given for pmap.
+        """
         devices = tuple(jax.devices() if devices is None else devices)
         self._split = spec == "pmap"
-        mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
-        self._ways = mesh.shape["data"] * mesh.shape["fsdp"]
-        self._whole, each = NamedSharding(mesh, P()), NamedSharding(mesh, P(("data", "fsdp")))
+        if self._split and programs:
+            raise ValueError("programs cannot be kept for strategy 'pmap': use the mesh strategy")
+        self.mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
+        self.ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        self._whole, self._each = NamedSharding(self.mesh, P()), NamedSharding(self.mesh, P(("data", "fsdp")))
+        self._function, self._programs, self._identity = function, programs, identity
+        self._loaded: dict[str, Any] = {}
         self._traces = 0
 
         def traced(whole: Any, batch: Any) -> Any:
@@ -40,30 +63,59 @@ class Spread:
         self._program: Any = (
             jax.pmap(traced, in_axes=(None, 0), devices=devices)
             if self._split
-            else jax.jit(traced, in_shardings=(self._whole, each), out_shardings=each)
+            else jax.jit(traced, out_shardings=self._each)
         )
 
     def __call__(self, whole: Any, batch: Any) -> Any:
         """The result for a batch of any size from 1.
 
         Raises:
-          ValueError: if there are no examples.
+          ValueError: if there are no examples, or a program that was kept cannot be read.
         """
         count = jax.tree.leaves(batch)[0].shape[0]
         if not count:
             raise ValueError("a batch of no examples was given: expected at least one")
-        rows = np.minimum(np.arange(count + -count % self._ways), count - 1)
+        rows = np.minimum(np.arange(count + -count % self.ways), count - 1)
 
         def fill(x: Any) -> Any:
             x = x[rows] if len(rows) > count else x
-            return x.reshape(self._ways, -1, *x.shape[1:]) if self._split else x
+            return x.reshape(self.ways, -1, *x.shape[1:]) if self._split else jax.device_put(x, self._each)
 
         def join(x: Any) -> np.ndarray:
             x = np.asarray(x)
             return (x.reshape(-1, *x.shape[2:]) if self._split else x)[:count]
 
-        return jax.tree.map(join, self._program(jax.device_put(whole, self._whole), jax.tree.map(fill, batch)))
+        def put(x: Any) -> Any:
+            placed = isinstance(x, jax.Array) and getattr(x.sharding, "mesh", None) == self.mesh
+            return x if placed and not self._split else jax.device_put(x, self._whole)
+
+        whole, batch = jax.tree.map(put, whole), jax.tree.map(fill, batch)
+        out = self._kept(self._programs, whole, batch) if self._programs else self._program(whole, batch)
+        return jax.tree.map(join, out)
 
     def compiled(self) -> int:
-        """How many programs have been compiled so far; each was traced once."""
+        """How many programs have been traced and compiled so far; each was traced once."""
         return self._traces
+
+    def _kept(self, folder: Path, whole: Any, batch: Any) -> Any:
+        """The result by the program in `folder`, which is made if it is not there."""
+        leaves, tree = jax.tree.flatten((whole, batch))
+        key = [self._identity, jax.__version__, self.mesh.shape, self.mesh.devices.flat[0].device_kind, tree]
+        key += [(x.shape, str(x.dtype), str(x.sharding.spec)) for x in leaves]
+        path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.program"
+        if path.name not in self._loaded:
+            if not path.is_file():
+                self._traces += 1
+                # classes in the arguments would have to be known to the file's format: it gets plain leaves
+                flat = jax.jit(lambda leaves: self._function(*tree.unflatten(leaves)), out_shardings=self._each)
+                folder.mkdir(parents=True, exist_ok=True)
+                part = path.with_suffix(f".{os.getpid()}")
+                part.write_bytes(jax.export.export(flat)(leaves).serialize())
+                part.rename(path)
+            try:
+                self._loaded[path.name] = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+            except Exception as error:
+                raise ValueError(
+                    f"{path} is no program that can be read ({error}): delete it, to have it made"
+                ) from error
+        return self._loaded[path.name](leaves)

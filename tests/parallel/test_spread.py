@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.parallel import MeshSpec
+from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
+from jaxdiff.sampling import Table
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
 ONE = {"devices": jax.devices()[:1]}
@@ -62,6 +63,56 @@ def test_weights_that_live_on_other_devices_may_be_given():
         np.testing.assert_allclose(Spread(whole, spec)(split, examples(5)["x"]), examples(5)["x"] @ WEIGHTS, rtol=1e-5)
     alone = Spread(whole, devices=jax.devices()[:1])
     np.testing.assert_allclose(alone(split, examples(5)["x"]), examples(5)["x"] @ WEIGHTS, rtol=1e-5)
+
+
+def test_weights_split_over_the_mesh_stay_split():
+    spec = MeshSpec(data=2, fsdp=2, tensor=2)
+    weights = {"fc1": {"kernel": np.random.default_rng(1).normal(size=(4, 8192)).astype(np.float32)}}
+    spread = Spread(lambda w, x: x @ w["fc1"]["kernel"], spec)
+    seen = []
+
+    def function(w, x):
+        jax.debug.inspect_array_sharding(w["fc1"]["kernel"], callback=seen.append)
+        return x @ w["fc1"]["kernel"]
+
+    spread = Spread(function, spec)
+    split = jax.device_put(weights, param_shardings({"mlp": weights}, spread.mesh)["mlp"])
+    x = examples(5)["x"]
+    np.testing.assert_allclose(spread(split, x), x @ weights["fc1"]["kernel"], rtol=1e-5, atol=1e-5)
+    assert seen == [jax.NamedSharding(spread.mesh, jax.P("fsdp", "tensor"))]
+
+
+@pytest.mark.parametrize("options", [ONE, {"spec": MeshSpec(data=2, fsdp=2, tensor=2)}], ids=str)
+def test_a_program_that_was_kept_is_run_without_tracing(options, tmp_path):
+    """Typed keys and registered classes are among the arguments, as in a pipeline."""
+    weights = Table(*(np.float32(n) * WEIGHTS for n in range(1, 5)), {"guidance": np.ones(3, np.float32)})
+
+    def shown(table, batch):
+        noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(batch["keys"])
+        return batch["x"] @ table.b + noise + table.aux["guidance"][None]
+
+    first = Spread(shown, programs=tmp_path / "kept", identity="a", **options)
+    expected = first(weights, examples(5))
+    first(weights, examples(3))
+    assert len(list((tmp_path / "kept").iterdir())) == len({5 + -5 % first.ways, 3 + -3 % first.ways})
+
+    def fail(whole, batch):
+        raise AssertionError("traced")
+
+    second = Spread(fail, programs=tmp_path / "kept", identity="a", **options)
+    np.testing.assert_array_equal(second(weights, examples(5)), expected)
+    assert second.compiled() == 0
+    with pytest.raises(AssertionError, match="traced"):
+        Spread(fail, programs=tmp_path / "kept", identity="another model", **options)(weights, examples(5))
+    for file in (tmp_path / "kept").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match="no program that can be read"):
+        Spread(fail, programs=tmp_path / "kept", identity="a", **options)(weights, examples(5))
+
+
+def test_pmap_keeps_no_programs(tmp_path):
+    with pytest.raises(ValueError, match="use the mesh strategy"):
+        Spread(function, "pmap", programs=tmp_path)
 
 
 def test_no_examples_are_refused():
