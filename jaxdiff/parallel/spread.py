@@ -107,7 +107,9 @@ class Spread:
             if not path.is_file():
                 self._traces += 1
                 # classes in the arguments would have to be known to the file's format: it gets plain leaves
-                flat = jax.jit(lambda leaves: self._function(*tree.unflatten(leaves)), out_shardings=self._each)
+                flat = jax.jit(
+                    lambda leaves: self._function(*jax.tree.unflatten(tree, leaves)), out_shardings=self._each
+                )
                 folder.mkdir(parents=True, exist_ok=True)
                 part = path.with_suffix(f".{os.getpid()}")
                 part.write_bytes(jax.export.export(flat)(leaves).serialize())
