@@ -112,7 +112,7 @@ class Spread:
                 )
                 folder.mkdir(parents=True, exist_ok=True)
                 part = path.with_suffix(f".{os.getpid()}")
-                part.write_bytes(jax.export.export(flat)(leaves).serialize())
+                part.write_bytes(made.serialize())
                 part.rename(path)
             try:
                 self._loaded[path.name] = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
