@@ -107,9 +107,8 @@ class Spread:
             if not path.is_file():
                 self._traces += 1
                 # classes in the arguments would have to be known to the file's format: it gets plain leaves
-                flat = jax.jit(
-                    lambda leaves: self._function(*jax.tree.unflatten(tree, leaves)), out_shardings=self._each
-                )
+                flat = lambda leaves: self._function(*jax.tree.unflatten(tree, leaves))
+                made = jax.export.export(jax.jit(flat, out_shardings=self._each))(leaves)
                 folder.mkdir(parents=True, exist_ok=True)
                 part = path.with_suffix(f".{os.getpid()}")
                 part.write_bytes(made.serialize())
