@@ -1,0 +1,79 @@
+"""Weights in 8 bits: products are of the computation's own type, only what lies in memory is small.
+
+    w ~ scale values,    scale = max |w| / largest value, one for each output channel
+
+`dequantize` belongs inside what is compiled, where the network is called: within a loop it is done anew for each call,
+fused into the product where the compiler can, and no whole copy of the weights lives through the loop.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxdiff.parallel.rules import SMALLEST
+from jaxdiff.typing import Params
+
+KINDS: dict[str, Any] = {"int8": jnp.int8, "fp8": jnp.float8_e4m3fn}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Quantized:
+    """One weight.
+
+    Attributes:
+      values: [... o], 8 bits each.
+      scale: [1 ... o] float32, of each output channel.
+    """
+
+    values: Any
+    scale: Any
+
+
+def quantize(params: Params, kind: str) -> Params:
+    """Parameters whose large matrices and kernels are `Quantized`; vectors, norms and small ones stay as they are.
+
+    Args:
+      params: a tree of arrays.
+      kind: int8 or fp8 (e4m3).
+
+    Raises:
+      ValueError: for another kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown 8-bit kind {kind!r}: expected one of {', '.join(KINDS)}")
+
+    def one(x: Array) -> Any:
+        return x if x.ndim < 2 or x.size < SMALLEST else _quantized(x, KINDS[kind])
+
+    return jax.tree.map(one, params)
+
+
+def dequantize(params: Params, dtype: Any) -> Params:
+    """The parameters as plain arrays; those that were 8 bits in `dtype`."""
+
+    def one(x: Any) -> Array:
+        return (x.values.astype(jnp.float32) * x.scale).astype(dtype) if _is(x) else x
+
+    return jax.tree.map(one, params, is_leaf=_is)
+
+
+def is_quantized(params: Params) -> bool:
+    """Whether any of the parameters is in 8 bits."""
+    return any(map(_is, jax.tree.leaves(params, is_leaf=_is)))
+
+
+def _is(x: Any) -> bool:
+    return isinstance(x, Quantized)
+
+
+def _quantized(x: Array, dtype: Any) -> Quantized:
+    whole = jnp.issubdtype(dtype, jnp.integer)
+    largest = float((jnp.iinfo if whole else jnp.finfo)(dtype).max)
+    x = x.astype(jnp.float32)
+    scale = jnp.maximum(jnp.abs(x).max(range(x.ndim - 1), keepdims=True), 1e-30) / largest
+    values = x / scale
+    return Quantized((jnp.round(values) if whole else values).astype(dtype), scale)
