@@ -2,8 +2,9 @@
 
     w ~ scale values,    scale = max |w| / largest value, one for each output channel
 
-`dequantize` belongs inside what is compiled, where the network is called: within a loop it is done anew for each call,
-fused into the product where the compiler can, and no whole copy of the weights lives through the loop.
+`dequantize` belongs inside what is compiled, where the network is called. Within a loop it is done anew for each call,
+and no whole copy of the weights lives through the loop: the compiler would take out what does not change from one call
+to the next, and is told that this depends on the network's input.
 """
 
 import dataclasses
@@ -52,13 +53,16 @@ def quantize(params: Params, kind: str) -> Params:
     return jax.tree.map(one, params)
 
 
-def dequantize(params: Params, dtype: Any) -> Params:
-    """The parameters as plain arrays; those that were 8 bits in `dtype`."""
+def dequantize(params: Params, dtype: Any, x: Array) -> tuple[Params, Array]:
+    """The parameters as plain arrays, those that were 8 bits in `dtype`, and the network's input x as it is."""
+    if not is_quantized(params):
+        return params, x
+    params, x = jax.lax.optimization_barrier((params, x))
 
     def one(x: Any) -> Array:
         return (x.values.astype(jnp.float32) * x.scale).astype(dtype) if _is(x) else x
 
-    return jax.tree.map(one, params, is_leaf=_is)
+    return jax.tree.map(one, params, is_leaf=_is), x
 
 
 def is_quantized(params: Params) -> bool:

@@ -29,22 +29,22 @@ def test_large_kernels_take_a_byte_and_keep_their_channels(kind):
     assert kernel.scale.shape == (1, 1, 1, 256)
     assert isinstance(small["small"]["kernel"], jax.Array)
     assert [is_quantized(small), is_quantized(PARAMS)] == [True, False]
-    back = jax.jit(lambda p: dequantize(p, jnp.float32))(small)
+    back = jax.jit(lambda p: dequantize(p, jnp.float32, jnp.ones(2))[0])(small)
     assert jax.tree.structure(back) == jax.tree.structure(PARAMS)
     assert (np.abs(back["conv"]["kernel"] - KERNEL) <= 1.001 * LIMITS[kind]).all()
     np.testing.assert_array_equal(back["empty"]["kernel"], 0)
-    assert dequantize(small, jnp.bfloat16)["conv"]["kernel"].dtype == jnp.bfloat16
+    assert dequantize(small, jnp.bfloat16, jnp.ones(2))[0]["conv"]["kernel"].dtype == jnp.bfloat16
 
 
 def test_within_a_loop_no_whole_copy_lives_on():
     """The largest array that the loop carries is in 8 bits."""
     small = quantize({"kernel": jnp.ones((512, 512))}, "int8")
 
-    def run(params, x):
-        return jax.lax.scan(lambda x, _: (jnp.tanh(x @ dequantize(params, jnp.float32)["kernel"]), None), x, length=9)[
-            0
-        ]
+    def call(x, params):
+        plain, x = dequantize(params, jnp.float32, x)
+        return jnp.tanh(x @ plain["kernel"])
 
+    run = lambda params, x: jax.lax.scan(lambda x, _: (call(x, params), None), x, length=9)[0]
     text = jax.jit(run).lower(small, jnp.ones((2, 512))).compile().as_text()
     carried = next(line for line in text.splitlines() if " while(" in line).split(" while(")[0]
     assert "s8[512,512]" in carried
