@@ -31,6 +31,14 @@ from jaxdiff.pretrained.rules import from_tensors
 from jaxdiff.typing import Cond
 
 TOKENS, STEPS, GUIDANCE = 77, 4, 7.5
+TEXT = {
+    "vocab_size": 49408,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "eos_token_id": 49407,
+}
 BLOCKS = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -64,7 +72,9 @@ def compare_calls(unet, net, params, side, rounds):
 def compare_pictures(unet, net, params, rounds):
     """Tokens to pixels."""
     text, vae = CLIPTextModel(CLIPTextConfig(**TEXT)).eval(), AutoencoderKL(**BLOCKS).eval()
-    ddim = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
+    ddim = DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
+    )
     parts = {"tokenizer": None, "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipe = StableDiffusionPipeline(vae=vae, text_encoder=text, unet=unet, scheduler=ddim, **parts)
     pipe.set_progress_bar_config(disable=True)
@@ -100,16 +110,6 @@ def compare_pictures(unet, net, params, rounds):
     call = lambda: jax.block_until_ready(draw(params, text_params, vae_params, table, jnp.asarray(tokens), latents))
     compare_outputs(jnp.clip(call() / 2 + 0.5, 0, 1), reference())
     compare("picture", call, reference, rounds)
-
-
-TEXT = {
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "eos_token_id": 49407,
-}
 
 
 def compare_outputs(ours, theirs):
