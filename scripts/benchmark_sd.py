@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5, full size, float32, beside PyTorch eager's on the CPU: the U-Net, and whole pictures.
 
-    python scripts/benchmark_sd.py [--rounds 5] [--what 32 64 picture]
+    python scripts/benchmark_sd.py [--rounds 3] [--what 32 64 picture]
 
 The reference library's random weights are read into ours, so both sides compute the same numbers; their difference is
 printed, then times, of sides that take turns in one process. `32` and `64` are one U-Net call for a guided pair at
@@ -122,7 +122,7 @@ def compare_outputs(ours, theirs):
 def main():
     """The comparisons asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--what", nargs="+", choices=["32", "64", "picture"], default=["32", "64", "picture"])
     args = parser.parse_args()
     torch.manual_seed(0)
