@@ -1,9 +1,10 @@
 """The 35.7M-parameter CIFAR U-Net beside PyTorch eager's, batch 16, float32, on the CPU: forward, and a step of Adam.
 
-    python scripts/benchmark_unet.py [--rounds 7]
+    python scripts/benchmark_unet.py [--rounds 5]
 
-The sides take turns in one process, each going first every other time; the figure is the median of the ratios. Needs
-the extra `reference`. Neighbours on a shared machine change both sides' times, so quote the ratio.
+The sides take turns in one process, each going first every other time; a turn is two calls of which the second is
+timed, and the figure is the median of the ratios. Needs the extra `reference`. Neighbours on a shared machine change
+both sides' times, so quote the ratio.
 """
 
 import argparse
@@ -79,6 +80,7 @@ def compare(name, ours, theirs, rounds):
         order = [ours, theirs] if i % 2 else [theirs, ours]
         took = {}
         for side in order:
+            side()  # untimed: XLA returns its memory after a call, and getting it again after the other's costs more
             start = time.perf_counter()
             side()
             took[side] = time.perf_counter() - start
@@ -95,7 +97,7 @@ def compare(name, ours, theirs, rounds):
 def main():
     """Both comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
     rounds = parser.parse_args().rounds
     (forward, train), (torch_forward, torch_train) = jax_side(), torch_side()
     compare("forward", forward, torch_forward, rounds)

@@ -10,6 +10,7 @@ from jaxdiff.nn.conv import conv
 from jaxdiff.nn.embedding import sinusoidal
 from jaxdiff.nn.norm import GroupNorm, silu
 from jaxdiff.nn.resnet import ResnetBlock, Upsample, double, dropout, halve
+from jaxdiff.nn.winograd import winograd
 
 
 def textbook(x, kernel, stride=1, padding=((1, 1), (1, 1))):
@@ -52,6 +53,16 @@ def test_convolution_and_its_gradients_are_the_textbooks(shape, size, stride, pa
 
     for ours, theirs in zip(both(conv), both(textbook), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+
+
+def test_winograds_convolution_and_its_gradients_are_the_textbooks():
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel = jax.random.normal(keys[0], (2, 32, 16, 160)), jax.random.normal(keys[1], (3, 3, 160, 128)) / 38
+    y, pull = jax.vjp(winograd, x, kernel)
+    expected, pull_plain = jax.vjp(textbook, x, kernel)
+    for ours, theirs in zip((y, *pull(y)), (expected, *pull_plain(expected)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-6 * jnp.abs(theirs).max())
+    assert jnp.array_equal(conv(x, kernel), y)  # many positions of many channels take this form on a CPU
 
 
 def test_convolution_has_forward_derivatives():
