@@ -15,7 +15,7 @@ from jaxdiff.pipelines.latent import LatentPipeline
 from jaxdiff.pipelines.text_to_image import Pipeline
 from jaxdiff.pretrained import ip_adapter as ip_adapters
 from jaxdiff.pretrained import lora, single_file, textual_inversion
-from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory
+from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json
 from jaxdiff.tasks.picture import make_task
 from jaxdiff.training import load_params
 
@@ -40,13 +40,6 @@ def load(path: Path | str, spec: Spec = MeshSpec(), **options: Any) -> Pipeline 
     path = Path(path)
     if path.is_file() or (path / "model_index.json").is_file():
         return load_latent(path, spec, **options)
-    if given := sorted(name for name, value in options.items() if value):
-        raise ValueError(f"{path} is no model directory of diffusers: {', '.join(given)} cannot be given")
-    return load_run(path, spec)
-
-
-def load_run(path: Path, spec: Spec = MeshSpec()) -> Pipeline:
-    """The pipeline of a run of `jaxdiff train`."""
     run = path.parent.parent if path.parent.name == "checkpoints" else path
     if not run.is_dir():
         raise FileNotFoundError(f"no model directory at {path}: give the workdir of a run of `jaxdiff train`")
@@ -55,6 +48,13 @@ def load_run(path: Path, spec: Spec = MeshSpec()) -> Pipeline:
             f"{run} is no model: it has neither model_index.json (diffusers) nor config.json and checkpoints (a run of "
             f"`jaxdiff train`), but {', '.join(sorted(p.name for p in run.iterdir())[:8]) or 'nothing'}"
         )
+    if kind := read_json(run / "config.json").get("_class_name"):
+        raise FileNotFoundError(
+            f"{run} is no model but one part of one, a {kind}: give the directory above it, with model_index.json; or "
+            "the model, and this as its controlnet, adapter or vae"
+        )
+    if given := sorted(options):
+        raise ValueError(f"{path} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
     config = experiment.read(run)
     like = jax.eval_shape(make_task(config.model).init, jax.random.key(0))
     vocabulary = run / "vocabulary.json"

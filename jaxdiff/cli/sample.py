@@ -1,6 +1,7 @@
 """`jaxdiff sample --model DIR --prompt "a red heart" ...`."""
 
 import dataclasses
+import inspect
 import json
 import warnings
 from pathlib import Path
@@ -13,7 +14,7 @@ import tyro
 from jaxdiff.cli.main import compilation_cache
 from jaxdiff.data.grid import grid, save_png
 from jaxdiff.data.picture import decode
-from jaxdiff.loading import load
+from jaxdiff.loading import load, load_latent
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.pipelines import canvas, edit
 from jaxdiff.pipelines.latent import LatentPipeline
@@ -128,14 +129,8 @@ class Args:
     decode_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     variant: str | None = None
     clip_skip: int = 0
-    decode: Literal["whole", "sliced", "tiled"] = "whole"
+    decode: Literal["whole", "sliced", "tiled"] | None = None
     safety: bool = False
-
-
-_CALL = ("steps", "sampler", "guidance", "eta", "height", "width", "grid", "rescale", "chunks", "strength")
-_CALL = (*_CALL, "picture_weight", "picture_guidance", "noise_level")
-_LOAD = ("adapter", "ip_adapter", "image_encoder", "fuse", "vae", "tokenizer", "prediction", "dtype", "decode_dtype")
-_LOAD = (*_LOAD, "variant", "clip_skip", "safety")
 
 
 def main(argv: list[str]) -> None:
@@ -178,18 +173,24 @@ def sample(args: Args) -> None:
     if args.save_latents:
         with args.save_latents.open("wb") as file:
             np.save(file, np.concatenate(latents))
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(args).items()}
-    settings = json.loads(json.dumps(settings, default=str))
+    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    used = {name: one.default for name, one in inspect.signature(type(pipe).__call__).parameters.items()}
+    settings |= {name: used[name] for name in settings.keys() & used.keys() if settings[name] is None}
     columns = args.num if args.num > 1 else None
     save_png(args.out, grid(np.concatenate(parts), prompts, columns), settings)
     print(f"{len(prompts)} pictures: {args.out}")
 
 
+def _given(args: Args, function: Any) -> dict[str, Any]:
+    """The parameters of a function that were given on the command line by the same name."""
+    fields = {field.name: field.default for field in dataclasses.fields(Args)}
+    names = fields.keys() & inspect.signature(function).parameters.keys()
+    return {name: getattr(args, name) for name in names if getattr(args, name) != fields[name]}
+
+
 def _loading(args: Args) -> dict[str, Any]:
     """The options of `load` that were given."""
-    options = {name: getattr(args, name) for name in _LOAD if getattr(args, name)}
-    if args.decode != "whole":
-        options["decode"] = args.decode
+    options = _given(args, load_latent)
     if args.controlnet:
         options["controlnets"] = args.controlnet
     if args.textual_inversion:
@@ -214,7 +215,7 @@ def _calling(args: Args, pipe: Pipeline | LatentPipeline) -> dict[str, Any]:
     Raises:
       ValueError: if options do not go together, or a run of `jaxdiff train` is asked for what it cannot do.
     """
-    options = {name: getattr(args, name) for name in _CALL if getattr(args, name) is not None}
+    options = _given(args, LatentPipeline.__call__)
     if args.negative_prompt is not None:
         options["negative"] = args.negative_prompt
     if args.outpaint and (args.mask or not args.image):
@@ -238,7 +239,7 @@ def _calling(args: Args, pipe: Pipeline | LatentPipeline) -> dict[str, Any]:
     if args.hint_weight:
         options["hint_weights"] = args.hint_weight
     if isinstance(pipe, Pipeline):
-        known = ("steps", "sampler", "guidance", "eta", "negative")
+        known = ("steps", "sampler", "guidance", "eta", "negative", "init_noise")
         more = [name for name in ("upscale", "interpolate", "save_latents") if getattr(args, name) is not None]
         if wrong := [f"--{name.replace('_', '-')}" for name in [*options, *more] if name not in known]:
             raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(wrong)}")

@@ -153,7 +153,8 @@ class LatentPipeline:
             raise ValueError("no prompt was given: pass at least one")
         inputs.check_task(model, image, mask, strength, picture, init_noise)
         if len(prompts) == 1:
-            prompts *= max(len(x) for x in (image, picture, init_noise, *given, prompts) if x is not None)
+            keys = key if key.ndim else None
+            prompts *= max(len(x) for x in (image, picture, init_noise, keys, *given, prompts) if x is not None)
         count = len(prompts)
         size = inputs.size(model, self._own, image, init_noise, height, width)
         batch: dict[str, Any] = {"keys": key if key.ndim else jax.random.split(key, count)}

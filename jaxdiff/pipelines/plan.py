@@ -30,6 +30,7 @@ class Plan(NamedTuple):
       signal, noise: what the first picture is made of.
       weights: of LoRAs [n], ControlNets [n] and the T2I-adapter [], by these names.
       low: alpha and sigma of the noise on the low resolution picture of an upscaler.
+      whole: 1 where the network is told the nearest trained step, as some of the reference library's samplers do.
     """
 
     table: sampling.Table
@@ -37,6 +38,7 @@ class Plan(NamedTuple):
     noise: Any
     weights: Mapping[str, Any]
     low: Any = (1.0, 0.0)
+    whole: Any = 0.0
 
 
 def make(
@@ -71,7 +73,10 @@ def make(
     Raises:
       ValueError: for an unknown sampler or grid, another process, or steps that cannot be made.
     """
-    name, options, factor, schedule = "", {} if eta is None else {"eta": eta}, 1.0, process.schedule
+    name, options, schedule = "", {} if eta is None else {"eta": eta}, process.schedule
+    factor, whole = 1.0, 0.0
+    if not 1 <= steps <= schedule.steps:
+        raise ValueError(f"steps is {steps}: this model was trained on {schedule.steps}, so 1 to {schedule.steps} work")
     if isinstance(sampler, str):
         name = sampler
         grid = grid or lookup("sampler", sampler, sampling.SAMPLERS).grid
@@ -80,7 +85,7 @@ def make(
         name, options = chosen.sampler, {**chosen.options, **options}
     if grid is None:
         times = chosen.times(steps)
-        factor = chosen.start(times)
+        factor, whole = chosen.start(times), float(chosen.whole)
     else:
         times = lookup("grid", grid, sampling.grid.GRIDS)(schedule, steps)
     if strength is not None:
@@ -95,7 +100,7 @@ def make(
         signal, noise = float(schedule.alpha(times[-1:])[0]), 0.0
     elif start == "picture" or (start == "hole" and strength != 1):
         signal, noise = (float(f(times[:1])[0]) for f in (schedule.alpha, schedule.sigma))
-    return jax.tree.map(lambda x: np.asarray(x, np.float32), Plan(table, signal, noise, weights, low))
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), Plan(table, signal, noise, weights, low, whole))
 
 
 def _chosen(process: Process, config: Mapping[str, Any], given: Mapping[str, Any]) -> Process:

@@ -238,6 +238,7 @@ def guided(model: Model, params: Params, plan: Plan, conds: tuple[Cond, ...]) ->
         }
     else:
         network, params = _plain(unet), params["unet"]
+    network = _told_whole_steps(network, plan.whole)
     if len(conds) == 1:
         return prediction.denoiser(network, params, conds[0], schedule, kind)
     if len(conds) == 2:
@@ -250,6 +251,10 @@ def _plain(unet: Any) -> Network:
         return UNet(unet).apply({"params": params}, x, t, cond)
 
     return network
+
+
+def _told_whole_steps(network: Network, whole: Any) -> Network:
+    return lambda params, x, t, cond: network(params, x, jnp.where(whole > 0, jnp.round(t), t), cond)
 
 
 def instructed(network: Network, params: Params, conds: tuple[Cond, ...], schedule: Any, kind: str) -> Denoise:

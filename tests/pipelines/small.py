@@ -1,4 +1,6 @@
-"""Small Stable Diffusion models with weights by formula, as tests/reference/ made their pictures with."""
+"""Small Stable Diffusion models with weights by formula: those that tests/reference/ made pictures with, and tinier
+ones that compile in a few seconds, whose names begin with `tiny`.
+"""
 
 import functools
 import pathlib
@@ -13,14 +15,13 @@ from jaxdiff.data import tokenizer_clip
 from jaxdiff.pipelines.latent import LatentPipeline
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Bundle, Component
-from jaxdiff.pretrained.rules import from_tensors
+from jaxdiff.pretrained.rules import flatten, from_tensors, unflatten
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
 PLAIN, PLAIN_PICTURES = load(REFERENCE / "sd_pipeline.npz")
-TASKS, TASK_PICTURES = load(REFERENCE / ("sd_tasks.npz" if (REFERENCE / "sd_tasks.npz").exists() else "sd_pipeline.npz"))
+TASKS, TASK_PICTURES = load(REFERENCE / "sd_tasks.npz")
 PROMPTS, NEGATIVE, GUIDANCE = PLAIN["prompts"], PLAIN["negative"], PLAIN["guidance"]
 SD1 = {"unet": "unet", "vae": "vae", "text_encoder": "text"}
-NAMES = {"StableDiffusionUpscalePipeline": {"low_res_scheduler": "DDPMScheduler"}}
 
 
 @functools.cache
@@ -32,11 +33,62 @@ def tokenizer():
         return tokenizer_clip.read(folder)
 
 
+_UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "sample_size": 8,
+    "block_out_channels": [8, 8],
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "cross_attention_dim": 8,
+    "attention_head_dim": 2,
+}
+_VAE = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": [8, 8],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "norm_num_groups": 4,
+}
+_TEXT = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+_VISION = {**_TEXT, "image_size": 16, "patch_size": 8, "projection_dim": 8}
+_CONTROL = {name: value for name, value in _UNET.items() if name not in ("sample_size", "up_block_types")}
+_JSON = {
+    "tiny unet": _UNET,
+    "tiny unet_inpaint": {**_UNET, "in_channels": 9},
+    "tiny unet_edit": {**_UNET, "in_channels": 8},
+    "tiny unet_upscale": {**_UNET, "in_channels": 7, "num_class_embeds": 1000},
+    "tiny unet_pixel": {
+        **{name: value for name, value in _UNET.items() if name not in ("cross_attention_dim", "attention_head_dim")},
+        "_class_name": "UNet2DModel",
+        "down_block_types": ["DownBlock2D"] * 2,
+        "up_block_types": ["UpBlock2D"] * 2,
+        "add_attention": False,
+    },
+    "tiny vae": _VAE,
+    "tiny text": {"_class_name": "CLIPTextModel", **_TEXT, "vocab_size": 2017, "eos_token_id": 2016},
+    "tiny control": {**_CONTROL, "_class_name": "ControlNetModel", "conditioning_embedding_out_channels": [4, 4]},
+    "tiny adapter": {"_class_name": "T2IAdapter", "channels": [8, 8], "num_res_blocks": 1, "downscale_factor": 2},
+    "tiny vision": {"_class_name": "CLIPVisionModelWithProjection", **_VISION},
+    "tiny safety": {"_class_name": "StableDiffusionSafetyChecker", "vision_config": _VISION, "projection_dim": 8},
+}
+TINY = {"unet": "tiny unet", "vae": "tiny vae", "text_encoder": "tiny text"}
+
+
 @functools.cache
 def part(name):
-    """A network of sd_tasks.npz."""
-    if "tasks" not in TASKS: return component(PLAIN["parts"][{"text":"text_encoder"}.get(name, name)])
-    return component(TASKS["parts"][name])
+    """A network of sd_tasks.npz, or a tiny one."""
+    return tiny(_JSON[name]) if name in _JSON else component(TASKS["parts"][name])
+
+
+def tiny(json):
+    one = family(json["_class_name"])
+    net = one.config(json)
+    paths = flatten(one.shapes(net, json))
+    made = {path: noise(path, x.shape) * np.float32((3 / np.prod(x.shape[:-1])) ** 0.5) for path, x in paths.items()}
+    made |= {path: np.ones(x.shape, np.float32) for path, x in paths.items() if path.endswith("scale")}
+    return Component(json["_class_name"], json, net, unflatten({path: jnp.asarray(x) for path, x in made.items()}))
 
 
 def component(entry):

@@ -124,7 +124,7 @@ TASKS = {
     "lora": ("StableDiffusionPipeline", SD1, set(), {**WHOLE, "lora_weights": [0.6]}),
     "xl": ("StableDiffusionXLPipeline", XL, set(), WHOLE),
     "xl without negative": ("StableDiffusionXLPipeline", XL, set(), {**WHOLE, "negative": None}),
-    "xl clip skip": ("StableDiffusionXLPipeline", XL, set(), {**WHOLE, "clip_skip": 1}),
+    "xl clip skip": ("StableDiffusionXLPipeline", XL, set(), {**WHOLE, "clip_skip": 1, "negative": None}),
     "refiner": (
         "StableDiffusionXLImg2ImgPipeline",
         {"unet": "unet_refiner", "vae": "vae", "text_encoder_2": "text_r"},
