@@ -35,20 +35,19 @@ def hires(
     Returns:
       The pictures and their latents.
     """
+    again = _other(key)
     _, small = pipe(prompts, key=key, latents=True, **options)
     factor, (_, i, j, _) = pipe.model.factor, small.shape
     wanted = canvas.fit(round(i * scale * factor), round(j * scale * factor), pipe.model.unit)
     height, width = (side // factor for side in wanted)
     large = jax.image.resize(small, (len(small), height, width, small.shape[-1]), "bilinear")
-    again = {name: value for name, value in options.items() if name not in ("init_noise", "height", "width", "image")}
-    keys = key if key.ndim else jax.random.split(key, len(small))
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-    return pipe(prompts, key=keys, image=np.asarray(large), strength=strength, latents=True, **again)
+    rest = {name: value for name, value in options.items() if name not in ("init_noise", "height", "width", "image")}
+    return pipe(prompts, key=again, image=np.asarray(large), strength=strength, latents=True, **rest)
 
 
 def invert_and_edit(
     pipe: LatentPipeline,
-    image: UInt8[np.ndarray, "b h w 3"],
+    image: UInt8[np.ndarray, "n y x 3"],
     prompts: str | Sequence[str],
     *,
     source: str = "",
@@ -75,6 +74,7 @@ def invert_and_edit(
 
     Source: Song et al. 2021, arXiv 2010.02502, section 4.3.
     """
+    again = _other(key)
     up = {name: options[name] for name in ("height", "width", "chunks", "lora_weights") if name in options}
     _, noise = pipe(
         source, image=image, key=key, steps=steps, sampler="ddim_inverse", grid=grid, guidance=None, latents=True, **up
@@ -82,7 +82,7 @@ def invert_and_edit(
     return pipe(
         prompts,
         init_noise=noise,
-        key=key,
+        key=again,
         steps=steps,
         sampler="ddim",
         grid=grid,
@@ -90,6 +90,12 @@ def invert_and_edit(
         latents=True,
         **options,
     )
+
+
+def _other(key: Key) -> Key:
+    """Of the second call: other than the first call's, one for each where they are several."""
+    fold = lambda key: jax.random.fold_in(key, 1)
+    return jax.vmap(fold)(key) if key.ndim else fold(key)
 
 
 def slerp(a: Float[Array, "*s"], b: Float[Array, "*s"], t: float) -> Float[Array, "*s"]:

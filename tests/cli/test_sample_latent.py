@@ -2,22 +2,17 @@
 
 import functools
 import json
-import pathlib
-import sys
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from pipelines import directory, small
 from reference.sd_weights import weights
 from safetensors.numpy import save_file
 
 from jaxdiff import loading
 from jaxdiff.cli.main import main
-
-sys.path.append(str(pathlib.Path(__file__).parents[1] / "pipelines"))
-import directory
-import small
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Small models on disk, as users have them."""
 
 import numpy as np
-import small
+from pipelines import small
 
 from jaxdiff.pretrained.write import write_component, write_directory
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small
+from pipelines import small
 
 from jaxdiff.diffusion.schedule import scaled_linear
 from jaxdiff.pipelines import canvas, plan, program

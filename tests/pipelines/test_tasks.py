@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small
+from pipelines import small
 from reference.sd_weights import noise, weights
 from safetensors.numpy import save_file
 
