@@ -20,6 +20,7 @@ from jaxdiff.pretrained.rules import flatten, from_tensors, unflatten
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
 PLAIN, PLAIN_PICTURES = load(REFERENCE / "sd_pipeline.npz")
 TASKS, TASK_PICTURES = load(REFERENCE / "sd_tasks.npz")
+SEEN, SEEN_PICTURES = load(REFERENCE / "sd_pictures.npz")
 PROMPTS, NEGATIVE, GUIDANCE = PLAIN["prompts"], PLAIN["negative"], PLAIN["guidance"]
 SD1 = {"unet": "unet", "vae": "vae", "text_encoder": "text"}
 
@@ -78,8 +79,8 @@ TINY = {"unet": "tiny unet", "vae": "tiny vae", "text_encoder": "tiny text"}
 
 @functools.cache
 def part(name):
-    """A network of sd_tasks.npz, or a tiny one."""
-    return tiny(_JSON[name]) if name in _JSON else component(TASKS["parts"][name])
+    """A network of sd_tasks.npz or sd_pictures.npz, or a tiny one."""
+    return tiny(_JSON[name]) if name in _JSON else component({**SEEN["parts"], **TASKS["parts"]}[name])
 
 
 def tiny(json):

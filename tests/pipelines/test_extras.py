@@ -24,6 +24,26 @@ def plain():
     return run(small.pipeline(small.TINY))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["adapter", "variation", "ip"])
+def test_pictures_agree_with_the_reference(task, tmp_path):
+    parts = {**small.SD1, **{"adapter": {"adapter": "adapter"}, "ip": {"image_encoder": "vision_ip"}}.get(task, {})}
+    parts = {"unet": "unet", "vae": "vae", "image_encoder": "vision"} if task == "variation" else parts
+    bundle, options, seen = small.bundle(parts), {}, small.picture("seen", 40)
+    if task == "ip":
+        save_file(weights(small.SEEN["ip"]), tmp_path / "ip.safetensors")
+        seen = seen[:1]
+        options["ip_adapter"] = ip_adapter.read(tmp_path / "ip.safetensors", bundle.components["unet"])
+    given = {"hints": small.picture("hint"), "hint_weights": [0.7]}
+    given = given if task == "adapter" else {"picture": seen, "picture_weight": 0.6}
+    pipe = LatentPipeline(bundle, devices=jax.devices()[:1], **options)
+    shared = {"steps": 5, "guidance": small.GUIDANCE, "negative": small.NEGATIVE, "init_noise": small.first()}
+    made = pipe(small.PROMPTS, key=jax.random.key(0), **shared, **given)
+    error = np.abs(made.astype(float) - small.SEEN_PICTURES[task] / 257).max()
+    print(f"{task}: {error:.2f} / 255")
+    assert error < 0.8  # 0.5 for the rounding to 8 bits
+
+
 def test_hints_count_as_much_as_they_are_weighed(plain):
     names = {**small.TINY, "controlnet": ["tiny control"] * 2, "adapter": "tiny adapter"}
     pipe = small.pipeline(names)
