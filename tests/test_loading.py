@@ -53,7 +53,7 @@ def test_a_lora_is_the_same_live_and_fused(folder, plain):
 
 def test_a_word_of_textual_inversion_is_known(folder):
     pipe = load(folder / "sd", textual_inversions=[folder / "word.safetensors"])
-    tokenizer = pipe.bundle.tokenizers["tokenizer"]
+    tokenizer = pipe.tokenizers["tokenizer"]
     assert len(tokenizer.tokens("<thing>")) == 2
     assert (run(pipe, ["a <thing>", "a"]) != run(pipe, ["a thing", "a"]))[0].any()
 

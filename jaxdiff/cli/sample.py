@@ -148,8 +148,8 @@ def main(argv: list[str]) -> None:
 def sample(args: Args) -> None:
     """What `main` does with its arguments."""
     pipe = load(args.model, "pmap" if args.strategy == "pmap" else MeshSpec(), **_loading(args))
-    for prompt in args.prompt:
-        if unseen := pipe.cut(prompt, *([args.chunks] if args.chunks else [])):
+    for prompt in args.prompt if isinstance(pipe, Pipeline) else ():  # the other one tells by itself
+        if unseen := pipe.cut(prompt):
             print(f"the prompt is too long for this model; it does not see {unseen!r}")
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     root = jax.random.key(args.seed)
@@ -171,6 +171,7 @@ def sample(args: Args) -> None:
         if len(prompts) > args.batch_size:
             print(f"{min(at.stop, len(prompts))}/{len(prompts)} pictures", flush=True)
     if args.save_latents:
+        args.save_latents.parent.mkdir(parents=True, exist_ok=True)
         with args.save_latents.open("wb") as file:
             np.save(file, np.concatenate(latents))
     settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
@@ -244,6 +245,8 @@ def _calling(args: Args, pipe: Pipeline | LatentPipeline) -> dict[str, Any]:
         if wrong := [f"--{name.replace('_', '-')}" for name in [*options, *more] if name not in known]:
             raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(wrong)}")
         return options
+    if args.guidance == 1:  # half the work for the same pictures
+        options["guidance"] = None
     return {"latents": True, **options}
 
 

@@ -71,7 +71,7 @@ class LatentPipeline:
             raise ValueError("an IP-adapter needs CLIP's image encoder: pass image_encoder, the directory of one")
         tokens = ip_adapter.tokens if ip_adapter else None
         self.model = make_model(bundle, clip_skip=clip_skip, picture_tokens=tokens, decode=decode, safety=safety)
-        self.bundle = bundle
+        self.index, self.schedulers, self.tokenizers = bundle.index, bundle.schedulers, bundle.tokenizers
         self.params: dict[str, Any] = {name: part.params for name, part in parts.items()}
         self.params["lora"] = tuple(loras)
         self.lora_weights = tuple(lora_weights) or (1.0,) * len(loras)
@@ -165,12 +165,15 @@ class LatentPipeline:
         if picture is not None:
             batch["picture"] = canvas.check_pictures(picture, count, "picture")
             batch["picture_weight"] = np.full(count, picture_weight, np.float32)
+        for text in sorted(set(prompts)):
+            if unseen := self.cut(text, chunks):
+                warnings.warn(f"the prompt is too long for this model; it does not see {unseen!r}", stacklevel=2)
         if model.texts or model.looks:
-            tell = functools.partial(inputs.told, model, self.bundle.tokenizers, chunks=chunks, size=size)
+            tell = functools.partial(inputs.told, model, self.tokenizers, chunks=chunks, size=size)
             batch["prompt"] = tell(prompts, True, score=inputs.GOOD)
             if guidance is not None:
                 # where nothing is named to keep away from, SDXL is told zeros and not an empty text
-                zeros = negative is None and self.bundle.index.get("force_zeros_for_empty_prompt", len(model.texts) > 1)
+                zeros = negative is None and self.index.get("force_zeros_for_empty_prompt", len(model.texts) > 1)
                 batch["negative"] = tell(inputs.for_each(negative, count), not zeros, score=inputs.BAD)
         low = (1.0, 0.0)
         if model.extra == 3:
@@ -181,7 +184,7 @@ class LatentPipeline:
             strength = 0.8 if mask is None else 1.0
         made = plan.make(
             model.process,
-            self.bundle.schedulers["scheduler"],
+            self.schedulers["scheduler"],
             steps=steps,
             sampler=sampler,
             grid=grid,
@@ -212,7 +215,7 @@ class LatentPipeline:
     def cut(self, prompt: str, chunks: int = 1) -> str:
         """The end of a prompt that is too long for the model and is not seen by it; '' if all is."""
         unseen = [
-            prompt_text.cut(self.bundle.tokenizers[name.replace("text_encoder", "tokenizer")], prompt, chunks, length)
+            prompt_text.cut(self.tokenizers[name.replace("text_encoder", "tokenizer")], prompt, chunks, length)
             for name, length in self.model.texts.items()
         ]
         return max(unseen, key=len, default="")
@@ -223,8 +226,8 @@ class LatentPipeline:
 
     def _low(self, level: int) -> tuple[float, float]:
         """Alpha and sigma of an upscaler's noise level."""
-        schedule = scheduler.process(self.bundle.schedulers.get("low_res_scheduler", _LOW_RES)).schedule
-        most = min(self.bundle.index.get("max_noise_level", 350), schedule.steps - 1)
+        schedule = scheduler.process(self.schedulers.get("low_res_scheduler", _LOW_RES)).schedule
+        most = min(self.index.get("max_noise_level", 350), schedule.steps - 1)
         if not 0 <= level <= most:
             raise ValueError(f"noise_level is {level}: this model knows 0 to {most}")
         t = np.array([(level + 1) / schedule.steps])

@@ -103,7 +103,9 @@ def test_long_prompts_are_read_in_chunks(pipe):
     assert pipe.cut(long).endswith("tree")
     assert pipe.cut(long, chunks=3) == ""
     other = long + " of gold"
-    np.testing.assert_array_equal(run(pipe, [long, ""]), run(pipe, [other, ""]))
+    with pytest.warns(UserWarning, match="does not see 'a green tree .* tree'"):
+        cut = run(pipe, [long, ""])
+    np.testing.assert_array_equal(cut, run(pipe, [other, ""]))
     whole = run(pipe, [long, ""], chunks=3)
     assert (whole != run(pipe, [other, ""], chunks=3)).any()
     assert (whole[1] == run(pipe, ["", ""], chunks=3)[1]).all()
