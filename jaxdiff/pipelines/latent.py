@@ -156,6 +156,8 @@ class LatentPipeline:
             keys = key if key.ndim else None
             prompts *= max(len(x) for x in (image, picture, init_noise, keys, *given, prompts) if x is not None)
         count = len(prompts)
+        if key.ndim and len(key) != count:
+            raise ValueError(f"there are {len(key)} keys for {count} pictures: pass one, or one for each")
         size = inputs.size(model, self._own, image, init_noise, height, width)
         batch: dict[str, Any] = {"keys": key if key.ndim else jax.random.split(key, count)}
         batch |= inputs.first_noise(model, init_noise, count, size)
@@ -165,9 +167,6 @@ class LatentPipeline:
         if picture is not None:
             batch["picture"] = canvas.check_pictures(picture, count, "picture")
             batch["picture_weight"] = np.full(count, picture_weight, np.float32)
-        for text in sorted(set(prompts)):
-            if unseen := self.cut(text, chunks):
-                warnings.warn(f"the prompt is too long for this model; it does not see {unseen!r}", stacklevel=2)
         if model.texts or model.looks:
             tell = functools.partial(inputs.told, model, self.tokenizers, chunks=chunks, size=size)
             batch["prompt"] = tell(prompts, True, score=inputs.GOOD)
@@ -175,6 +174,9 @@ class LatentPipeline:
                 # where nothing is named to keep away from, SDXL is told zeros and not an empty text
                 zeros = negative is None and self.index.get("force_zeros_for_empty_prompt", len(model.texts) > 1)
                 batch["negative"] = tell(inputs.for_each(negative, count), not zeros, score=inputs.BAD)
+        for text in sorted(set(prompts)):
+            if unseen := self.cut(text, chunks):
+                warnings.warn(f"the prompt is too long for this model; it does not see {unseen!r}", stacklevel=2)
         low = (1.0, 0.0)
         if model.extra == 3:
             batch["level"] = np.full(count, noise_level, np.int32)

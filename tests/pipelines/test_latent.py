@@ -103,7 +103,7 @@ def test_long_prompts_are_read_in_chunks(pipe):
     assert pipe.cut(long).endswith("tree")
     assert pipe.cut(long, chunks=3) == ""
     other = long + " of gold"
-    with pytest.warns(UserWarning, match="does not see 'a green tree .* tree'"):
+    with pytest.warns(UserWarning, match="does not see 'birds in .* tree'"):
         cut = run(pipe, [long, ""])
     np.testing.assert_array_equal(cut, run(pipe, [other, ""]))
     whole = run(pipe, [long, ""], chunks=3)
@@ -214,6 +214,11 @@ def test_what_cannot_be_is_refused_before_anything_compiles(pipe, options, words
     with pytest.raises(ValueError, match=words):
         run(pipe, **options)
     assert pipe.compiled() == before
+
+
+def test_keys_are_one_for_each_picture(pipe):
+    with pytest.raises(ValueError, match="3 keys for 2 pictures"):
+        pipe(small.PROMPTS, key=jax.random.split(jax.random.key(0), 3))
 
 
 @pytest.mark.parametrize(
