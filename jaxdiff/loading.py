@@ -1,33 +1,60 @@
-"""`jaxdiff.load`: a directory becomes a pipeline that makes pictures."""
+"""`jaxdiff.load`: a directory or a file becomes a pipeline that makes pictures."""
 
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
 from jaxdiff import experiment
 from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.parallel import MeshSpec
+from jaxdiff.pipelines.latent import LatentPipeline
 from jaxdiff.pipelines.text_to_image import Pipeline
+from jaxdiff.pretrained import ip_adapter as ip_adapters
+from jaxdiff.pretrained import lora, single_file, textual_inversion
+from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json
 from jaxdiff.tasks.picture import make_task
 from jaxdiff.training import load_params
 
+DTYPES = ("float32", "bfloat16", "float16")
+Spec = MeshSpec | Literal["pmap"]
 
-def load(path: Path | str, spec: MeshSpec | Literal["pmap"] = MeshSpec()) -> Pipeline:
-    """The pipeline of a model directory.
+
+def load(path: Path | str, spec: Spec = MeshSpec(), **options: Any) -> Pipeline | LatentPipeline:
+    """The pipeline of a model.
 
     Args:
-      path: a run of `jaxdiff train` (its last checkpoint is taken), or one of its checkpoints, RUN/checkpoints/STEP.
+      path: a run of `jaxdiff train` (its last checkpoint is taken), or one of its checkpoints, RUN/checkpoints/STEP; a
+        model directory of diffusers; or a single .safetensors or .ckpt file in its authors' layout.
       spec: how devices share a batch.
+      options: of `load_latent`, for the last two.
 
     Raises:
       FileNotFoundError: if `path` is no model, or has no checkpoint yet.
+      ValueError: for classes that are not supported, broken files, and options that do not fit the model.
       MismatchError: if the checkpoint is not of the architecture that its config describes.
     """
     path = Path(path)
+    if path.is_file() or (path / "model_index.json").is_file():
+        return load_latent(path, spec, **options)
     run = path.parent.parent if path.parent.name == "checkpoints" else path
     if not run.is_dir():
         raise FileNotFoundError(f"no model directory at {path}: give the workdir of a run of `jaxdiff train`")
+    if not (run / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{run} is no model: it has neither model_index.json (diffusers) nor config.json and checkpoints (a run of "
+            f"`jaxdiff train`), but {', '.join(sorted(p.name for p in run.iterdir())[:8]) or 'nothing'}"
+        )
+    if kind := read_json(run / "config.json").get("_class_name"):
+        raise FileNotFoundError(
+            f"{run} is no model but one part of one, a {kind}: give the directory above it, with model_index.json; or "
+            "the model, and this as its controlnet, adapter or vae"
+        )
+    if given := sorted(options):
+        raise ValueError(f"{path} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
     config = experiment.read(run)
     like = jax.eval_shape(make_task(config.model).init, jax.random.key(0))
     vocabulary = run / "vocabulary.json"
@@ -39,3 +66,108 @@ def load(path: Path | str, spec: MeshSpec | Literal["pmap"] = MeshSpec()) -> Pip
         labels.read_text().splitlines() if labels.is_file() else (),
         spec,
     )
+
+
+def load_latent(
+    path: Path | str,
+    spec: Spec = MeshSpec(),
+    *,
+    dtype: str | None = None,
+    decode_dtype: str | None = None,
+    variant: str | None = None,
+    tokenizer: Path | str | None = None,
+    prediction: str | None = None,
+    loras: Sequence[str | Path] | Mapping[str | Path, float] = (),
+    fuse: bool = False,
+    textual_inversions: Sequence[str | Path] = (),
+    controlnets: Sequence[str | Path] = (),
+    adapter: str | Path | None = None,
+    ip_adapter: str | Path | None = None,
+    image_encoder: str | Path | None = None,
+    vae: str | Path | None = None,
+    clip_skip: int = 0,
+    decode: Literal["whole", "sliced", "tiled"] = "whole",
+    safety: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> LatentPipeline:
+    """The pipeline of a model directory of diffusers, or of a single file.
+
+    Args:
+      path: the directory or file.
+      spec: how devices share a batch.
+      dtype: of weights and computation, float32, bfloat16 or float16; None: the files' weights, float32 computation.
+      decode_dtype: of the autoencoder; None: float32 where the model asks for it, else `dtype`.
+      variant: `fp16` takes `*.fp16.safetensors` where there is one.
+      tokenizer: its directory, for a single file, which has none.
+      prediction: what the network of a single file predicts, where the file does not tell.
+      loras: files or directories; a mapping tells how much each counts.
+      fuse: add LoRAs to the weights for good, which saves the work of each call.
+      textual_inversions: files of new words for the prompt.
+      controlnets: directories.
+      adapter: directory of a T2I-adapter.
+      ip_adapter: file of an IP-adapter.
+      image_encoder: directory of CLIP's image encoder, for an IP-adapter.
+      vae: directory of another autoencoder.
+      clip_skip: text states are taken so many blocks earlier than usual.
+      decode: whole, sliced (a picture after another), or tiled (squares of a picture): less memory.
+      safety: whether the model's safety checker blackens pictures.
+      devices: which share a batch; None: all.
+    """
+    for given in (dtype, decode_dtype):
+        if given not in (None, *DTYPES):
+            raise ValueError(f"unknown dtype {given!r}: expected one of {', '.join(DTYPES)}")
+    path, unwanted = Path(path), () if safety else ("safety_checker",)
+    unwanted = (*unwanted, "vae") if vae else unwanted
+    if path.is_file():
+        bundle = single_file.read(path, dtype=dtype, tokenizer=tokenizer, prediction=prediction)
+    else:
+        bundle = read_directory(path, dtype=dtype, variant=variant, without=unwanted)
+    for name, why in bundle.skipped.items():
+        if name not in unwanted:
+            warnings.warn(f"{path}: {name} is left out: {why}", stacklevel=2)
+    more = {"vae": vae, "adapter": adapter, "image_encoder": image_encoder}
+    more |= {f"controlnet_{n:02d}": folder for n, folder in enumerate(controlnets)}
+    parts = dict(bundle.components)
+    parts |= {name: read_component(folder, dtype=dtype) for name, folder in more.items() if folder}
+    bundle = dataclasses.replace(bundle, components=_computing(parts, dtype, decode_dtype))
+    for file in textual_inversions:
+        bundle = textual_inversion.add(bundle, file)
+    weights = dict(loras) if isinstance(loras, Mapping) else dict.fromkeys(loras, 1.0)
+    read = [lora.read(file, bundle.components) for file in weights]
+    if fuse:
+        bundle, read = _fused(bundle, read, list(weights.values())), []
+    return LatentPipeline(
+        bundle,
+        loras=read,
+        lora_weights=() if fuse else tuple(weights.values()),
+        ip_adapter=ip_adapters.read(ip_adapter, bundle.components["unet"], dtype) if ip_adapter else None,
+        clip_skip=clip_skip,
+        decode=decode,
+        safety=safety,
+        spec=spec,
+        devices=devices,
+    )
+
+
+def _computing(parts: Mapping[str, Component], dtype: str | None, decode_dtype: str | None) -> dict[str, Component]:
+    """Networks that compute in `dtype`; an autoencoder in float32 where it would overflow."""
+
+    def config(net: Any, dtype: str) -> Any:
+        inner = {"net": config(net.net, dtype)} if hasattr(net, "net") else {"dtype": dtype}
+        return dataclasses.replace(net, **inner)
+
+    made = {}
+    for name, part in parts.items():
+        chosen = dtype or "float32"
+        if name in ("vae", "vqvae"):
+            chosen = decode_dtype or ("float32" if getattr(part.config, "upcast", False) else chosen)
+        made[name] = dataclasses.replace(part, config=config(part.config, chosen))
+    return made
+
+
+def _fused(bundle: Bundle, loras: Sequence[lora.Lora], weights: Sequence[float]) -> Bundle:
+    parts = dict(bundle.components)
+    for name in {name for one in loras for name in one}:
+        merged = lora.merge(parts[name].params, [one.get(name, {}) for one in loras], weights)
+        parts[name] = dataclasses.replace(parts[name], params=merged)
+    return dataclasses.replace(bundle, components=parts)

@@ -56,6 +56,7 @@ class Process:
       spacing: leading, trailing or linspace.
       offset: added to the trained steps of `leading`.
       karras: whether noise levels are spaced by Karras' rule instead.
+      whole: whether the network is told the nearest trained step, while noise levels lie between (`halves` by Karras).
       final: where the grid ends: `data`, `first` (the first trained step), `below` (the smallest level of the grid).
       options: the sampler's.
       clip: estimates of x0 are clipped to [-clip, clip]; None: not.
@@ -68,6 +69,7 @@ class Process:
     spacing: str = "leading"
     offset: int = 0
     karras: bool = False
+    whole: bool = False
     final: str = "data"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     clip: float | None = None
@@ -138,6 +140,7 @@ def process(config: Mapping[str, Any]) -> Process:
         final = "first"
     if way == "halves" and config.get("final_sigmas_type", "zero") == "sigma_min":
         final = "below"
+    karras, cosine = bool(config.get("use_karras_sigmas")), config.get("beta_schedule") == "squaredcos_cap_v2"
     options = {}
     if name == "DDPMScheduler":
         variance = config.get("variance_type", "fixed_small")
@@ -151,7 +154,8 @@ def process(config: Mapping[str, Any]) -> Process:
         way=way,
         spacing=config.get("timestep_spacing", spacing),
         offset=config.get("steps_offset", 0),
-        karras=bool(config.get("use_karras_sigmas", False)),
+        karras=karras,
+        whole=karras and way == "halves" and not (name.startswith("DPM") and cosine),
         final=final,
         options=options,
         clip=config.get("clip_sample_range", 1.0) if config.get("clip_sample", name in _CLIPPING) else None,

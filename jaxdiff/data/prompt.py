@@ -1,0 +1,78 @@
+r"""Prompts for CLIP: words that count more or less, and prompts longer than one text of the encoder.
+
+`(a red hat:1.3)` weighs the words in it by 1.3; weights inside one another multiply. Parentheses without a number mean
+themselves, as do `\(` and `\)`. A prompt is cut into chunks of as many tokens as the encoder takes, each with a start
+and an end of its own; their states lie one after another in the context of the U-Net's cross-attention.
+"""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdiff.data.tokenizer_clip import ClipTokenizer
+
+_PIECE = re.compile(r"\\[()]|\(|\)|:\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*\)|[^\\():]+|.", re.DOTALL)
+
+
+class Encoded(NamedTuple):
+    """A prompt in chunks.
+
+    Attributes:
+      tokens: ids of each chunk.
+      weights: how much each token counts; 1 for start, end and padding.
+    """
+
+    tokens: Int[np.ndarray, "n l"]
+    weights: Float[np.ndarray, "n l"]
+
+
+def parse(prompt: str) -> list[tuple[str, float]]:
+    """The parts of a prompt with their weights; together, without the notation, they are the prompt."""
+    parts: list[tuple[str, float]] = []
+    opened: list[int] = []
+    for piece in _PIECE.findall(prompt):
+        if piece[0] == ":" and piece[-1] == ")" and opened:
+            start, weight = opened.pop(), float(piece[1:-1])
+            parts[start:] = [(text, weight * old) for text, old in parts[start + 1 :]]
+            continue
+        if piece == "(":  # a letter like others, unless a number closes it
+            opened.append(len(parts))
+        elif piece == ")" and opened:
+            opened.pop()
+        parts.append((piece.removeprefix("\\") if piece[1:] in ("(", ")") else piece, 1.0))
+    joined: list[tuple[str, float]] = []
+    for text, weight in parts:
+        if joined and joined[-1][1] == weight:
+            joined[-1] = (joined[-1][0] + text, weight)
+        else:
+            joined.append((text, weight))
+    return joined
+
+
+def encode(tokenizer: ClipTokenizer, prompt: str, chunks: int = 1, length: int = 77) -> Encoded:
+    """Tokens and weights of a prompt in `chunks` chunks of `length` tokens; what exceeds them is cut (see `cut`).
+
+    Raises:
+      ValueError: if `chunks` is below 1.
+    """
+    if chunks < 1:
+        raise ValueError(f"chunks is {chunks}: expected at least 1 chunk of {length} tokens")
+    frame, room = tokenizer.encode("", length), length - 2
+    ids, weights = list[int](), list[float]()
+    for text, weight in parse(prompt):
+        found = tokenizer.tokens(text)
+        ids += found
+        weights += [weight] * len(found)
+    made = Encoded(np.tile(frame, (chunks, 1)), np.ones((chunks, length), np.float32))
+    for n in range(chunks):
+        part = ids[n * room : (n + 1) * room]
+        made.tokens[n, 1 : 2 + len(part)] = [*part, frame[1]]
+        made.weights[n, 1 : 1 + len(part)] = weights[n * room : n * room + len(part)]
+    return made
+
+
+def cut(tokenizer: ClipTokenizer, prompt: str, chunks: int = 1, length: int = 77) -> str:
+    """The end of a prompt that `encode` cuts off, '' if all fits."""
+    return tokenizer.cut("".join(text for text, _ in parse(prompt)), chunks * (length - 2) + 2)[1]

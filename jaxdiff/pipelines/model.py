@@ -1,0 +1,112 @@
+"""What of a pipeline is fixed when it is compiled: its networks' configs, and how they are put together."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jaxdiff.models.image_clip import ImageTokens, Resampler
+from jaxdiff.pretrained.read import Bundle
+from jaxdiff.pretrained.scheduler import Process
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The static part of a pipeline.
+
+    Attributes:
+      nets: configs of the networks by component.
+      kinds: their classes in the reference library.
+      process: schedule and kind of prediction.
+      channels: of a latent.
+      extra: what the U-Net's input has besides them; tells its task (`program.read_pictures`).
+      skip: text states are those before the last `skip` blocks.
+      norm: whether the text encoder's final norm is applied to them.
+      sizes: how many numbers SDXL's U-Net is told about the picture's size; 0: none.
+      waves: for each of them.
+      picture_tokens: the IP-adapter's.
+      decode: `whole`, `sliced` (one picture after another) or `tiled`.
+      safety: whether pictures go through the safety checker.
+    """
+
+    nets: Mapping[str, Any]
+    kinds: Mapping[str, str]
+    process: Process
+    channels: int
+    extra: int = 0
+    skip: int = 0
+    norm: bool = True
+    sizes: int = 0
+    waves: int = 0
+    picture_tokens: ImageTokens | Resampler | None = None
+    decode: str = "whole"
+    safety: bool = False
+
+    def named(self, start: str) -> list[str]:
+        """The components whose names begin so, in order."""
+        return sorted(name for name in self.nets if name.startswith(start))
+
+    @property
+    def texts(self) -> dict[str, int]:
+        """Tokens that each text encoder takes, by component."""
+        return {name: self.nets[name].length for name in self.named("text_encoder")}
+
+    @property
+    def looks(self) -> bool:
+        """Whether a picture steers it, beside the prompt (IP-adapter) or instead (variations)."""
+        return self.picture_tokens is not None or ("image_encoder" in self.nets and not self.texts)
+
+    @property
+    def factor(self) -> int:
+        """Picture pixels for each latent."""
+        net = self.nets.get("vae")
+        net = getattr(net, "net", net)
+        return 1 if net is None else 2 ** (len(getattr(net, "channels", ()) or net.encoder_channels) - 1)
+
+    @property
+    def unit(self) -> int:
+        """Sides of pictures are multiples of it."""
+        net = self.nets["unet"]
+        return self.factor * net.patch * 2 ** (len(net.channels) - 1)
+
+
+def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
+    """The model of a bundle.
+
+    Args:
+      bundle: its networks.
+      clip_skip: text states are taken so many blocks earlier than the authors do.
+      options: `picture_tokens`, `decode` and `safety` of `Model`.
+
+    Raises:
+      ValueError: if the bundle has no U-Net, lacks a tokenizer, or takes channels of no known meaning.
+    """
+    parts = bundle.components
+    if "unet" not in parts:
+        raise ValueError(
+            f"{bundle.kind} has no unet but {', '.join(parts) or 'no network'}: those that work have a "
+            "UNet2DConditionModel or a UNet2DModel"
+        )
+    for name in parts:
+        if name.startswith("text_encoder") and name.replace("text_encoder", "tokenizer") not in bundle.tokenizers:
+            raise ValueError(f"{bundle.kind} has {name} but no tokenizer for it: pass tokenizer, the directory of one")
+    unet, net, xl = parts["unet"].json, parts["unet"].config, "text_encoder_2" in parts
+    extra = parts["unet"].params["conv_in"]["kernel"].shape[2] // net.patch**2 - net.out_channels
+    if extra not in (0, 3, net.out_channels, net.out_channels + 1):
+        raise ValueError(
+            f"the unet takes {extra} channels besides the {net.out_channels} of a latent: known are 0, "
+            f"{net.out_channels + 1} (inpainting), {net.out_channels} (editing) and 3 (upscaling)"
+        )
+    waves = unet["addition_time_embed_dim"] if unet.get("addition_embed_type") else 0
+    numbers = unet.get("projection_class_embeddings_input_dim") or 0
+    return Model(
+        nets={name: part.config for name, part in parts.items()},
+        kinds={name: part.kind for name, part in parts.items()},
+        process=bundle.process(),
+        channels=net.out_channels,
+        extra=extra,
+        skip=clip_skip + xl,
+        norm=not xl,
+        sizes=(numbers - parts["text_encoder_2"].config.projection) // waves if waves and xl else 0,
+        waves=waves,
+        **options,
+    )

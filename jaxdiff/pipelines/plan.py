@@ -1,0 +1,114 @@
+"""What a call of a pipeline is beside weights and pictures: a table and a few numbers, computed on the host.
+
+A picture starts as `signal` latents + `noise` eps. That serves every task:
+
+    from noise              signal 0, noise 1 (or the factor of the authors' sampler)
+    from a picture          the tail of a grid; signal alpha(t_0), noise sigma(t_0)
+    back to noise           `ddim_inverse`, the grid upwards; signal alpha(t_last), noise 0
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdiff import sampling
+from jaxdiff.pretrained import scheduler
+from jaxdiff.pretrained.scheduler import Process
+from jaxdiff.sampling.registry import lookup
+
+Sampler = str | Mapping[str, Any] | None
+"""A name in `sampling.SAMPLERS`; or a scheduler_config.json of diffusers; None is the one the model came with."""
+
+
+class Plan(NamedTuple):
+    """Numbers that all pictures of a call share; all are arguments of the compiled program.
+
+    Attributes:
+      table: the sampler, with guidance and the like in `aux`.
+      signal, noise: what the first picture is made of.
+      weights: of LoRAs [n], ControlNets [n] and the T2I-adapter [], by these names.
+      low: alpha and sigma of the noise on the low resolution picture of an upscaler.
+      whole: 1 where the network is told the nearest trained step, as some of the reference library's samplers do.
+    """
+
+    table: sampling.Table
+    signal: Any
+    noise: Any
+    weights: Mapping[str, Any]
+    low: Any = (1.0, 0.0)
+    whole: Any = 0.0
+
+
+def make(
+    process: Process,
+    config: Mapping[str, Any],
+    *,
+    steps: int,
+    sampler: Sampler = None,
+    grid: str | None = None,
+    eta: float | None = None,
+    strength: float | None = None,
+    start: str = "noise",
+    weights: Mapping[str, Any],
+    low: tuple[float, float] = (1.0, 0.0),
+    **aux: float,
+) -> Plan:
+    """The plan of a call.
+
+    Args:
+      process: the model's.
+      config: its scheduler_config.json, which a given one need not repeat.
+      steps: of the whole grid.
+      sampler: None takes the model's.
+      grid: the name of a grid; None takes the sampler's.
+      eta: noise of each step, for samplers that have it.
+      strength: the part of the grid that is walked, its end; None: all.
+      start: `noise`; `picture`: a picture with noise; `hole`: the same, but at strength 1 nothing of it is left.
+      weights: see `Plan`.
+      low: see `Plan`.
+      aux: what the denoiser is told at each call.
+
+    Raises:
+      ValueError: for an unknown sampler or grid, another process, or steps that cannot be made.
+    """
+    name, options, schedule = "", {} if eta is None else {"eta": eta}, process.schedule
+    factor, whole = 1.0, 0.0
+    if not 1 <= steps <= schedule.steps:
+        raise ValueError(f"steps is {steps}: this model was trained on {schedule.steps}, so 1 to {schedule.steps} work")
+    if isinstance(sampler, str):
+        name = sampler
+        grid = grid or lookup("sampler", sampler, sampling.SAMPLERS).grid
+    else:
+        chosen = process if sampler is None else _chosen(process, config, sampler)
+        name, options = chosen.sampler, {**chosen.options, **options}
+    if grid is None:
+        times = chosen.times(steps)
+        factor, whole = chosen.start(times), float(chosen.whole)
+    else:
+        times = lookup("grid", grid, sampling.grid.GRIDS)(schedule, steps)
+    if strength is not None:
+        times = sampling.grid.cut(times, strength)
+        factor = factor if strength == 1 else 1.0
+    table = sampling.make_table(name, schedule, steps, times, **options)
+    # where each call leaves the picture, as far as its next one knows
+    after = [np.append(f(table.t[1:]), last) for f, last in ((schedule.alpha, 1.0), (schedule.sigma, 0.0))]
+    table = sampling.with_aux(table, **aux, next_alpha=after[0], next_sigma=after[1])
+    signal, noise = 0.0, factor
+    if name == "ddim_inverse":
+        signal, noise = float(schedule.alpha(times[-1:])[0]), 0.0
+    elif start == "picture" or (start == "hole" and strength != 1):
+        signal, noise = (float(f(times[:1])[0]) for f in (schedule.alpha, schedule.sigma))
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), Plan(table, signal, noise, weights, low, whole))
+
+
+def _chosen(process: Process, config: Mapping[str, Any], given: Mapping[str, Any]) -> Process:
+    """The sampler of another scheduler_config.json, for the same process."""
+    chosen = scheduler.process({**config, **given})
+    if chosen.kind != process.kind or not np.array_equal(chosen.schedule.knots, process.schedule.knots):
+        raise ValueError(
+            f"the given {given.get('_class_name')} has another process than the model: it predicts {chosen.kind}, the "
+            f"model {process.kind}, or their betas differ; leave prediction_type and beta_* out of it"
+        )
+    return chosen

@@ -1,0 +1,302 @@
+"""The compiled part of a pipeline: from token ids and pictures to pixels, as one pure function.
+
+    text, pictures -> conditions -> guided scan over the U-Net -> decoder -> uint8
+
+Every task is this function with other inputs: which are there decides, when it is compiled, what is encoded, what is
+concatenated to the U-Net's input, what is blended after a step. Weights, table, tokens, strengths and keys are
+arguments.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, UInt8
+
+from jaxdiff import sampling
+from jaxdiff.diffusion import guidance, prediction
+from jaxdiff.models.adapter import Adapter
+from jaxdiff.models.autoencoder_kl import AutoencoderKL, scaled, sliced, tiled, unscaled
+from jaxdiff.models.autoencoder_tiny import AutoencoderTiny
+from jaxdiff.models.autoencoder_vq import AutoencoderVQ
+from jaxdiff.models.controlnet import controlled
+from jaxdiff.models.image_clip import ClipImage, Resampler, SafetyChecker, prepare
+from jaxdiff.models.text_clip import ClipText
+from jaxdiff.models.unet import UNet, with_sizes
+from jaxdiff.pipelines.model import Model
+from jaxdiff.pipelines.plan import Plan
+from jaxdiff.pretrained import lora
+from jaxdiff.sampling.kernel import Kernel, drive, normal
+from jaxdiff.sampling.table import table_kernel
+from jaxdiff.typing import Cond, Denoise, Key, Network, Params
+
+FIRST, LOW = 2**31 - 1, 2**31 - 2
+"""Folded into a picture's key for its first noise and that of a low resolution picture; steps fold in their number."""
+
+AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "VQModel": AutoencoderVQ}
+
+
+def unit_noise(keys: Key, which: int, shape: tuple[int, ...]) -> Float[Array, " b *s"]:
+    """Unit Gaussian noise, picture by picture."""
+    return normal(jax.vmap(lambda key: jax.random.fold_in(key, which))(keys), shape)
+
+
+def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
+    """The function ((params, plan), batch) -> {pixels, latents, bad, flagged}.
+
+    `params` are by component, and `lora` is a tuple of LoRAs. `batch` has `keys` [b] and `canvas` [b h w 0], the size
+    of the latents; `prompt` and `negative` where the model is told something (see `conditions`); and of `noise`,
+    `image`, `mask`, `hints`, `hint`, `picture`, `picture_weight` and `level` what is given. `bad` [b] tells pictures
+    that are not finite, `flagged` [b] those that the safety checker blackened.
+    """
+
+    def program(whole: tuple[Params, Plan], batch: Any) -> dict[str, Array]:
+        params, plan = whole
+        params = with_loras(params, plan.weights["lora"])
+        noise = batch.get("noise")
+        if noise is None:
+            noise = unit_noise(batch["keys"], FIRST, (*batch["canvas"].shape[1:3], model.channels))
+        given = read_pictures(model, params, plan, batch)
+        denoise = guided(model, params, plan, conditions(model, params, plan, batch, given))
+        if model.process.clip is not None:
+            denoise = guidance.static_threshold(model.process.clip)(denoise)
+        kernel = table_kernel(denoise, plan.table.b.shape[1])
+        x = plan.noise * noise
+        if "known" in given:
+            x = x + plan.signal * given["known"]
+        if "mask" in given and not model.extra:
+            kernel = blended(kernel, given["known"], noise, given["mask"])
+        latents = drive(kernel, plan.table, x, batch["keys"])
+        assert isinstance(latents, jax.Array)
+        picture = decode(model, params, latents)
+        pixels = jnp.round(jnp.clip(picture * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
+        made = {"latents": latents, "bad": ~jnp.isfinite(picture).all((1, 2, 3))}
+        if model.safety:
+            made["flagged"] = unsafe(model, params, pixels)
+            pixels = jnp.where(made["flagged"][:, None, None, None], jnp.uint8(0), pixels)
+        return {**made, "pixels": pixels}
+
+    return program
+
+
+def with_loras(params: Params, weights: Float[Array, " n"]) -> Params:
+    """Parameters by component, with LoRAs of these weights added."""
+    loras, merged = params.get("lora", ()), dict(params)
+    for name in {name for one in loras for name in one}:
+        merged[name] = lora.merge(params[name], [one.get(name, {}) for one in loras], weights)
+    return merged
+
+
+def encode(model: Model, params: Params, x: Float[Array, "b h w c"]) -> Float[Array, "b i j z"]:
+    """What the autoencoder makes of pictures in [-1, 1], unscaled: its mean."""
+    if "vae" not in model.nets:
+        return x
+    vae = AUTOENCODERS[model.kinds["vae"]](model.nets["vae"])
+    z = vae.apply({"params": params["vae"]}, x, method="encode")
+    return z[0] if isinstance(z, tuple) else z
+
+
+def decode(model: Model, params: Params, latents: Float[Array, "b i j z"]) -> Float[Array, "b h w c"]:
+    """Pictures of latents."""
+    if "vae" not in model.nets:
+        return latents
+    net = model.nets["vae"]
+    vae = AUTOENCODERS[model.kinds["vae"]](net)
+    one = lambda z: vae.apply({"params": params["vae"]}, z, method="decode")
+    z = unscaled(net, latents)
+    if model.decode == "tiled":
+        return tiled(one, z, factor=model.factor)
+    return sliced(one, z) if model.decode == "sliced" else one(z)
+
+
+def read_pictures(model: Model, params: Params, plan: Plan, batch: Any) -> dict[str, Array]:
+    """Of `image` and `mask`: `known` latents, the `mask` in their size, and what is `joined` to the U-Net's input.
+
+    How many channels its input has besides the latents tells a U-Net's task: 5 a mask and the masked picture's latents,
+    3 a low resolution picture, as many as the latents the picture to edit.
+    """
+    if "image" not in batch:
+        return {}
+    if batch["image"].dtype != jnp.uint8:  # latents
+        return {"known": batch["image"]}
+    x = batch["image"].astype(jnp.float32) / 127.5 - 1
+    if model.extra == 3:
+        alpha, sigma = plan.low
+        return {"joined": alpha * x + sigma * unit_noise(batch["keys"], LOW, x.shape[1:])}
+    if model.extra == model.channels:
+        return {"joined": encode(model, params, x)}
+    scale = (lambda z: scaled(model.nets["vae"], z)) if "vae" in model.nets else (lambda z: z)
+    if "mask" not in batch:
+        return {"known": scale(encode(model, params, x))}
+    mask = batch["mask"][:, :: model.factor, :: model.factor]
+    if not model.extra:
+        return {"known": scale(encode(model, params, x)), "mask": mask}
+    both = scale(encode(model, params, jnp.concatenate([x, x * (1 - batch["mask"])])))
+    known, masked = jnp.split(both, 2)
+    return {"known": known, "mask": mask, "joined": jnp.concatenate([mask, masked], -1)}
+
+
+def conditions(model: Model, params: Params, plan: Plan, batch: Any, given: Mapping[str, Array]) -> tuple[Cond, ...]:
+    """What the U-Net is told: with the prompt, and with the negative one; three for a picture to edit.
+
+    `prompt` and `negative` are {text: {encoder: Encoded}, keep: [b] (0 replaces the states by zeros), sizes: [b n]}.
+    """
+    parts = [batch[name] for name in ("prompt", "negative") if name in batch]
+    if not parts:
+        return (Cond(image=given.get("joined")),)
+    ways = len(parts)
+    told = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    again = lambda x: jnp.concatenate([x] * ways)
+    context, pooled = read_text(model, params, told)
+    hints = tuple(again(hint.astype(jnp.float32) / 255) for hint in batch.get("hints", ()))
+    cond = Cond(
+        context=context,
+        pooled=pooled,
+        hints=hints,
+        label=again(batch["level"]) if "level" in batch else None,
+        image=again(given["joined"]) if "joined" in given else None,
+    )
+    if "hint" in batch:
+        net = model.nets["adapter"]
+        features = Adapter(net).apply({"params": params["adapter"]}, batch["hint"].astype(jnp.float32) / 255)
+        cond = dataclasses.replace(cond, features=tuple(again(plan.weights["adapter"] * y) for y in features))
+    if "picture" in batch:
+        seen = prepare(batch["picture"].astype(jnp.float32) / 255, model.nets["image_encoder"].size)
+        seen = jnp.concatenate([seen, jnp.zeros_like(seen)][:ways])
+        cond = dataclasses.replace(cond, **read_picture(model, params, seen, batch["picture_weight"]))
+    rows = len(told["keep"]) // ways
+    conds = [jax.tree.map(lambda x, n=n: x[n * rows : (n + 1) * rows], cond) for n in range(ways)]
+    if model.extra == model.channels and ways == 2:
+        conds.append(dataclasses.replace(conds[1], image=jnp.zeros_like(conds[1].image)))
+    return tuple(conds)
+
+
+def read_text(model: Model, params: Params, told: Any) -> tuple[Array | None, Array | None]:
+    """Context and pooled vector of prompts: the states of all encoders side by side, the last one's vector."""
+    contexts, pooled = list[Array](), None
+    for name in model.named("text_encoder"):
+        tokens, weights = told["text"][name]
+        rows, chunks, length = tokens.shape
+        net = ClipText(model.nets[name])
+        states, vectors = _pair(net.apply({"params": params[name]}, tokens.reshape(-1, length), model.skip, model.norm))
+        states = states.astype(jnp.float32).reshape(rows, chunks * length, -1)
+        contexts.append(emphasised(states, weights.reshape(rows, -1)))
+        pooled = vectors.reshape(rows, chunks, -1)[:, 0].astype(jnp.float32)  # of the first chunk
+    if not contexts:
+        return None, None
+    context = jnp.concatenate(contexts, -1) * told["keep"][:, None, None]
+    if not model.sizes:
+        return context, None
+    assert pooled is not None
+    pooled = with_sizes(
+        pooled * told["keep"][:, None], told["sizes"], model.waves, sin_first=model.nets["unet"].sin_first
+    )
+    return context, pooled
+
+
+def emphasised(states: Float[Array, "b l d"], weights: Float[Array, "b l"]) -> Float[Array, "b l d"]:
+    """States times their weights, then all times one number that gives back the mean they had."""
+    changed = states * weights[..., None]
+    old, new = (x.mean((1, 2), keepdims=True) for x in (states, changed))
+    # exactly 1 where nothing is weighted, whatever the mean
+    return changed * jnp.where(new == old, 1.0, old / jnp.where(new == 0, 1.0, new))
+
+
+def read_picture(model: Model, params: Params, pixels: Array, weight: Float[Array, " b"]) -> dict[str, Any]:
+    """What a picture adds to `Cond`: tokens of an IP-adapter; of a model that knows no text, the context itself.
+
+    Rows whose pixels are all zero stand for no picture.
+    """
+    tokens = model.picture_tokens
+    skip = int(isinstance(tokens, Resampler))
+    encoder = ClipImage(model.nets["image_encoder"])
+    states, vector = _pair(encoder.apply({"params": params["image_encoder"]}, pixels, skip))
+    vector = vector * pixels.any((1, 2, 3))[:, None]
+    if tokens is None:
+        return {"context": vector[:, None]}
+    made = tokens.apply({"params": params["picture_tokens"]}, states if skip else vector)
+    assert isinstance(made, jax.Array)
+    return {"picture": made, "picture_weight": jnp.resize(weight, (len(made),))}
+
+
+def _pair(out: Any) -> tuple[Array, Array]:
+    return out
+
+
+def guided(model: Model, params: Params, plan: Plan, conds: tuple[Cond, ...]) -> Denoise:
+    """The U-Net, with its ControlNets, as the denoiser that these conditions steer."""
+    unet, controls = model.nets["unet"], model.named("controlnet")
+    schedule, kind = model.process.schedule, model.process.kind
+    if controls:
+        network = controlled(unet, [model.nets[name] for name in controls])
+        params = {
+            "unet": params["unet"],
+            "controls": [params[name] for name in controls],
+            "scales": plan.weights["control"],
+        }
+    else:
+        network, params = _plain(unet), params["unet"]
+    network = _told_whole_steps(network, plan.whole)
+    if len(conds) == 1:
+        return prediction.denoiser(network, params, conds[0], schedule, kind)
+    if len(conds) == 2:
+        return guidance.classifier_free(network, params, *conds, schedule, kind)
+    return instructed(network, params, conds, schedule, kind)
+
+
+def _plain(unet: Any) -> Network:
+    def network(params: Params, x: Array, t: Array, cond: Cond) -> Any:
+        return UNet(unet).apply({"params": params}, x, t, cond)
+
+    return network
+
+
+def _told_whole_steps(network: Network, whole: Any) -> Network:
+    return lambda params, x, t, cond: network(params, x, jnp.where(whole > 0, jnp.round(t), t), cond)
+
+
+def instructed(network: Network, params: Params, conds: tuple[Cond, ...], schedule: Any, kind: str) -> Denoise:
+    """Two guidances, all three conditions in one batch: y = y_0 + g (y_text - y_picture) + g_p (y_picture - y_0).
+
+    Args:
+      network: its output y is combined.
+      params: the network's.
+      conds: with instruction and picture, with the picture alone, with neither.
+      schedule: the process.
+      kind: what the network outputs.
+
+    Source: Brooks et al. 2023, arXiv 2211.09800, equation 3.
+    """
+    prediction.check(kind, schedule)
+    all_three = jax.tree.map(lambda *x: jnp.concatenate(x), *conds)
+
+    def denoise(x_t: Array, t: Array, aux: Any) -> Array:
+        x3, t3 = (jnp.concatenate([x] * 3) for x in (x_t, jnp.broadcast_to(t, x_t.shape[:1])))
+        y = prediction.evaluate(network, params, x3, t3, all_three, schedule, kind)
+        y_text, y_picture, y_0 = jnp.split(y, 3)
+        y = y_0 + aux["guidance"] * (y_text - y_picture) + aux["picture_guidance"] * (y_picture - y_0)
+        return prediction.to_x0(y, x_t, schedule.alpha(t), schedule.sigma(t), kind)
+
+    return denoise
+
+
+def blended(kernel: Kernel, known: Array, noise: Array, mask: Float[Array, "b h w 1"]) -> Kernel:
+    """The kernel that puts the known picture, with the noise of the moment, where `mask` is 0, after each step."""
+
+    def step(y: Array, row: sampling.Table, keys: Key | None) -> tuple[Array, Array]:
+        y, D = kernel.step(y, row, keys)
+        moment = row.aux["next_alpha"] * known + row.aux["next_sigma"] * noise
+        return y.at[0].set(mask * y[0] + (1 - mask) * moment), D
+
+    return Kernel(kernel.init, step, kernel.read)
+
+
+def unsafe(model: Model, params: Params, pixels: UInt8[Array, "b h w 3"]) -> Bool[Array, " b"]:
+    """What the safety checker says."""
+    net, weights = model.nets["safety_checker"], params["safety_checker"]
+    checker = SafetyChecker(net, len(weights["concepts"]), len(weights["special"]))
+    flags = checker.apply({"params": weights}, prepare(pixels.astype(jnp.float32) / 255, net.size))
+    assert isinstance(flags, jax.Array)
+    return flags

@@ -1,0 +1,109 @@
+"""`jaxdiff.load` on model directories of diffusers, and what goes with them."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from pipelines import directory, small
+from reference.sd_weights import weights
+from safetensors.numpy import save_file
+
+import jaxdiff
+from jaxdiff.pretrained import textual_inversion
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    top = tmp_path_factory.mktemp("model")
+    directory.save(top / "sd")
+    directory.save_part(top / "control", "tiny control")
+    where = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    save_file(weights({f"{where}.lora_A.weight": (2, 8), f"{where}.lora_B.weight": (8, 2)}), top / "lora.safetensors")
+    textual_inversion.write(top / "word.safetensors", "<thing>", np.ones((2, 8), np.float32))
+    return top
+
+
+def load(path, **options):
+    return jaxdiff.load(path, devices=jax.devices()[:1], **options)
+
+
+def run(pipe, prompts=small.PROMPTS, **options):
+    return pipe(prompts, key=jax.random.key(0), steps=2, **options)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return run(small.pipeline(small.TINY))
+
+
+def test_a_directory_is_the_pipeline_it_was_saved_from(folder, plain):
+    np.testing.assert_array_equal(run(load(folder / "sd")), plain)
+
+
+def test_a_lora_is_the_same_live_and_fused(folder, plain):
+    live = load(folder / "sd", loras={folder / "lora.safetensors": 0.5})
+    fused = load(folder / "sd", loras={folder / "lora.safetensors": 0.5}, fuse=True)
+    made = run(live)
+    assert np.abs(made.astype(int) - run(fused)).max() <= 1
+    assert (made != plain).any()
+    np.testing.assert_array_equal(run(live, lora_weights=[0.0]), plain)
+    assert live.compiled() == 1
+
+
+def test_a_word_of_textual_inversion_is_known(folder):
+    pipe = load(folder / "sd", textual_inversions=[folder / "word.safetensors"])
+    tokenizer = pipe.tokenizers["tokenizer"]
+    assert len(tokenizer.tokens("<thing>")) == 2
+    assert (run(pipe, ["a <thing>", "a"]) != run(pipe, ["a thing", "a"]))[0].any()
+
+
+def test_controlnets_are_added(folder):
+    pipe = load(folder / "sd", controlnets=[folder / "control"] * 2)
+    assert pipe.model.named("controlnet") == ["controlnet_00", "controlnet_01"]
+
+
+def test_half_precision_is_near_and_decodes_where_it_is_asked_to(folder, plain):
+    pipe = load(folder / "sd", dtype="bfloat16")
+    assert pipe.params["unet"]["conv_in"]["kernel"].dtype == "bfloat16"
+    nets = pipe.model.nets
+    assert (nets["unet"].dtype, nets["text_encoder"].dtype, nets["vae"].dtype) == ("bfloat16", "bfloat16", "float32")
+    # 8 bits of mantissa, through 2 calls
+    assert np.abs(run(pipe).astype(int) - plain).mean() < 4
+    assert load(folder / "sd", dtype="bfloat16", decode_dtype="bfloat16").model.nets["vae"].dtype == "bfloat16"
+
+
+def without(path, name):
+    (path / "model_index.json").write_text(
+        json.dumps({k: v for k, v in json.loads((path / "model_index.json").read_text()).items() if k != name})
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dtype": "float15"}, "unknown dtype 'float15': expected one of float32"),
+        ({"loras": ["nothing.safetensors"]}, "nothing.safetensors"),
+        ({"controlnets": ["nothing"]}, "nothing/config.json is missing"),
+        ({"safety": True}, "no safety_checker"),
+    ],
+)
+def test_what_cannot_be_loaded_is_told(folder, options, words):
+    with pytest.raises((ValueError, OSError), match=words):
+        load(folder / "sd", **options)
+
+
+def test_a_directory_that_is_no_model_is_told(folder, tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"neither model_index.json .* but notes.txt"):
+        jaxdiff.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no model directory at nowhere"):
+        jaxdiff.load("nowhere")
+    directory.save(tmp_path / "sd")
+    without(tmp_path / "sd", "unet")
+    with pytest.raises(ValueError, match="has no unet but text_encoder, vae"):
+        jaxdiff.load(tmp_path / "sd")
+    index = {"_class_name": "StableDiffusion3Pipeline", "transformer": ["diffusers", "SD3Transformer2DModel"]}
+    (tmp_path / "sd" / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="SD3Transformer2DModel is not supported: those that work are"):
+        jaxdiff.load(tmp_path / "sd")
