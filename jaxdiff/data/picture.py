@@ -1,4 +1,4 @@
-"""Encoded pictures of any size and mode to uint8 [size, size, 3]."""
+"""Encoded pictures of any size and mode to uint8 arrays."""
 
 import io
 from pathlib import Path
@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 
-def decode(encoded: bytes | Path, size: int) -> np.ndarray:
-    """Reads a picture as uint8 [size, size, 3].
+def decode(encoded: bytes | Path, size: int | None) -> np.ndarray:
+    """Reads a picture as uint8 [size, size, 3], or [h, w, 3] where `size` is None.
 
     It is turned as its EXIF says, put on white where it is transparent, brought to RGB, scaled with antialiasing until
     its short side is `size`, and cut to its centre. Of an animation the first frame is taken.
@@ -21,7 +21,7 @@ def decode(encoded: bytes | Path, size: int) -> np.ndarray:
             image = _rgb(ImageOps.exif_transpose(opened))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL's plugins use them all
         raise OSError(f"{encoded if isinstance(encoded, Path) else 'a picture'}: {error}") from error
-    if image.size != (size, size):
+    if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     pixels = np.array(image)
     pixels.setflags(write=False)  # it may be kept and handed out again
