@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import importlib.util
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +20,13 @@ class EvaluateConfig:
       model: a run of `jaxdiff train` or another model directory; its pictures are made in WORKDIR/pictures, and a run
         that was interrupted goes on there.
       generated: a folder of pictures to measure instead.
+      autoencoder: a folder with an autoencoder of diffusers; its reconstructions of the reference are measured instead.
       reference: the real pictures: a TFDS name, a folder, or a .npz with the statistics of their features (mu and
         sigma; only frechet can use it). Default: what the model was trained on.
       workdir: where pictures, results.json and results.md go.
       metrics: frechet, kid, neighbours (precision, recall, density, coverage), inception_score, diversity, clip (score
-        and R-precision); psnr, ssim, lpips (of pairs with the same names in two folders); bound, ode (bits/dim of the
-        reference under the model).
+        and R-precision); psnr, ssim, lpips (of reconstructions, or of two folders with the same names); bound, ode
+        (bits/dim of the reference under the model).
       num: pictures to make; of a folder, the most that are taken.
       split: of the reference.
       subset: of the reference, as in training.
@@ -52,6 +54,7 @@ class EvaluateConfig:
 
     model: str = ""
     generated: Path | None = None
+    autoencoder: Path | None = None
     reference: str = ""
     workdir: Path = Path("evaluation")
     metrics: tuple[str, ...] = ("frechet", "kid", "neighbours", "diversity")
@@ -92,14 +95,16 @@ def check(config: EvaluateConfig) -> None:
             raise ValueError(
                 f"unknown metric {name!r}: expected one of {', '.join([*near, *(m for m in METRICS if m not in near)])}"
             )
-    if bool(config.model) == bool(config.generated):
-        raise ValueError("expected either --model, whose pictures are made, or --generated, a folder of them")
+    if sum(map(bool, (config.model, config.generated, config.autoencoder))) != 1:
+        raise ValueError(
+            "expected one of --model, whose pictures are made, --generated, a folder of pictures, and --autoencoder"
+        )
     for field in ("num", "batch_size", "k"):
         if getattr(config, field) < 1:
             raise ValueError(f"{field} is {getattr(config, field)}: expected 1 or more")
     own = {"bound", "ode"} & {*config.metrics}
     if not config.model and (own or config.sweep):
-        raise ValueError(f"{' and '.join(sorted(own)) or 'a sweep'} needs --model, not a folder of pictures")
+        raise ValueError(f"{' and '.join(sorted(own)) or 'a sweep'} needs --model: it is not of pictures alone")
     if "clip" in config.metrics and not config.clip:
         raise ValueError("the metric clip needs --clip, a directory of a CLIP model")
     if "inception_score" in config.metrics and config.network != "inception":
@@ -110,8 +115,23 @@ def check(config: EvaluateConfig) -> None:
             "give --metrics frechet, or a folder or data set as --reference"
         )
     paired = {*pairs.PAIRED} & {*config.metrics}
-    if paired and not (config.generated and Path(config.reference).is_dir()):
-        raise ValueError(f"{', '.join(sorted(paired))}: pairs need two folders, --generated and --reference")
+    if paired and not (config.autoencoder or (config.generated and Path(config.reference).is_dir())):
+        raise ValueError(
+            f"{', '.join(sorted(paired))}: pairs need --autoencoder, or two folders, --generated and --reference"
+        )
+    if config.autoencoder and config.reference.endswith(".npz"):
+        raise ValueError(f"--autoencoder needs pictures to reconstruct, and {config.reference} has statistics alone")
     for module, wanted, extra in (("matplotlib", config.sweep, "metrics"), ("diffrax", "ode" in own, "ode")):
         if wanted and not importlib.util.find_spec(module):
             raise ValueError(f"this needs {module}: pip install 'jaxdiff[{extra}]'")
+
+
+def command(config: EvaluateConfig) -> str:
+    """The command line that means the same."""
+    words = ["jaxdiff evaluate"]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value != field.default:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{field.name.replace('_', '-')}", *(shlex.quote(str(one)) for one in values)]
+    return " ".join(words)

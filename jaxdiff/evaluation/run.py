@@ -12,10 +12,11 @@ import jax
 from jaxdiff import experiment
 from jaxdiff.data.source import DataConfig
 from jaxdiff.evaluation import clip, pairs, report, samples, sweep
-from jaxdiff.evaluation.config import EvaluateConfig, check
+from jaxdiff.evaluation.config import EvaluateConfig, check, command
 from jaxdiff.evaluation.likelihood import bits_per_dim
 from jaxdiff.evaluation.networks import Features, Looker, network
 from jaxdiff.evaluation.pictures import Pictures, data_set, first, folder
+from jaxdiff.evaluation.reconstruct import reconstructor
 from jaxdiff.loading import load
 from jaxdiff.metrics import statistics
 from jaxdiff.metrics.bootstrap import Estimate
@@ -39,35 +40,54 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
     check(config)
     pipe: Any = load(config.model, "pmap") if config.model else None
     config = _with_reference(config)
-    grid: Sequence[sweep.Cell] = ()
+    cells: Sequence[sweep.Cell] = ()
     if config.sweep:
         if not isinstance(pipe, Pipeline):
             raise ValueError("a sweep needs a model of jaxdiff's own training")
-        grid = sweep.cells(config.sweep.split(","), [int(n) for n in config.calls.split(",")], pipe.schedule)
+        cells = sweep.cells(config.sweep.split(","), [int(n) for n in config.calls.split(",")], pipe.schedule)
     size = config.size or (pipe.model.size if isinstance(pipe, Pipeline) else 0)
     made = first(folder(config.generated, size), config.num) if config.generated else None
     real = _reference(config, size or (made.shape[0] if made else 0))
     for note in (*(made.notes if made else ()), *(real.notes if isinstance(real, Pictures) else ())):
         say(note)
-    seen = Seen(config, real, made.count if made else config.num, counting)
-    if not grid:
-        estimates: dict[str, Estimate] = {}
-        if {*config.metrics} - {"bound", "ode"}:
-            options = {"steps": config.steps, "sampler": config.sampler}
-            made = made or _made(config, pipe, real, config.workdir / "pictures", counting, **options)
-            estimates = seen.measure(made, say)
-        if isinstance(pipe, Pipeline) and isinstance(real, Pictures):
-            estimates |= _bits(config, pipe, real, counting)
-        return _write(config, report.markdown(estimates), {"metrics": report.as_json(estimates)}, seen.origin)
+    count = made.count if made else config.num
+    if config.autoencoder and isinstance(real, Pictures):
+        count = min(config.num, real.count)
+        real = dataclasses.replace(first(real, count), names=[samples.name(i) for i in range(count)])
+    seen = Seen(config, real, count, counting)
+    if cells:
+        return _sweep(config, cells, pipe, seen, counting, say)
+    estimates: dict[str, Estimate] = {}
+    if {*config.metrics} - {"bound", "ode"}:
+        place = config.workdir / "pictures"
+        if config.autoencoder and isinstance(real, Pictures):
+            made = _reconstructed(config, real, place, counting)
+        elif made is None:
+            made = _made(config, pipe, real, place, counting, steps=config.steps, sampler=config.sampler)
+        estimates = seen.measure(made, say)
+    if isinstance(pipe, Pipeline) and isinstance(real, Pictures):
+        estimates |= _bits(config, pipe, real, counting)
+    return _write(config, report.markdown(estimates), {"metrics": report.as_json(estimates)}, seen.origin)
+
+
+def _sweep(
+    config: EvaluateConfig,
+    cells: Sequence[sweep.Cell],
+    pipe: Pipeline,
+    seen: "Seen",
+    counting: Counting,
+    say: Callable[[str], None],
+) -> str:
     rows = []
-    for cell in grid:
+    for cell in cells:
         say(f"{cell.sampler}, {cell.calls} calls")
         place = config.workdir / "sweep" / f"{cell.sampler}-{cell.wanted}"
-        pictures = _made(config, pipe, real, place, counting, steps=cell.steps, sampler=cell.sampler)
-        rows.append((cell, seen.measure(pictures, say)))
+        made = _made(config, pipe, seen.real, place, counting, steps=cell.steps, sampler=cell.sampler)
+        rows.append((cell, seen.measure(made, say)))
     metrics = list(rows[0][1])
-    text = "\n\n".join(sweep.table(rows, metric) for metric in metrics)
-    sweep.plot(rows, metrics[0], config.workdir / "results.png", f"{config.num} pictures of {Path(config.model).name}")
+    picture = config.workdir / "results.png"
+    sweep.plot(rows, metrics[0], picture, f"{config.num} pictures of {Path(config.model).name}")
+    text = "\n\n".join([f"![{metrics[0]}]({picture.name})", *(sweep.table(rows, metric) for metric in metrics)])
     table = [{**dataclasses.asdict(cell), "metrics": report.as_json(values)} for cell, values in rows]
     return _write(config, text, {"sweep": table}, seen.origin)
 
@@ -75,9 +95,7 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
 class Seen:
     """The real pictures, as the network sees them; sets are measured against it."""
 
-    def __init__(
-        self, config: EvaluateConfig, real: Pictures | statistics.Moments | None, count: int, counting: Counting
-    ):
+    def __init__(self, config: EvaluateConfig, real: Pictures | statistics.Moments, count: int, counting: Counting):
         """Looks at the real pictures once; refuses sets that are too small before that. `count` is of the made sets."""
         self.config, self.real, self._counting = config, real, counting
         self.metrics = tuple(name for name in config.metrics if name in report.COMPARED)
@@ -88,8 +106,7 @@ class Seen:
         self.width = config.width or of.widths[-1]
         self.origin = {"network": of.label, "width": self.width, **of.origin}
         self._look = Looker(of, self.width, "inception_score" in self.metrics, config.batch_size)
-        real_count = real.count if real else 0
-        report.check(self.metrics, count, real_count, self.width, of.widths, config.k)
+        report.check(self.metrics, count, real.count, self.width, of.widths, config.k)
         # only the moments are wanted if nothing else is asked for
         self._keep = self.metrics != ("frechet",) or config.resamples > 0
         if isinstance(real, Pictures):
@@ -97,7 +114,7 @@ class Seen:
                 self._features = self._look(real, self._keep, tell)
             if config.save_statistics:
                 statistics.save(config.save_statistics, self._features.moments)
-        elif real is not None:
+        else:
             if str(len(real.mean)) != self.width:
                 raise ValueError(
                     f"{config.reference} has statistics of {len(real.mean)} features, {of.label} is used at "
@@ -124,6 +141,8 @@ class Seen:
                 resamples=config.resamples,
                 report=lambda name: say(f"{name} ..."),
             )
+            if config.autoencoder:
+                result = {("r" if name.startswith("FID") else "") + name: e for name, e in result.items()}
         if paired := tuple(name for name in config.metrics if name in pairs.PAIRED):
             assert isinstance(self.real, Pictures)
             result |= pairs.compare(
@@ -209,6 +228,17 @@ def _made(
     return dataclasses.replace(made, captions=lambda: samples.prompts_of(place, config.num))
 
 
+def _reconstructed(config: EvaluateConfig, real: Pictures, place: Path, counting: Counting) -> Pictures:
+    """The reference through the autoencoder."""
+    assert config.autoencoder is not None
+    pipe = reconstructor(config.autoencoder, real)
+    numbers = [str(i) for i in range(real.count)]
+    origin = {"autoencoder": str(config.autoencoder), "reference": real.name}
+    with counting("pictures reconstructed", real.count) as tell:
+        samples.make(pipe, place, numbers, real.count, batch_size=config.batch_size, report=tell, origin=origin)
+    return first(folder(place), real.count)
+
+
 def _bits(config: EvaluateConfig, pipe: Pipeline, real: Pictures, counting: Counting) -> dict[str, Estimate]:
     result: dict[str, Estimate] = {}
     names: dict[Literal["bound", "ode"], str] = {
@@ -239,5 +269,5 @@ def _write(config: EvaluateConfig, table: str, results: dict[str, Any], origin: 
     machine = {"jax": jax.__version__, "devices": [device.device_kind for device in jax.devices()]}
     whole = {"options": options, "network": origin, **machine, **results}
     (config.workdir / "results.json").write_text(json.dumps(whole, indent=2) + "\n")
-    (config.workdir / "results.md").write_text(table + "\n")
+    (config.workdir / "results.md").write_text(f"Made by `{command(config)}`.\n\n{table}\n")
     return table

@@ -73,8 +73,13 @@ def prompts_of(folder: Path, count: int) -> list[str]:
     return [prompts[i % len(prompts)] for i in range(count)]
 
 
+def name(i: int) -> str:
+    """The file of picture i."""
+    return f"{i:07d}.png"
+
+
 def _path(folder: Path, i: int) -> Path:
-    return folder / f"{i:07d}.png"
+    return folder / name(i)
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -84,9 +89,9 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
     if file.is_file():
         there = json.loads(file.read_text())
         differ = [
-            f"{name} {reprlib.repr(there.get(name))}, not {reprlib.repr(settings.get(name))}"
-            for name in sorted({*there, *settings})
-            if there.get(name) != settings.get(name)
+            f"{key} {reprlib.repr(there.get(key))}, not {reprlib.repr(settings.get(key))}"
+            for key in sorted({*there, *settings})
+            if there.get(key) != settings.get(key)
         ]
         if differ:
             raise ValueError(f"{folder} holds pictures made with {'; '.join(differ)}: choose another --workdir")
