@@ -23,7 +23,7 @@ class EvaluateConfig:
       autoencoder: a folder with an autoencoder of diffusers; its reconstructions of the reference are measured instead.
       reference: the real pictures: a TFDS name, a folder, or a .npz with the statistics of their features (mu and
         sigma; only frechet can use it). Default: what the model was trained on.
-      workdir: where pictures, results.json and results.md go.
+      workdir: where pictures, their features, results.json and results.md go.
       metrics: frechet, kid, neighbours (precision, recall, density, coverage), inception_score, diversity, clip (score
         and R-precision); psnr, ssim, lpips (of reconstructions, or of two folders with the same names); bound, ode
         (bits/dim of the reference under the model).

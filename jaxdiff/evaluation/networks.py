@@ -6,6 +6,7 @@ make an FID.
 
 import dataclasses
 import difflib
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -113,14 +114,39 @@ class Looker:
         """`width` is one of its widths; `batch_size` is of each device."""
         if width not in of.widths:
             raise ValueError(f"{of.label} has features of width {', '.join(of.widths)}, not {width}")
-        names = (width, "logits_unbiased") if logits else (width,)
+        names = self._names = (width, "logits_unbiased") if logits else (width,)
         self.of, self.width, self._batch = of, width, batch_size * jax.device_count()
         self._run = Spread(lambda params, x: {name: of.apply(params, x)[name] for name in names}, "pmap")
 
     def __call__(
-        self, pictures: Pictures, keep: bool = True, report: Callable[[int], None] = lambda done: None
+        self,
+        pictures: Pictures,
+        keep: bool = True,
+        report: Callable[[int], None] = lambda done: None,
+        folder: Path | None = None,
     ) -> Features:
-        """The features of a set; `report` is told how many pictures are done. Without `keep`, moments alone."""
+        """The features of a set.
+
+        Args:
+          pictures: the set.
+          keep: all features; else moments alone.
+          report: is told how many pictures are done.
+          folder: features are kept there, and taken from there if they are of the same pictures and weights.
+        """
+        what = repr((pictures.stamp, pictures.count, pictures.shape, self.of.label, self.of.origin, self._names, keep))
+        file = folder / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz" if folder else None
+        if file and file.is_file():
+            report(pictures.count)
+            return _load(file)
+        features = self._look(pictures, keep, report)
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(".part.npz")
+            _save(part, features)
+            part.replace(file)
+        return features
+
+    def _look(self, pictures: Pictures, keep: bool, report: Callable[[int], None]) -> Features:
         moments, kept, done = None, [], 0
         for batch in pictures.batches(self._batch):
             rows = np.minimum(np.arange(self._batch), len(batch) - 1)  # one shape: one program
@@ -133,3 +159,14 @@ class Looker:
         assert moments is not None
         whole = {name: np.concatenate([one[name] for one in kept]) for name in (kept[0] if kept else ())}
         return Features(moments, whole.get(self.width), whole.get("logits_unbiased"))
+
+
+def _save(file: Path, features: Features) -> None:
+    arrays = {name: x for name in ("values", "logits") if (x := getattr(features, name)) is not None}
+    np.savez(file, **arrays, **dataclasses.asdict(features.moments))
+
+
+def _load(file: Path) -> Features:
+    with np.load(file, allow_pickle=False) as arrays:
+        moments = statistics.Moments(int(arrays["count"]), arrays["mean"], arrays["covariance"])
+        return Features(moments, arrays.get("values"), arrays.get("logits"))

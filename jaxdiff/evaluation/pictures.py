@@ -1,6 +1,7 @@
 """Sets of pictures to compare: a folder, a data set by name, or those that a model made."""
 
 import dataclasses
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ class Pictures:
       read: number -> uint8 [h, w, 3].
       names: of the files, or empty.
       captions: gives a caption for each, or none at all.
+      stamp: changes when the pictures do.
       notes: what was converted.
     """
 
@@ -36,6 +38,7 @@ class Pictures:
     read: Callable[[int], np.ndarray]
     names: Sequence[str] = ()
     captions: Callable[[], Sequence[str]] = tuple
+    stamp: str = ""
     notes: tuple[str, ...] = ()
 
     def batches(self, size: int, threads: int = 2) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
@@ -64,12 +67,15 @@ def folder(path: Path, size: int = 0) -> Pictures:
         raise ValueError(f"no pictures in {path}: expected files that end in {', '.join(SUFFIXES)}")
     sizes: Counter[tuple[int, int]] = Counter()
     grey = transparent = 0
+    stamp = hashlib.sha256(str(size).encode())
     for one in paths:
         try:
             with Image.open(one) as image:
                 sizes[image.size] += 1
                 transparent += image.has_transparency_data
                 grey += image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+            status = one.stat()
+            stamp.update(f"{one}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         except OSError as error:
             raise OSError(f"{one}: {error}") from error
     if len(sizes) > 1 and not size:
@@ -89,6 +95,7 @@ def folder(path: Path, size: int = 0) -> Pictures:
         len(paths),
         lambda i: picture.decode(paths[i], size or None),
         [one.relative_to(path).as_posix() for one in paths],
+        stamp=stamp.hexdigest(),
         notes=tuple(notes),
     )
 
@@ -101,11 +108,11 @@ def data_set(config: DataConfig) -> Pictures:
     """
     source = open_source(config)
     name = f"{config.name} {config.split}" + (f" {config.subset}" if config.subset != "all" else "")
-    return Pictures(
-        name, (config.size, config.size), len(source), lambda i: source[i]["image"], captions=source.captions
-    )
+    shape = (config.size, config.size)
+    return Pictures(name, shape, len(source), lambda i: source[i]["image"], captions=source.captions, stamp=name)
 
 
 def first(pictures: Pictures, count: int) -> Pictures:
     """The first `count` of a set; all, if it has no more."""
-    return dataclasses.replace(pictures, count=min(count, pictures.count), names=pictures.names[:count])
+    count = min(count, pictures.count)
+    return dataclasses.replace(pictures, count=count, names=pictures.names[:count], stamp=f"{count} {pictures.stamp}")

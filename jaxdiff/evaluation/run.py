@@ -111,7 +111,7 @@ class Seen:
         self._keep = self.metrics != ("frechet",) or config.resamples > 0
         if isinstance(real, Pictures):
             with counting("real pictures seen", real.count) as tell:
-                self._features = self._look(real, self._keep, tell)
+                self._features = self._look(real, self._keep, tell, config.workdir / "features")
             if config.save_statistics:
                 statistics.save(config.save_statistics, self._features.moments)
         else:
@@ -130,7 +130,7 @@ class Seen:
             say(f"{made.name} is {made.shape}, {self.real.name} {self.real.shape}: --size makes them equal")
         if self.metrics:
             with self._counting("pictures seen", made.count) as tell:
-                features = self._look(made, self._keep, tell)
+                features = self._look(made, self._keep, tell, config.workdir / "features")
             result = report.compare(
                 self.metrics,
                 features,

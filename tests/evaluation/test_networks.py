@@ -1,5 +1,7 @@
 """Features of a set, and what numbers of them are called."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,6 +33,21 @@ def test_a_set_is_seen_in_order_and_whole():
     stream = Looker(MEANS, "3", batch_size=2)(SET, keep=False)
     assert stream.values is None
     np.testing.assert_array_equal(stream.moments.covariance, seen.moments.covariance)
+
+
+def test_features_are_kept_while_pictures_and_weights_stay_the_same(tmp_path):
+    look = Looker(MEANS, "3", logits=True, batch_size=2)
+    reads = []
+    counted = dataclasses.replace(SET, read=lambda i: reads.append(i) or PIXELS[i], stamp="a")
+    for pictures, expected in ((counted, 37), (counted, 37), (dataclasses.replace(counted, stamp="b"), 74)):
+        seen = look(pictures, folder=tmp_path / "features")
+        assert len(reads) == expected
+        np.testing.assert_allclose(seen.values, 2 * PIXELS.mean((1, 2)), rtol=1e-6)
+        np.testing.assert_array_equal(seen.logits, PIXELS[:, 0, 0])
+        assert seen.moments.count == 37
+    other = Looker(dataclasses.replace(MEANS, origin={"sha256": "f00"}), "3", logits=True, batch_size=2)
+    other(counted, folder=tmp_path / "features")
+    assert len(reads) == 3 * 37
 
 
 def test_unknown_names_list_what_there_is():
