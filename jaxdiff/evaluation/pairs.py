@@ -1,5 +1,6 @@
 """How near each picture is to the one it should be: PSNR, SSIM and LPIPS of pairs."""
 
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -14,6 +15,15 @@ from jaxdiff.parallel.spread import Spread
 from jaxdiff.pretrained import features as weights
 
 PAIRED = ("psnr", "ssim", "lpips")
+
+
+def find(network: Literal["alex", "vgg"]) -> tuple[Path, Path]:
+    """The files of LPIPS's classifier and of its channels' weights.
+
+    Raises:
+      FileNotFoundError: says which is missing, and where to put it.
+    """
+    return weights.find(weights.TRUNKS[network]), weights.find(weights.LINEAR[network])
 
 
 def check(made: Pictures, real: Pictures) -> None:
@@ -46,9 +56,7 @@ def compare(
     at_once = batch_size * jax.device_count()
     run, params = None, None
     if "lpips" in metrics:
-        params = weights.lpips_params(
-            network, weights.find(weights.TRUNKS[network]), weights.find(weights.LINEAR[network])
-        )
+        params = weights.lpips_params(network, *find(network))
         apply = lpips.Lpips(network).apply
         run = Spread(lambda p, xy: apply({"params": p}, lpips.prepare(xy[0]), lpips.prepare(xy[1])), "pmap")
     found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}

@@ -25,24 +25,33 @@ def names(label: str, width: str) -> dict[str, str]:
     return {"frechet": f"Frechet distance ({label}, {width})", "kid": f"kernel distance ({label}, {width})"}
 
 
-def check(metrics: tuple[str, ...], made: int, real: int, width: str, widths: tuple[str, ...], k: int) -> None:
-    """Refuses sets that are too small, before anything is computed; `real` is 0 where statistics stand for it.
+def check(
+    metrics: tuple[str, ...], made: int, real: int, width: str, widths: tuple[str, ...], k: int, resamples: int
+) -> None:
+    """Refuses sets that are too small, before anything is computed; `real` is 0 where a file does not say.
 
     Raises:
       ValueError: says the least number of pictures.
     """
     smallest = min(made, real or made)
+    given = f"{made} made and {real or 'unknown'} real pictures"
     if "frechet" in metrics and smallest < (need := least(int(width))):
         fit = [w for w in widths if least(int(w)) <= smallest]
         other = f"take --width {max(fit, key=int)} (least {least(max(map(int, fit)))}), or " if fit else ""
         raise ValueError(
-            f"{made} made and {real} real pictures: a Frechet distance over {width} features needs at least {need} of "
-            f"each, or its covariance is singular; raise --num, {other}leave frechet out of --metrics (kid needs 2)"
+            f"{given}: a Frechet distance over {width} features needs at least {need} of each, or its covariance is "
+            f"singular; raise --num, {other}leave frechet out of --metrics (kid needs {_whole(2, resamples)})"
         )
-    if "neighbours" in metrics and smallest <= k:
-        raise ValueError(f"{made} made and {real} real pictures: {k}-nearest neighbours need at least {k + 1} of each")
-    if smallest < 2:
-        raise ValueError(f"{made} made and {real} real pictures: expected at least 2 of each")
+    neighbours_ = "neighbours" in metrics
+    if smallest < (need := _whole(k + 1 if neighbours_ else 2, resamples)):
+        why = f"{k}-nearest neighbours need" if neighbours_ else "distances between pictures need"
+        halves = " in every half that the intervals are drawn from" if resamples else ""
+        raise ValueError(f"{given}: {why} {k + 1 if neighbours_ else 2}{halves}, at least {need} of each in all")
+
+
+def _whole(part: int, resamples: int) -> int:
+    """The least number of pictures that have `part` in a half, if halves are drawn."""
+    return 2 * part - 1 if resamples else part
 
 
 def compare(

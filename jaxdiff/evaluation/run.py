@@ -46,7 +46,7 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
             raise ValueError("a sweep needs a model of jaxdiff's own training")
         cells = sweep.cells(config.sweep.split(","), [int(n) for n in config.calls.split(",")], pipe.schedule)
     size = config.size or (pipe.model.size if isinstance(pipe, Pipeline) else 0)
-    made = first(folder(config.generated, size), config.num) if config.generated else None
+    made = _first(config.generated, config.num, size) if config.generated else None
     real = _reference(config, size or (made.shape[0] if made else 0))
     for note in (*(made.notes if made else ()), *(real.notes if isinstance(real, Pictures) else ())):
         say(note)
@@ -100,13 +100,16 @@ class Seen:
         self.config, self.real, self._counting = config, real, counting
         self.metrics = tuple(name for name in config.metrics if name in report.COMPARED)
         self.origin: dict[str, Any] = {}
+        if "lpips" in config.metrics:
+            pairs.find(config.lpips)
+        self._clip = clip.read(config.clip) if config.clip else None
         if not self.metrics:
             return
         of = network(config.network, config.weights, config.resize)
         self.width = config.width or of.widths[-1]
         self.origin = {"network": of.label, "width": self.width, **of.origin}
         self._look = Looker(of, self.width, "inception_score" in self.metrics, config.batch_size)
-        report.check(self.metrics, count, real.count, self.width, of.widths, config.k)
+        report.check(self.metrics, count, real.count, self.width, of.widths, config.k, config.resamples)
         # only the moments are wanted if nothing else is asked for
         self._keep = self.metrics != ("frechet",) or config.resamples > 0
         if isinstance(real, Pictures):
@@ -158,13 +161,13 @@ class Seen:
         return result
 
     def _captions(self, made: Pictures) -> dict[str, Estimate]:
+        assert self._clip is not None
         assert self.config.clip is not None
         captions = list(made.captions())[: made.count]
         if not any(captions):
             raise ValueError(f"the metric clip needs captions, and {made.name} was not made from any: use --model")
-        model = clip.read(self.config.clip)
         with self._counting("pictures read by CLIP", made.count) as tell:
-            x, y = clip.vectors(model, made, captions, self.config.batch_size, tell)
+            x, y = clip.vectors(self._clip, made, captions, self.config.batch_size, tell)
         name = f"({self.config.clip.name})"
         return {
             **report.mean(f"CLIP score {name}", clip_score(x, y), self.config.resamples),
@@ -224,8 +227,13 @@ def _made(
             guidance=config.guidance,
             **options,
         )
-    made = first(folder(place), config.num)
-    return dataclasses.replace(made, captions=lambda: samples.prompts_of(place, config.num))
+    return _first(place, config.num)
+
+
+def _first(place: Path, num: int, size: int = 0) -> Pictures:
+    """The first pictures of a folder, with their prompts if `samples.make` made them."""
+    made = first(folder(place, size), num)
+    return dataclasses.replace(made, captions=lambda: samples.prompts_of(place, made.count))
 
 
 def _reconstructed(config: EvaluateConfig, real: Pictures, place: Path, counting: Counting) -> Pictures:

@@ -70,15 +70,28 @@ def test_only_inceptions_2048_features_make_an_fid():
 def test_too_few_pictures_are_refused_with_the_least_number():
     widths = ("16", "64", "1280")
     with pytest.raises(ValueError, match="1280 features needs at least 1281") as error:
-        report.check(("frechet",), 2048, 181, "1280", widths, 5)
+        report.check(("frechet",), 2048, 181, "1280", widths, 5, 0)
     assert "--width 64 (least 65)" in str(error.value)
     assert "kid needs 2" in str(error.value)
-    report.check(("frechet",), 2048, 181, "64", widths, 5)
-    report.check(("frechet",), 1281, 0, "1280", widths, 5)
-    with pytest.raises(ValueError, match="neighbours need at least 6"):
-        report.check(("neighbours",), 5, 100, "16", widths, 5)
-    with pytest.raises(ValueError, match="at least 2"):
-        report.check(("kid",), 1, 100, "16", widths, 5)
+    report.check(("frechet",), 2048, 181, "64", widths, 5, 0)
+    report.check(("frechet",), 1281, 0, "1280", widths, 5, 0)
+    with pytest.raises(ValueError, match="5-nearest neighbours need 6, at least 6"):
+        report.check(("neighbours",), 5, 100, "16", widths, 5, 0)
+    with pytest.raises(ValueError, match=r"need 6 in every half .* at least 11"):
+        report.check(("neighbours",), 10, 100, "16", widths, 5, 9)
+    with pytest.raises(ValueError, match="at least 2 of each"):
+        report.check(("kid",), 1, 100, "16", widths, 5, 0)
+
+
+@pytest.mark.parametrize("resamples", [0, 3])
+def test_the_least_number_that_is_said_suffices(resamples):
+    for metrics, count in ((("neighbours",), 11 if resamples else 6), (("kid", "diversity"), 3 if resamples else 2)):
+        report.check(metrics, count, count, "3", ("3",), 5, resamples)
+        x = np.random.default_rng(0).standard_normal((count, 3)).astype(np.float32)
+        of = Features(statistics.moments(x), x)
+        report.compare(metrics, of, of, "net", "3", k=5, resamples=resamples)
+        with pytest.raises(ValueError, match="at least"):
+            report.check(metrics, count - 1, count, "3", ("3",), 5, resamples)
 
 
 def test_all_numbers_of_a_set_against_itself_and_against_statistics():
