@@ -40,7 +40,7 @@ SAMPLERS: dict[str, Sampler] = {
     "ddim_inverse": Sampler(ddim.ddim_inverse),
     "euler": Sampler(ddim.euler),
     "euler_ancestral": Sampler(ddim.euler_ancestral),
-    "heun": Sampler(two_stage.heun),
+    "heun": Sampler(two_stage.heun, "exponential"),
     "edm": Sampler(two_stage.edm),
     "dpm2": Sampler(two_stage.dpm2),
     "dpm2_ancestral": Sampler(two_stage.dpm2_ancestral),
