@@ -1,14 +1,16 @@
-"""Tensors out of PyTorch's zip files (.bin, .pt, .ckpt) without running what is in them.
+"""Tensors out of PyTorch's files (.bin, .pt, .pth, .ckpt) without running what is in them.
 
-Such a file is a zip of a pickle and the raw storages it refers to. A pickle can call anything; this reader knows the
-few names that rebuild dictionaries and tensors. It imports no other, and refuses the file if one is called. (Old
-training checkpoints name classes of their trainer without calling them.)
+Such a file is a zip of a pickle and the raw storages it refers to; before PyTorch 1.6, five pickles (a magic number, a
+version, the machine, the tree, the names of the storages) and then the storages, each after its count in 8 bytes. A
+pickle can call anything; this reader knows the few names that rebuild dictionaries and tensors. It imports no other,
+and refuses the file if one is called. (Old training checkpoints name classes of their trainer without calling them.)
 """
 
 import collections
 import dataclasses
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ _STORAGES = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
+_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 class UnsafeFileError(ValueError):
@@ -40,26 +43,58 @@ def read(path: Path | str) -> dict[str, Stored]:
     and what lies in another dictionary inside has the name `outer.inner`.
 
     Raises:
-      UnsafeFileError: if the file is of the old format, or holds anything but dictionaries, tensors and numbers.
+      UnsafeFileError: if the file is another, or holds anything but dictionaries, tensors and numbers.
     """
     path = Path(path)
-    if not zipfile.is_zipfile(path):
-        raise UnsafeFileError(f"{path} is not a zip file of PyTorch 1.6 or later, or truncated: save it as safetensors")
-    with zipfile.ZipFile(path) as archive:
-        pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        if len(pickles) != 1:
-            raise UnsafeFileError(f"{path} is a zip file, but not of PyTorch: it has no data.pkl")
-        with archive.open(pickles[0]) as file:
-            try:
-                tree = _Unpickler(file, path, pickles[0].removesuffix("data.pkl")).load()
-            except (TypeError, AttributeError, pickle.UnpicklingError, EOFError) as error:
-                raise UnsafeFileError(f"{path} holds something else than tensors, or is broken: {error}") from error
+    try:
+        tree = _zipped(path) if zipfile.is_zipfile(path) else _plain(path)
+    except (TypeError, AttributeError, KeyError, IndexError, pickle.UnpicklingError, EOFError) as error:
+        raise UnsafeFileError(f"{path} holds something else than tensors, or is broken: {error}") from error
     if isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
         tree = tree["state_dict"]
     if not isinstance(tree, dict):
         raise UnsafeFileError(f"{path} holds a {type(tree).__name__}, expected a dictionary of tensors")
     nested = {f"{name}.{k}": v for name, value in tree.items() if isinstance(value, dict) for k, v in value.items()}
     return {str(name): x for name, x in {**tree, **nested}.items() if isinstance(x, Stored)}
+
+
+def _zipped(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        if len(pickles) != 1:
+            raise UnsafeFileError(f"{path} is a zip file, but not of PyTorch: it has no data.pkl")
+
+        def fetch(name: str, start: int, size: int) -> bytes:
+            with zipfile.ZipFile(path) as archive, archive.open(f"{pickles[0].removesuffix('.pkl')}/{name}") as file:
+                file.seek(start)
+                return file.read(size)
+
+        with archive.open(pickles[0]) as file:
+            return _Unpickler(file, path, fetch).load()
+
+
+def _plain(path: Path) -> Any:
+    places: dict[str, int] = {}
+
+    def fetch(name: str, start: int, size: int) -> bytes:
+        with path.open("rb") as file:
+            file.seek(places[name] + start)
+            return file.read(size)
+
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise UnsafeFileError(f"{path} is not a file of PyTorch, or truncated: save it again, or as safetensors")
+        _Unpickler(file, path, fetch).load()
+        _Unpickler(file, path, fetch).load()
+        reader = _Unpickler(file, path, fetch)
+        tree = reader.load()
+        for name in _Unpickler(file, path, fetch).load():
+            count = int.from_bytes(file.read(8), "little")
+            places[name] = file.tell()
+            file.seek(count * reader.widths[name], 1)
+    if lost := reader.widths.keys() - places.keys():
+        raise UnsafeFileError(f"{path} is truncated: it lacks {len(lost)} of {len(reader.widths)} storages")
+    return tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +112,12 @@ class _Named:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: Any, path: Path, root: str):
+    """Reads one pickle; `fetch` (name, start, size) gives bytes of a storage."""
+
+    def __init__(self, file: Any, path: Path, fetch: Callable[[str, int, int], bytes]):
         super().__init__(file)
-        self.path, self.root = path, root
+        self.path, self.fetch = path, fetch
+        self.widths: dict[str, int] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -93,10 +131,11 @@ class _Unpickler(pickle.Unpickler):
         return _Named(f"{module}.{name}", self.path)
 
     def persistent_load(self, identity: Any) -> tuple[np.dtype, str, int]:
-        kind, dtype, name, _, count = identity
-        if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise UnsafeFileError(f"{self.path} refers to {kind!r} of {dtype}: expected a storage of numbers")
-        return dtype, f"{self.root}data/{name}", count
+        kind, dtype, name, _, count, *view = identity
+        if kind != "storage" or not isinstance(dtype, np.dtype) or any(view):
+            raise UnsafeFileError(f"{self.path} refers to {kind!r} of {dtype}: expected a whole storage of numbers")
+        self.widths[name] = dtype.itemsize
+        return dtype, name, count
 
     def _tensor(
         self, storage: tuple[np.dtype, str, int], offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any
@@ -105,12 +144,10 @@ class _Unpickler(pickle.Unpickler):
         last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) if all(shape) else offset - 1
         if offset < 0 or min((0, *shape, *stride)) < 0 or last >= count:
             raise UnsafeFileError(f"{self.path}: a tensor {shape} reaches beyond its storage of {count} numbers")
-        path = self.path
+        path, fetch = self.path, self.fetch
 
         def load() -> np.ndarray:
-            with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-                file.seek(offset * dtype.itemsize)
-                data = file.read((last - offset + 1) * dtype.itemsize)
+            data = fetch(name, offset * dtype.itemsize, (last - offset + 1) * dtype.itemsize)
             # the count is the pickle's own word: a shorter storage must not let the strides reach other memory
             if len(data) != (last - offset + 1) * dtype.itemsize:
                 raise UnsafeFileError(

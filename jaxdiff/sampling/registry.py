@@ -42,7 +42,7 @@ SAMPLERS: dict[str, Sampler] = {
     "ddim_inverse": Sampler(ddim.ddim_inverse),
     "euler": Sampler(ddim.euler),
     "euler_ancestral": Sampler(ddim.euler_ancestral),
-    "heun": Sampler(two_stage.heun),
+    "heun": Sampler(two_stage.heun, "exponential"),
     "edm": Sampler(two_stage.edm),
     "kdpm2": Sampler(two_stage.kdpm2),
     "kdpm2_ancestral": Sampler(two_stage.kdpm2_ancestral),

@@ -68,10 +68,28 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys):
     with pytest.raises(torch_file.UnsafeFileError, match="or is broken"):
         files.read_tensors(tmp_path / "cut.bin")
     (tmp_path / "old.bin").write_bytes(pickle.dumps({"x": 1}))
-    with pytest.raises(torch_file.UnsafeFileError, match="not a zip file"):
+    with pytest.raises(torch_file.UnsafeFileError, match="not a file of PyTorch"):
         files.read_tensors(tmp_path / "old.bin")
     with pytest.raises(files.FileError, match="expected a file that ends in"):
         files.read_tensors(tmp_path / "x.gguf")
+
+
+def test_files_from_before_zip_are_read_and_refused_alike(tmp_path):
+    old = (REFERENCE / "metrics_old.pth").read_bytes()
+    same_tensors(
+        torch_file.read(REFERENCE / "metrics_old.pth"),
+        {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b.c": np.arange(4, dtype=np.int64)[2:]},
+    )
+    magic = old[: old.index(b".") + 1]
+    (tmp_path / "evil.pth").write_bytes(magic + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + pickle.dumps(Evil(), 2))
+    with pytest.raises(torch_file.UnsafeFileError, match="print, which could run anything"):
+        torch_file.read(tmp_path / "evil.pth")
+    (tmp_path / "cut.pth").write_bytes(old[:-1])
+    with pytest.raises(torch_file.UnsafeFileError, match="numbers that a tensor"):
+        [np.asarray(x) for x in torch_file.read(tmp_path / "cut.pth").values()]
+    (tmp_path / "cut.pth").write_bytes(old[:300])
+    with pytest.raises(torch_file.UnsafeFileError, match="or is broken"):
+        torch_file.read(tmp_path / "cut.pth")
 
 
 # {"w": _rebuild_tensor_v2(storage of 100,000 floats, offset 0, shape (100000,), stride (1,), ...)}, opcode by opcode

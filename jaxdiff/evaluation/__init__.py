@@ -1,0 +1,1 @@
+"""What `jaxdiff evaluate` does: makes pictures, reads others, compares their features, and reports."""

@@ -1,0 +1,97 @@
+"""Vectors of pictures and of captions under a CLIP model from a directory of transformers."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxdiff.data.tokenizer_clip import ClipTokenizer
+from jaxdiff.data.tokenizer_clip import read as read_tokenizer
+from jaxdiff.evaluation.pictures import Pictures
+from jaxdiff.models.image_clip import ClipImage, ClipImageConfig, prepare
+from jaxdiff.models.text_clip import ClipText, ClipTextConfig
+from jaxdiff.parallel.spread import Spread
+from jaxdiff.pretrained import files
+from jaxdiff.pretrained.read import read_json
+from jaxdiff.pretrained.rules import clip as rules
+from jaxdiff.pretrained.rules import from_tensors
+from jaxdiff.typing import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """Both encoders of a CLIP model, with their tokenizer."""
+
+    text: ClipTextConfig
+    image: ClipImageConfig
+    text_params: Params
+    image_params: Params
+    tokenizer: ClipTokenizer
+
+
+def read(folder: Path) -> Clip:
+    """The model of a directory with config.json of a CLIPModel, its weights and its tokenizer.
+
+    Raises:
+      FileNotFoundError: if one is missing.
+      ValueError: for a model of another kind, or tensors that do not fit.
+    """
+    json = read_json(folder / "config.json")
+    if missing := [name for name in ("text_config", "vision_config", "projection_dim") if name not in json]:
+        raise ValueError(f"{folder} is no CLIPModel of transformers: its config.json has no {', '.join(missing)}")
+    width = {"projection_dim": json["projection_dim"]}
+    text = rules.text_config({**json["text_config"], **width}, projection=True)
+    image = rules.image_config({**json["vision_config"], **width})
+    tensors = {name: x for name, x in files.read_weights(folder).items() if name != "logit_scale"}
+    is_text = lambda name: name.startswith("text")
+    return Clip(
+        text,
+        image,
+        from_tensors({n: x for n, x in tensors.items() if is_text(n)}, rules.text_shapes(text, {}), rules.TEXT_RULES),
+        from_tensors(
+            {n: x for n, x in tensors.items() if not is_text(n)}, rules.image_shapes(image, {}), rules.IMAGE_RULES
+        ),
+        read_tokenizer(folder),
+    )
+
+
+def vectors(
+    clip: Clip,
+    pictures: Pictures,
+    captions: Sequence[str],
+    batch_size: int = 16,
+    report: Callable[[int], None] = lambda done: None,
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]]:
+    """Of pictures and their captions; each different caption is read once.
+
+    Raises:
+      ValueError: if there are not as many captions as pictures.
+    """
+    if len(captions) != pictures.count:
+        raise ValueError(f"{pictures.count} pictures and {len(captions)} captions: expected one for each")
+    at_once = batch_size * jax.device_count()
+    see = Spread(
+        lambda params, x: ClipImage(clip.image).apply(
+            {"params": params}, prepare(x.astype(jnp.float32) / 255, clip.image.size)
+        )[1],
+        "pmap",
+    )
+    listen = Spread(lambda params, tokens: ClipText(clip.text).apply({"params": params}, tokens)[1], "pmap")
+    seen, done = [], 0
+    for batch in pictures.batches(at_once):
+        rows = np.minimum(np.arange(at_once), len(batch) - 1)  # one shape: one program
+        seen.append(see(clip.image_params, batch[rows])[: len(batch)])
+        report(done := done + len(batch))
+    different = list(dict.fromkeys(captions))
+    heard = []
+    for first in range(0, len(different), at_once):
+        part = different[first : first + at_once]
+        full = part + part[-1:] * (at_once - len(part))
+        tokens = np.stack([clip.tokenizer.encode(caption, clip.text.length) for caption in full])
+        heard.append(listen(clip.text_params, tokens)[: len(part)])
+    number = {caption: i for i, caption in enumerate(different)}
+    return np.concatenate(seen), np.concatenate(heard)[[number[caption] for caption in captions]]

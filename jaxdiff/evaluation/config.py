@@ -1,0 +1,137 @@
+"""The options of `jaxdiff evaluate`, and the checks that need no data."""
+
+import dataclasses
+import difflib
+import importlib.util
+import shlex
+from pathlib import Path
+from typing import Literal
+
+from jaxdiff.evaluation import pairs, report
+
+METRICS = (*report.COMPARED, *pairs.PAIRED, "clip", "bound", "ode")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Measures the quality of a model's pictures, or of a folder of pictures, against real ones.
+
+    Attributes:
+      model: a run of `jaxdiff train` or another model directory; its pictures are made in WORKDIR/pictures, and a run
+        that was interrupted goes on there.
+      generated: a folder of pictures to measure instead.
+      autoencoder: a folder with an autoencoder of diffusers; its reconstructions of the reference are measured instead.
+      reference: the real pictures: a TFDS name, a folder, or a .npz with the statistics of their features (mu and
+        sigma; only frechet can use it). Default: what the model was trained on.
+      workdir: where pictures, their features, results.json and results.md go.
+      metrics: frechet, kid, neighbours (precision, recall, density, coverage), inception_score, diversity, clip (score
+        and R-precision); psnr, ssim, lpips (of reconstructions, or of two folders with the same names); bound, ode
+        (bits/dim of the reference under the model).
+      num: pictures to make; of a folder, the most that are taken.
+      split: of the reference.
+      subset: of the reference, as in training.
+      data_dir: where prepared TFDS data lie.
+      size: pictures are scaled and cut to so many pixels a side; 0: the model's size, or their own.
+      network: whose features are compared: efficientnet_lite0 (comes with the extra `metrics`) or inception (FID).
+      width: of the features, as pytorch-fid's dims; default: the network's last.
+      weights: the network's file; default: where `jaxdiff.pretrained.features` looks.
+      resize: how pictures are scaled for InceptionV3: tensorflow, pytorch (as pytorch-fid), clean (as clean-fid).
+      clip: a directory of a CLIP model, for the metric clip.
+      lpips: the network of lpips.
+      k: which neighbour bounds the balls of `neighbours`.
+      resamples: of the bootstrap for the intervals; 0 gives none.
+      save_statistics: a .npz to write the reference's statistics to.
+      prompt: what the pictures show, in turn; default: the captions of the reference.
+      steps: of the sampler.
+      sampler: how to walk from noise to picture.
+      guidance: 1 is off.
+      seed: picture i depends on the seed and i alone.
+      bound_steps: of the bound's chain, one network call each; 0: its limit, estimated.
+      batch_size: pictures at once on each device.
+      sweep: samplers to compare, such as ddpm,ddim,dpmpp_2m,unipc,heun; each with every number of `calls`.
+      calls: numbers of network calls.
+    """
+
+    model: str = ""
+    generated: Path | None = None
+    autoencoder: Path | None = None
+    reference: str = ""
+    workdir: Path = Path("evaluation")
+    metrics: tuple[str, ...] = ("frechet", "kid", "neighbours", "diversity")
+    num: int = 2048
+    split: str = "all"
+    subset: str = "all"
+    data_dir: str | None = None
+    size: int = 0
+    network: str = "efficientnet_lite0"
+    width: str = ""
+    weights: Path | None = None
+    resize: str = "tensorflow"
+    clip: Path | None = None
+    lpips: Literal["alex", "vgg"] = "alex"
+    k: int = 5
+    resamples: int = 100
+    save_statistics: Path | None = None
+    prompt: tuple[str, ...] = ()
+    steps: int = 20
+    sampler: str = "ddim"
+    guidance: float = 3.0
+    seed: int = 0
+    bound_steps: int = 1000
+    batch_size: int = 16
+    sweep: str = ""
+    calls: str = "5,10,20,50"
+
+
+def check(config: EvaluateConfig) -> None:
+    """Every check that needs no data.
+
+    Raises:
+      ValueError: says what was given, what is expected, and what to do.
+    """
+    for name in config.metrics:
+        if name not in METRICS:
+            near = difflib.get_close_matches(name, METRICS, 1)
+            raise ValueError(
+                f"unknown metric {name!r}: expected one of {', '.join([*near, *(m for m in METRICS if m not in near)])}"
+            )
+    if sum(map(bool, (config.model, config.generated, config.autoencoder))) != 1:
+        raise ValueError(
+            "expected one of --model, whose pictures are made, --generated, a folder of pictures, and --autoencoder"
+        )
+    for field in ("num", "batch_size", "k"):
+        if getattr(config, field) < 1:
+            raise ValueError(f"{field} is {getattr(config, field)}: expected 1 or more")
+    own = {"bound", "ode"} & {*config.metrics}
+    if not config.model and (own or config.sweep):
+        raise ValueError(f"{' and '.join(sorted(own)) or 'a sweep'} needs --model: it is not of pictures alone")
+    if "clip" in config.metrics and not config.clip:
+        raise ValueError("the metric clip needs --clip, a directory of a CLIP model")
+    if "inception_score" in config.metrics and config.network != "inception":
+        raise ValueError("inception_score needs --network inception, whose classes it counts")
+    if config.reference.endswith(".npz") and (other := {*config.metrics} - {"frechet", "clip", "inception_score"}):
+        raise ValueError(
+            f"{config.reference} has statistics and no pictures, which {', '.join(sorted(other))} need: "
+            "give --metrics frechet, or a folder or data set as --reference"
+        )
+    paired = {*pairs.PAIRED} & {*config.metrics}
+    if paired and not (config.autoencoder or (config.generated and Path(config.reference).is_dir())):
+        raise ValueError(
+            f"{', '.join(sorted(paired))}: pairs need --autoencoder, or two folders, --generated and --reference"
+        )
+    if config.autoencoder and config.reference.endswith(".npz"):
+        raise ValueError(f"--autoencoder needs pictures to reconstruct, and {config.reference} has statistics alone")
+    for module, wanted, extra in (("matplotlib", config.sweep, "metrics"), ("diffrax", "ode" in own, "ode")):
+        if wanted and not importlib.util.find_spec(module):
+            raise ValueError(f"this needs {module}: pip install 'jaxdiff[{extra}]'")
+
+
+def command(config: EvaluateConfig) -> str:
+    """The command line that means the same."""
+    words = ["jaxdiff evaluate"]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value != field.default:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{field.name.replace('_', '-')}", *(shlex.quote(str(one)) for one in values)]
+    return " ".join(words)

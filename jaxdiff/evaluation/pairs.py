@@ -1,0 +1,75 @@
+"""How near each picture is to the one it should be: PSNR, SSIM and LPIPS of pairs."""
+
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+from jaxdiff.evaluation.pictures import Pictures
+from jaxdiff.evaluation.report import mean
+from jaxdiff.metrics import pixels
+from jaxdiff.metrics.bootstrap import Estimate
+from jaxdiff.models import lpips
+from jaxdiff.parallel.spread import Spread
+from jaxdiff.pretrained import features as weights
+
+PAIRED = ("psnr", "ssim", "lpips")
+
+
+def find(network: Literal["alex", "vgg"]) -> tuple[Path, Path]:
+    """The files of LPIPS's classifier and of its channels' weights.
+
+    Raises:
+      FileNotFoundError: says which is missing, and where to put it.
+    """
+    return weights.find(weights.TRUNKS[network]), weights.find(weights.LINEAR[network])
+
+
+def check(made: Pictures, real: Pictures) -> None:
+    """Refuses sets that are not pairs.
+
+    Raises:
+      ValueError: says which names are in one set only.
+    """
+    if made.shape != real.shape or made.count != real.count:
+        sizes = [f"{x.count} of {x.shape[1]}x{x.shape[0]} in {x.name}" for x in (made, real)]
+        raise ValueError(f"{' and '.join(sizes)}: pairs need as many pictures, of the same size")
+    if alone := sorted({*made.names} ^ {*real.names}):
+        raise ValueError(
+            f"pairs need the same file names in both folders; in one only: {', '.join(alone[:5])}"
+            + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
+        )
+
+
+def compare(
+    metrics: tuple[str, ...],
+    made: Pictures,
+    real: Pictures,
+    *,
+    network: Literal["alex", "vgg"] = "alex",
+    batch_size: int = 16,
+    resamples: int = 100,
+) -> dict[str, Estimate]:
+    """The means over all pairs of those of `PAIRED` that are asked for."""
+    check(made, real)
+    at_once = batch_size * jax.device_count()
+    run, params = None, None
+    if "lpips" in metrics:
+        params = weights.lpips_params(network, *find(network))
+        apply = lpips.Lpips(network).apply
+        run = Spread(lambda p, xy: apply({"params": p}, lpips.prepare(xy[0]), lpips.prepare(xy[1])), "pmap")
+    found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    for x, y in zip(made.batches(at_once), real.batches(at_once), strict=True):
+        if "psnr" in metrics:
+            found["psnr"].append(pixels.psnr(x, y))
+        if "ssim" in metrics:
+            found["ssim"].append(pixels.ssim(x, y))
+        if run:
+            rows = np.minimum(np.arange(at_once), len(x) - 1)  # one shape: one program
+            found["lpips"].append(run(params, (x[rows], y[rows]))[: len(x)])
+    called = {"psnr": "PSNR", "ssim": "SSIM", "lpips": f"LPIPS ({network})"}
+    result: dict[str, Estimate] = {}
+    for name, values in found.items():
+        result.update(mean(called[name], np.concatenate(values), resamples))
+    return result

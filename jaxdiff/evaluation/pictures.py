@@ -1,0 +1,118 @@
+"""Sets of pictures to compare: a folder, a data set by name, or those that a model made."""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from jaxdiff.data import picture
+from jaxdiff.data.source import DataConfig, open_source
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Pictures of one size, read when they are asked for.
+
+    Attributes:
+      name: of the set, for reports.
+      shape: height and width.
+      count: how many.
+      read: number -> uint8 [h, w, 3].
+      names: of the files, or empty.
+      captions: gives a caption for each, or none at all.
+      stamp: changes when the pictures do.
+      notes: what was converted.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    count: int
+    read: Callable[[int], np.ndarray]
+    names: Sequence[str] = ()
+    captions: Callable[[], Sequence[str]] = tuple
+    stamp: str = ""
+    notes: tuple[str, ...] = ()
+
+    def batches(self, size: int, threads: int = 2) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
+        """All pictures in order, `size` at a time; the last batch may be smaller."""
+        with ThreadPoolExecutor(threads) as pool:
+            for first in range(0, self.count, size):
+                yield np.stack(list(pool.map(self.read, range(first, min(first + size, self.count)))))
+
+
+def folder(path: Path, size: int = 0) -> Pictures:
+    """The pictures under a folder, in the order of their paths.
+
+    Args:
+      path: the folder.
+      size: they are scaled and cut to size x size; 0 takes them as they are, and then all must have one size.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+      ValueError: if it has no pictures, or pictures of several sizes.
+      OSError: if one is damaged; the message names it.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"no folder of pictures at {path}")
+    paths = sorted(one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(f"no pictures in {path}: expected files that end in {', '.join(SUFFIXES)}")
+    sizes: Counter[tuple[int, int]] = Counter()
+    grey = transparent = 0
+    stamp = hashlib.sha256(str(size).encode())
+    for one in paths:
+        try:
+            with Image.open(one) as image:
+                sizes[image.size] += 1
+                transparent += image.has_transparency_data
+                grey += image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+            status = one.stat()
+            stamp.update(f"{one}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        except OSError as error:
+            raise OSError(f"{one}: {error}") from error
+    if len(sizes) > 1 and not size:
+        listed = ", ".join(f"{w}x{h} ({n})" for (w, h), n in sizes.most_common(5)) + (", ..." if len(sizes) > 5 else "")
+        raise ValueError(f"the pictures in {path} have {len(sizes)} sizes: {listed}; bring them to one with --size")
+    notes = []
+    if grey:
+        notes.append(f"{grey} of {len(paths)} pictures in {path} are grey: brought to RGB")
+    if transparent:
+        notes.append(f"{transparent} of {len(paths)} pictures in {path} are transparent in places: put on white")
+    width, height = (size, size) if size else next(iter(sizes))
+    if size and set(sizes) != {(size, size)}:
+        notes.append(f"pictures in {path} are scaled and cut to {size}x{size}")
+    return Pictures(
+        str(path),
+        (height, width),
+        len(paths),
+        lambda i: picture.decode(paths[i], size or None),
+        [one.relative_to(path).as_posix() for one in paths],
+        stamp=stamp.hexdigest(),
+        notes=tuple(notes),
+    )
+
+
+def data_set(config: DataConfig) -> Pictures:
+    """The pictures of a data set by name, with its captions.
+
+    Raises:
+      ValueError: as `open_source`.
+    """
+    source = open_source(config)
+    name = f"{config.name} {config.split}" + (f" {config.subset}" if config.subset != "all" else "")
+    shape = (config.size, config.size)
+    return Pictures(name, shape, len(source), lambda i: source[i]["image"], captions=source.captions, stamp=name)
+
+
+def first(pictures: Pictures, count: int) -> Pictures:
+    """The first `count` of a set; all, if it has no more."""
+    count = min(count, pictures.count)
+    return dataclasses.replace(pictures, count=count, names=pictures.names[:count], stamp=f"{count} {pictures.stamp}")

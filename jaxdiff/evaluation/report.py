@@ -1,0 +1,135 @@
+"""The chosen metrics of a made set against a real one, each with its interval."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.evaluation.networks import Features
+from jaxdiff.metrics import statistics
+from jaxdiff.metrics.bootstrap import Estimate, bootstrap
+from jaxdiff.metrics.diversity import diversity, vendi
+from jaxdiff.metrics.fid import frechet_distance, frechet_distance_of, least
+from jaxdiff.metrics.inception_score import inception_score
+from jaxdiff.metrics.kid import kid
+from jaxdiff.metrics.neighbours import neighbours
+
+COMPARED = ("frechet", "kid", "neighbours", "inception_score", "diversity")
+"""Metrics of features; the others are of pairs, of captions, and of the model itself."""
+
+
+def names(label: str, width: str) -> dict[str, str]:
+    """What the distances of features are called: FID and KID are InceptionV3's at 2048 alone."""
+    if label.startswith("InceptionV3") and width == "2048":
+        return {"frechet": f"FID ({label})", "kid": f"KID ({label})"}
+    return {"frechet": f"Frechet distance ({label}, {width})", "kid": f"kernel distance ({label}, {width})"}
+
+
+def check(
+    metrics: tuple[str, ...], made: int, real: int, width: str, widths: tuple[str, ...], k: int, resamples: int
+) -> None:
+    """Refuses sets that are too small, before anything is computed; `real` is 0 where a file does not say.
+
+    Raises:
+      ValueError: says the least number of pictures.
+    """
+    smallest = min(made, real or made)
+    given = f"{made} made and {real or 'unknown'} real pictures"
+    if "frechet" in metrics and smallest < (need := least(int(width))):
+        fit = [w for w in widths if least(int(w)) <= smallest]
+        other = f"take --width {max(fit, key=int)} (least {least(max(map(int, fit)))}), or " if fit else ""
+        raise ValueError(
+            f"{given}: a Frechet distance over {width} features needs at least {need} of each, or its covariance is "
+            f"singular; raise --num, {other}leave frechet out of --metrics (kid needs {_whole(2, resamples)})"
+        )
+    neighbours_ = "neighbours" in metrics
+    if smallest < (need := _whole(k + 1 if neighbours_ else 2, resamples)):
+        why = f"{k}-nearest neighbours need" if neighbours_ else "distances between pictures need"
+        halves = " in every half that the intervals are drawn from" if resamples else ""
+        raise ValueError(f"{given}: {why} {k + 1 if neighbours_ else 2}{halves}, at least {need} of each in all")
+
+
+def _whole(part: int, resamples: int) -> int:
+    """The least number of pictures that have `part` in a half, if halves are drawn."""
+    return 2 * part - 1 if resamples else part
+
+
+def compare(
+    metrics: tuple[str, ...],
+    made: Features,
+    real: Features,
+    label: str,
+    width: str,
+    *,
+    k: int = 5,
+    resamples: int = 100,
+    report: Callable[[str], None] = lambda name: None,
+) -> dict[str, Estimate]:
+    """The metrics of features, by the names of reports.
+
+    Args:
+      metrics: of `COMPARED`.
+      made: features of the made set; only its moments are needed where `resamples` is 0 and the metric is frechet.
+      real: of the real set, likewise.
+      label: of the network.
+      width: of its features.
+      k: which neighbour.
+      resamples: of the bootstrap; 0 gives no intervals.
+      report: is told each metric before it is computed.
+    """
+    called = names(label, width)
+    result: dict[str, Estimate] = {}
+
+    def of(name: str, statistic: Callable[..., dict[str, float]], *sets: Any, times: int = resamples) -> None:
+        report(name)
+        result.update(bootstrap(statistic, *sets, resamples=times))
+
+    if "frechet" in metrics:
+        name = called["frechet"]
+        spread = Estimate(0.0, np.nan, np.nan)
+        if resamples and made.values is not None:
+            times = min(resamples, 20)  # each takes matrices of [width, width] apart
+            if real.values is not None:
+                of(name, lambda x, y: {name: frechet_distance_of(x, y)}, made.values, real.values, times=times)
+            else:
+                of(name, lambda x: {name: _to(statistics.moments(x), real.moments)}, made.values, times=times)
+            spread = result[name]
+        value = _to(made.moments, real.moments)
+        result[name] = Estimate(value, value + spread.low - spread.value, value + spread.high - spread.value)
+    if "kid" in metrics:
+        name = called["kid"]
+        of(name, lambda x, y: {name: kid(x, y, subsets=10).mean}, made.values, real.values)
+    if "neighbours" in metrics:
+        of("neighbours", lambda x, y: neighbours(y, x, k)._asdict(), made.values, real.values)
+    if "inception_score" in metrics:
+        name = f"Inception score ({label})"
+        of(name, lambda x: {name: inception_score(x, 1 if len(x) < 1000 else 10).mean}, made.logits)
+    if "diversity" in metrics:
+        of("diversity", lambda x: {"pairwise distance": diversity(x), "Vendi score": vendi(x)}, made.values)
+    return result
+
+
+def _to(a: statistics.Moments, b: statistics.Moments) -> float:
+    return frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
+
+
+def mean(name: str, values: np.ndarray, resamples: int) -> dict[str, Estimate]:
+    """The mean of a number that each picture has by itself."""
+    return bootstrap(lambda x: {name: float(x.mean())}, values, resamples=resamples)
+
+
+def as_json(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
+    """For a file: NaN, which JSON lacks, becomes null."""
+    clean = lambda x: float(x) if np.isfinite(x) else None
+    return {
+        name: {"value": clean(e.value), "low": clean(e.low), "high": clean(e.high)} for name, e in estimates.items()
+    }
+
+
+def markdown(estimates: Mapping[str, Estimate]) -> str:
+    """A table."""
+    rows = [
+        f"| {name} | {e.value:.4g} | {f'{e.low:.4g} to {e.high:.4g}' if np.isfinite(e.low) else ''} |"
+        for name, e in estimates.items()
+    ]
+    return "\n".join(["| metric | value | 95% interval |", "|---|---|---|", *rows])

@@ -1,0 +1,281 @@
+"""The whole of `jaxdiff evaluate`: from its options to numbers in a file."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from jaxdiff import experiment
+from jaxdiff.data.source import DataConfig
+from jaxdiff.evaluation import clip, pairs, report, samples, sweep
+from jaxdiff.evaluation.config import EvaluateConfig, check, command
+from jaxdiff.evaluation.likelihood import bits_per_dim
+from jaxdiff.evaluation.networks import Features, Looker, network
+from jaxdiff.evaluation.pictures import Pictures, data_set, first, folder
+from jaxdiff.evaluation.reconstruct import reconstructor
+from jaxdiff.loading import load
+from jaxdiff.metrics import statistics
+from jaxdiff.metrics.bootstrap import Estimate
+from jaxdiff.metrics.clip_score import clip_score, r_precision
+from jaxdiff.pipelines.text_to_image import Pipeline
+
+Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], None] = print) -> str:
+    """Makes what is to be made, measures, writes WORKDIR/results.json and .md (and .png of a sweep); gives the table.
+
+    Args:
+      config: what to do.
+      counting: (what, total) -> a context with a function that is told how many are done.
+      say: is told what a reader of the numbers should know, such as conversions.
+
+    Raises:
+      ValueError, OSError: for options, pictures or weights that do not serve.
+    """
+    check(config)
+    pipe: Any = load(config.model, "pmap") if config.model else None
+    config = _with_reference(config)
+    cells: Sequence[sweep.Cell] = ()
+    if config.sweep:
+        if not isinstance(pipe, Pipeline):
+            raise ValueError("a sweep needs a model of jaxdiff's own training")
+        cells = sweep.cells(config.sweep.split(","), [int(n) for n in config.calls.split(",")], pipe.schedule)
+    size = config.size or (pipe.model.size if isinstance(pipe, Pipeline) else 0)
+    made = _first(config.generated, config.num, size) if config.generated else None
+    real = _reference(config, size or (made.shape[0] if made else 0))
+    for note in (*(made.notes if made else ()), *(real.notes if isinstance(real, Pictures) else ())):
+        say(note)
+    count = made.count if made else config.num
+    if config.autoencoder and isinstance(real, Pictures):
+        count = min(config.num, real.count)
+        real = dataclasses.replace(first(real, count), names=[samples.name(i) for i in range(count)])
+    seen = Seen(config, real, count, counting)
+    if cells:
+        return _sweep(config, cells, pipe, seen, counting, say)
+    estimates: dict[str, Estimate] = {}
+    if {*config.metrics} - {"bound", "ode"}:
+        place = config.workdir / "pictures"
+        if config.autoencoder and isinstance(real, Pictures):
+            made = _reconstructed(config, real, place, counting)
+        elif made is None:
+            made = _made(config, pipe, real, place, counting, steps=config.steps, sampler=config.sampler)
+        estimates = seen.measure(made, say)
+    if isinstance(pipe, Pipeline) and isinstance(real, Pictures):
+        estimates |= _bits(config, pipe, real, counting)
+    return _write(config, report.markdown(estimates), {"metrics": report.as_json(estimates)}, seen.origin)
+
+
+def _sweep(
+    config: EvaluateConfig,
+    cells: Sequence[sweep.Cell],
+    pipe: Pipeline,
+    seen: "Seen",
+    counting: Counting,
+    say: Callable[[str], None],
+) -> str:
+    rows = []
+    for cell in cells:
+        say(f"{cell.sampler}, {cell.calls} calls")
+        place = config.workdir / "sweep" / f"{cell.sampler}-{cell.wanted}"
+        made = _made(config, pipe, seen.real, place, counting, steps=cell.steps, sampler=cell.sampler)
+        rows.append((cell, seen.measure(made, say)))
+    metrics = list(rows[0][1])
+    picture = config.workdir / "results.png"
+    sweep.plot(rows, metrics[0], picture, f"{config.num} pictures of {Path(config.model).name}")
+    text = "\n\n".join([f"![{metrics[0]}]({picture.name})", *(sweep.table(rows, metric) for metric in metrics)])
+    table = [{**dataclasses.asdict(cell), "metrics": report.as_json(values)} for cell, values in rows]
+    return _write(config, text, {"sweep": table}, seen.origin)
+
+
+class Seen:
+    """The real pictures, as the network sees them; sets are measured against it."""
+
+    def __init__(self, config: EvaluateConfig, real: Pictures | statistics.Moments, count: int, counting: Counting):
+        """Looks at the real pictures once; refuses sets that are too small before that. `count` is of the made sets."""
+        self.config, self.real, self._counting = config, real, counting
+        self.metrics = tuple(name for name in config.metrics if name in report.COMPARED)
+        self.origin: dict[str, Any] = {}
+        if "lpips" in config.metrics:
+            pairs.find(config.lpips)
+        self._clip = clip.read(config.clip) if config.clip else None
+        if not self.metrics:
+            return
+        of = network(config.network, config.weights, config.resize)
+        self.width = config.width or of.widths[-1]
+        self.origin = {"network": of.label, "width": self.width, **of.origin}
+        self._look = Looker(of, self.width, "inception_score" in self.metrics, config.batch_size)
+        report.check(self.metrics, count, real.count, self.width, of.widths, config.k, config.resamples)
+        # only the moments are wanted if nothing else is asked for
+        self._keep = self.metrics != ("frechet",) or config.resamples > 0
+        if isinstance(real, Pictures):
+            with counting("real pictures seen", real.count) as tell:
+                self._features = self._look(real, self._keep, tell, config.workdir / "features")
+            if config.save_statistics:
+                statistics.save(config.save_statistics, self._features.moments)
+        else:
+            if str(len(real.mean)) != self.width:
+                raise ValueError(
+                    f"{config.reference} has statistics of {len(real.mean)} features, {of.label} is used at "
+                    f"{self.width}: give --width, one of {', '.join(of.widths)}, or the network that they are of"
+                )
+            self._features = Features(real)
+
+    def measure(self, made: Pictures, say: Callable[[str], None]) -> dict[str, Estimate]:
+        """All that is asked for of a made set."""
+        config = self.config
+        result: dict[str, Estimate] = {}
+        if isinstance(self.real, Pictures) and made.shape != self.real.shape:
+            say(f"{made.name} is {made.shape}, {self.real.name} {self.real.shape}: --size makes them equal")
+        if self.metrics:
+            with self._counting("pictures seen", made.count) as tell:
+                features = self._look(made, self._keep, tell, config.workdir / "features")
+            result = report.compare(
+                self.metrics,
+                features,
+                self._features,
+                self._look.of.label,
+                self.width,
+                k=config.k,
+                resamples=config.resamples,
+                report=lambda name: say(f"{name} ..."),
+            )
+            if config.autoencoder:
+                result = {("r" if name.startswith("FID") else "") + name: e for name, e in result.items()}
+        if paired := tuple(name for name in config.metrics if name in pairs.PAIRED):
+            assert isinstance(self.real, Pictures)
+            result |= pairs.compare(
+                paired,
+                made,
+                self.real,
+                network=config.lpips,
+                batch_size=config.batch_size,
+                resamples=config.resamples,
+            )
+        if "clip" in config.metrics:
+            result |= self._captions(made)
+        return result
+
+    def _captions(self, made: Pictures) -> dict[str, Estimate]:
+        assert self._clip is not None
+        assert self.config.clip is not None
+        captions = list(made.captions())[: made.count]
+        if not any(captions):
+            raise ValueError(f"the metric clip needs captions, and {made.name} was not made from any: use --model")
+        with self._counting("pictures read by CLIP", made.count) as tell:
+            x, y = clip.vectors(self._clip, made, captions, self.config.batch_size, tell)
+        name = f"({self.config.clip.name})"
+        return {
+            **report.mean(f"CLIP score {name}", clip_score(x, y), self.config.resamples),
+            **report.mean(f"CLIP R-precision {name}", r_precision(x, y), self.config.resamples),
+        }
+
+
+def _with_reference(config: EvaluateConfig) -> EvaluateConfig:
+    """Without --reference, what the model was trained on."""
+    if config.reference:
+        return config
+    path = Path(config.model)
+    run = path.parent.parent if path.parent.name == "checkpoints" else path
+    if not config.model or not (run / "config.json").is_file():
+        raise ValueError("expected --reference: a TFDS name, a folder of pictures, or a .npz of statistics")
+    data = experiment.read(run).data
+    return dataclasses.replace(
+        config, reference=data.name, split=data.split, subset=data.subset, data_dir=config.data_dir or data.dir
+    )
+
+
+def _reference(config: EvaluateConfig, size: int) -> Pictures | statistics.Moments:
+    path = Path(config.reference).expanduser()
+    if path.suffix == ".npz":
+        return statistics.load(path)
+    if path.is_dir():
+        return folder(path, size)
+    if not size:
+        raise ValueError(f"at what size should {config.reference} be read? Give --size")
+    return data_set(
+        DataConfig(name=config.reference, split=config.split, subset=config.subset, size=size, dir=config.data_dir)
+    )
+
+
+def _made(
+    config: EvaluateConfig,
+    pipe: Any,
+    real: Pictures | statistics.Moments,
+    place: Path,
+    counting: Counting,
+    **options: Any,
+) -> Pictures:
+    """The model's pictures, made where they are missing."""
+    prompts = list(config.prompt) or (list(real.captions()) if isinstance(real, Pictures) else [])
+    if not prompts and getattr(getattr(pipe.model, "process", None), "condition", "text") != "none":
+        raise ValueError(f"{config.reference} has no captions to show: give --prompt")
+    with counting("pictures made", config.num) as tell:
+        samples.make(
+            pipe,
+            place,
+            prompts or [""],
+            config.num,
+            config.seed,
+            batch_size=config.batch_size,
+            report=tell,
+            origin={"model": config.model},
+            guidance=config.guidance,
+            **options,
+        )
+    return _first(place, config.num)
+
+
+def _first(place: Path, num: int, size: int = 0) -> Pictures:
+    """The first pictures of a folder, with their prompts if `samples.make` made them."""
+    made = first(folder(place, size), num)
+    return dataclasses.replace(made, captions=lambda: samples.prompts_of(place, made.count))
+
+
+def _reconstructed(config: EvaluateConfig, real: Pictures, place: Path, counting: Counting) -> Pictures:
+    """The reference through the autoencoder."""
+    assert config.autoencoder is not None
+    pipe = reconstructor(config.autoencoder, real)
+    numbers = [str(i) for i in range(real.count)]
+    origin = {"autoencoder": str(config.autoencoder), "reference": real.name}
+    with counting("pictures reconstructed", real.count) as tell:
+        samples.make(pipe, place, numbers, real.count, batch_size=config.batch_size, report=tell, origin=origin)
+    return first(folder(place), real.count)
+
+
+def _bits(config: EvaluateConfig, pipe: Pipeline, real: Pictures, counting: Counting) -> dict[str, Estimate]:
+    result: dict[str, Estimate] = {}
+    names: dict[Literal["bound", "ode"], str] = {
+        "bound": f"bits/dim (bound, {config.bound_steps or 'infinitely many'} steps)",
+        "ode": "bits/dim (probability-flow ODE)",
+    }
+    for kind, name in names.items():
+        if kind in config.metrics:
+            captions = list(real.captions()) or [""] * real.count
+            with counting("pictures under the model", real.count) as tell:
+                bits = bits_per_dim(
+                    pipe,
+                    real,
+                    captions,
+                    kind,
+                    steps=config.bound_steps,
+                    seed=config.seed,
+                    batch_size=config.batch_size,
+                    report=tell,
+                )
+            result |= report.mean(name, bits, config.resamples)
+    return result
+
+
+def _write(config: EvaluateConfig, table: str, results: dict[str, Any], origin: dict[str, Any]) -> str:
+    config.workdir.mkdir(parents=True, exist_ok=True)
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    machine = {"jax": jax.__version__, "devices": [device.device_kind for device in jax.devices()]}
+    whole = {"options": options, "network": origin, **machine, **results}
+    (config.workdir / "results.json").write_text(json.dumps(whole, indent=2) + "\n")
+    (config.workdir / "results.md").write_text(f"Made by `{command(config)}`.\n\n{table}\n")
+    return table

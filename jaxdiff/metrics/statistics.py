@@ -1,0 +1,79 @@
+"""Mean and covariance of features, as they stream by: float64 on the host, in parts that merge.
+
+With n pictures in one part and m in another, d the difference of their means and S the sum of outer products about a
+mean (Chan et al. 1979):
+
+    mean = mean_n + d m / (n + m),    S = S_n + S_m + d d^T n m / (n + m),    covariance = S / (n + m - 1).
+
+The file is the `.npz` of other evaluators, `mu` and `sigma`; ours also says `count`, without which parts do not merge.
+"""
+
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Of the features of some pictures.
+
+    Attributes:
+      count: of the pictures; 0 where a file does not say.
+      mean: of each feature.
+      covariance: of each two, the unbiased estimate; zeros for a single picture.
+    """
+
+    count: int
+    mean: Float64[np.ndarray, " d"]
+    covariance: Float64[np.ndarray, "d d"]
+
+
+def moments(features: Float[np.ndarray, "n d"]) -> Moments:
+    """The moments of one part, at least one picture."""
+    x = features.astype(np.float64)
+    mean = x.mean(axis=0)
+    x -= mean
+    return Moments(len(x), mean, x.T @ x / max(len(x) - 1, 1))
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """The moments of two parts together; the order of merging changes nothing but rounding.
+
+    Raises:
+      ValueError: if one does not know its count.
+    """
+    if not (a.count and b.count):
+        raise ValueError("statistics without a count do not merge: another program wrote them, compute them again")
+    n = a.count + b.count
+    d = b.mean - a.mean
+    scatter = a.covariance * (a.count - 1) + b.covariance * (b.count - 1) + np.outer(d, d) * (a.count * b.count / n)
+    return Moments(n, a.mean + d * (b.count / n), scatter / (n - 1))
+
+
+def save(path: Path | str, of: Moments) -> None:
+    """Writes `mu`, `sigma` and `count`; other evaluators read the first two."""
+    np.savez(path, mu=of.mean, sigma=of.covariance, count=of.count)
+
+
+def load(path: Path | str) -> Moments:
+    """Reads what `save`, pytorch-fid or clean-fid wrote.
+
+    Raises:
+      ValueError: if the file is another, or holds numbers that no pictures have.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [name for name in ("mu", "sigma") if name not in file]:
+                raise ValueError(f"it has no {' and no '.join(missing)}, but {', '.join(file) or 'nothing'}")
+            mean, covariance = file["mu"].astype(np.float64), file["sigma"].astype(np.float64)
+            count = int(file["count"]) if "count" in file else 0
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path} holds no statistics of features: {error}") from error
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        raise ValueError(f"{path}: mu {mean.shape} and sigma {covariance.shape}, expected [d] and [d, d]")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise ValueError(f"{path}: mu or sigma is not finite")
+    return Moments(count, mean, covariance)
