@@ -8,6 +8,7 @@ from pathlib import Path
 PROGRAMS = {
     "train": "train a model from a config file; resumes by itself",
     "sample": "make pictures with a trained model",
+    "benchmark": "measure speed, also beside PyTorch",
 }
 
 

@@ -42,10 +42,10 @@ class Work:
     uncounted: tuple[str, ...] = ()
 
 
-def work(function: Callable[..., Any], *args: Any) -> Work:
-    """The work of function(*args), which is traced, not run; arguments need only shapes."""
+def work(jaxpr: core.ClosedJaxpr) -> Work:
+    """The work of a traced program: `jax.make_jaxpr(f)(*args)`, or `jax.jit(f).trace(*args).jaxpr`."""
     missed: set[str] = set()
-    return Work(_flops(jax.make_jaxpr(function)(*args).jaxpr, missed), tuple(sorted(missed)))
+    return Work(_flops(jaxpr.jaxpr, missed), tuple(sorted(missed)))
 
 
 def _flops(jaxpr: core.Jaxpr, missed: set[str]) -> float:
@@ -68,12 +68,12 @@ def _flops(jaxpr: core.Jaxpr, missed: set[str]) -> float:
 
 def _product(eqn: core.JaxprEqn) -> float:
     (contracted, _), _ = eqn.params["dimension_numbers"]
-    left = eqn.invars[0].aval.shape
-    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(left[d] for d in contracted)
+    left = _shape(eqn.invars[0])
+    return 2.0 * math.prod(_shape(eqn.outvars[0])) * math.prod(left[d] for d in contracted)
 
 
 def _convolution(eqn: core.JaxprEqn) -> float:
-    p, kernel, out = eqn.params, eqn.invars[1].aval.shape, eqn.outvars[0].aval.shape
+    p, kernel, out = eqn.params, _shape(eqn.invars[1]), _shape(eqn.outvars[0])
     rhs, result = p["dimension_numbers"].rhs_spec, p["dimension_numbers"].out_spec
     taps = 1
     for d, (low, _) in enumerate(p["padding"]):
@@ -81,6 +81,10 @@ def _convolution(eqn: core.JaxprEqn) -> float:
         place = o[:, None] * p["window_strides"][d] + k * p["rhs_dilation"][d] - low
         taps *= int((place % p["lhs_dilation"][d] == 0).sum())
     return 2.0 * taps * out[result[0]] * out[result[1]] * kernel[rhs[1]]
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return value.aval.shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +130,7 @@ def ratios(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Summary]:
 def product(dtype: str = "float32", size: int | None = None) -> tuple[Callable[[int], jax.Array], float]:
     """A large matrix product as a side for `alternate`, and its FLOPs: what the machine can do.
 
-    `size` is that of the square matrices, which are not the same in two rounds; by default 2048 on a CPU, 8192 elsewhere.
+    `size` is the side of the matrices, which are not the same in two rounds: by default 2048 on a CPU, 8192 elsewhere.
     """
     size = size or (2048 if jax.default_backend() == "cpu" else 8192)
     a, *others = (jax.random.normal(jax.random.key(i), (size, size), jnp.dtype(dtype)) for i in range(3))
@@ -147,10 +151,10 @@ def compilations() -> Iterator[Compilations]:
     """Counts what is compiled meanwhile, in the whole process; a program found in the cache on disk counts too."""
     seen = Compilations()
 
-    def listen(event: str, seconds: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
         if event == _COMPILE:
             seen.count += 1
-            seen.seconds += seconds
+            seen.seconds += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
