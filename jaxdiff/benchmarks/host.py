@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff import data, training
+from jaxdiff.benchmarks import subject as subjects
 from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.experiment import Experiment
 from jaxdiff.metrics import speed
@@ -53,7 +54,8 @@ def loader(config: Experiment, batch: int, rounds: int) -> dict[str, Any]:
 def checkpoint(config: Experiment, rounds: int) -> dict[str, Any]:
     """Saving and restoring a train state: until `save` returns (training waits so long), until all is written, back."""
     optimizer = training.make_optimizer(config.optimizer, config.train.steps)
-    state = jax.jit(training.make_init_state(make_task(config.model).init, optimizer))(jax.random.key(0))
+    make_state = training.make_init_state(make_task(config.model).init, optimizer)
+    state = jax.device_put(subjects.random_state(make_state))
     bytes_ = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     blocked, save, restore = [], [], []
     with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder), training.CheckpointConfig(keep=1)) as kept:

@@ -150,7 +150,8 @@ def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Ca
     make_state = training.make_init_state(task.init, optimizer)
     program: Any = parallel.compile(step, make_state, MeshSpec(), task.rules, devices)
     mesh = jax.tree.leaves(program.shardings)[0].mesh
-    state = [program.init(jax.random.key(0))]
+    # each leaf a copy of its own, since a step consumes them
+    state = [jax.device_put(subjects.random_state(make_state), program.shardings, may_alias=False)]
     batches = []
     for seed in range(VARIANTS):
         size = (batch, config.data.size, config.data.size, 3)

@@ -1,6 +1,7 @@
 """What is measured: the networks of an experiment or of a published model, with random weights and made-up inputs."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet, UNetConfig
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.single_file import PRESETS
-from jaxdiff.typing import Cond, Params
+from jaxdiff.training import TrainState
+from jaxdiff.typing import Cond, Key, Params
 
 PUBLISHED = ("sd1", "sd2", "sdxl")
 """Published models whose networks are measured, at their own resolution, batch 2: the guided pair of one picture."""
@@ -102,6 +104,19 @@ def random_params(shapes: Params, seed: int = 0) -> Any:
         return wave / np.float32(np.sqrt(np.prod(x.shape[:-1]) if len(x.shape) > 1 else 100))
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def random_state(make_state: Callable[[Key], TrainState], seed: int = 0) -> TrainState:
+    """A train state as in the middle of a run, on the host: random weights and moments, which are not negative."""
+    shapes = jax.eval_shape(make_state, jax.random.key(0))
+    rng = np.random.default_rng(seed)
+
+    def moment(x: Any) -> np.ndarray:
+        floats = np.issubdtype(x.dtype, np.floating)
+        return np.square(rng.standard_normal(x.shape, np.float32)) if floats else np.zeros(x.shape, x.dtype)
+
+    params = random_params(shapes.params)
+    return TrainState(np.zeros((), np.int32), params, jax.tree.map(moment, shapes.opt_state), params)
 
 
 def noisy(subject: Subject, batch: int, seed: int) -> tuple[jax.Array, jax.Array, dict[str, Any]]:

@@ -1,6 +1,8 @@
 """`jaxdiff benchmark` on a toy: every program is measured, none compiles twice, and what cannot be is refused."""
 
+import contextlib
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from jaxdiff.benchmarks import programs, report, subject, torch_peer
 from jaxdiff.benchmarks.measure import measure
 from jaxdiff.cli import benchmark
 from jaxdiff.cli.main import main
+from jaxdiff.metrics import speed
 from jaxdiff.models.unet import UNetConfig, cifar10
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.single_file import PRESETS
@@ -52,12 +55,16 @@ def config(tmp_path_factory):
 def found(config, tmp_path_factory):
     """The JSON of everything the toy has, and of its text encoder on one and two devices, and where they lie."""
     out = tmp_path_factory.mktemp("found") / "new" / "found.json"
+    patch = pytest.MonkeyPatch()
+    patch.setattr(benchmark, "_no_compilation_cache", contextlib.nullcontext)  # what it costs is of no interest here
+    patch.setattr(speed, "product", functools.partial(speed.product, size=64))
     common = ["--config", config, "--batch", "4", "--rounds", "3", "--steps", "2"]
     main(["benchmark", *common, "--json", str(out)])
     both = out.with_name("both.json")
     main(
         ["benchmark", "text-encoder", *common, "--devices", "1", "2", "--json", str(both), "--profile", str(out.parent)]
     )
+    patch.undo()
     return json.loads(out.read_text()), json.loads(both.read_text()), out.parent
 
 
@@ -120,7 +127,8 @@ def test_more_devices_than_there_are_become_virtual_ones(config, tmp_path):
     assert record["devices"] == 2
 
 
-def test_peers_take_turns_and_ratios_are_ours_over_theirs(config):
+def test_peers_take_turns_and_ratios_are_ours_over_theirs(config, monkeypatch):
+    monkeypatch.setattr(speed, "product", functools.partial(speed.product, size=64))
     args = benchmark.Args(config=config)
     case = programs.CASES["text-encoder"](benchmark.read_subject(args), 2, jax.devices()[:1], 1)
     turns = []
@@ -133,6 +141,13 @@ def test_peers_take_turns_and_ratios_are_ours_over_theirs(config):
     assert record["against"]["slow"]["ratio"]["all"]["median"] < 0.5
     assert record["against"]["slow"]["ratio"]["second"]["count"] == 2
     assert "| slow " in report.tables([{"config": "tiny", **record}])
+
+
+def test_nothing_is_read_from_the_cache_on_disk():
+    before = jax.config.jax_enable_compilation_cache
+    with benchmark._no_compilation_cache():
+        assert not jax.config.jax_enable_compilation_cache
+    assert jax.config.jax_enable_compilation_cache == before
 
 
 @pytest.mark.parametrize(
