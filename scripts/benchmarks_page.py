@@ -42,7 +42,8 @@ How to read it. Weights and inputs are random. A figure is the median over round
 `compile` is tracing and lowering + XLA's compiling, with no cache. GFLOP are those of matrix products and convolutions
 of one call, read from the traced program with loops multiplied out; `of peak` is their rate against that of a large
 matrix product (2048 x 2048 on a CPU, 8192 x 8192 elsewhere) timed in the same rounds. `bytes` and `memory` are what
-XLA's analysis of the compiled program says (bodies of loops once); `peak memory` is what the process held.
+XLA's analysis of the compiled program says (bodies of loops once); `peak memory` is what the whole process held, with
+what the programs before it in the same command left there.
 `recompiled` counts programs that a second call with other inputs compiled. Peers have our weights and were checked to
 give our output before they were timed; sides take turns, and each goes first every other round. `jaxdiff / peer` is the
 median of the ratios of each round: below 1, jaxdiff is faster. Virtual devices share the machine's cores: their

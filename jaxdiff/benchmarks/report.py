@@ -41,7 +41,7 @@ PROGRAMS = (
 )  # fmt: skip
 PEERS = ("config", "program", "peer", "jaxdiff", "peer's run", "jaxdiff / peer", "going first", "going second")
 LOOP = ("config", "batch", "calls", "one call", "loop / bare calls - 1 (quartiles)", "rounds")
-SCALING = ("config", "program", "batch", "devices", "images/s", "against one device")
+SCALING = ("config", "program", "batch", "devices", "images/s", "against the first")
 LOADER = ("config", "batch", "pictures", "images/s from disk", "images/s again (quartiles)")
 CHECKPOINT = ("config", "size", "training waits", "save", "restore")
 
@@ -98,11 +98,15 @@ def _loop(r: Record) -> list[str]:
 
 
 def _scaling(programs: Sequence[Record]) -> list[list[str]]:
-    rows = []
-    for one in (r for r in programs if r["devices"] == 1):
-        key = (one["config"], one["name"], one["batch"])
-        group = [r for r in programs if (r["config"], r["name"], r["batch"]) == key]
-        for r in group if len(group) > 1 else []:
+    """Records that follow one of a single device, of the same program: they were measured together."""
+    rows, groups = [], list[list[Record]]()
+    for r in programs:
+        if groups and r["devices"] > 1 and (r["config"], r["name"]) == (groups[-1][0]["config"], groups[-1][0]["name"]):
+            groups[-1].append(r)
+        else:
+            groups.append([r])
+    for one, *more in groups:
+        for r in [one, *more] if more else []:
             rate = r["batch"] / r["run"]["median"]
             against = f"x {one['run']['median'] / r['run']['median']:.2f}"
             rows.append([r["config"], r["name"], str(r["batch"]), str(r["devices"]), f"{rate:.3g}", against])
