@@ -17,11 +17,12 @@ from jaxdiff.benchmarks import report
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = (
-    "unet train-step --config cifar10 --against torch --rounds 15",
+    "unet --config cifar10 --against torch --rounds 15",
+    "train-step --config cifar10 --against torch-eager --rounds 15",
     "checkpoint --config cifar10 --rounds 5",
-    "unet train-step text-to-image text-encoder loader checkpoint --config quickstart --against torch --rounds 15",
+    "unet train-step text-to-image text-encoder loader checkpoint --config quickstart --against torch-eager --rounds 15",
     "loop --config quickstart --rounds 30",
-    "unet train-step text-to-image text-encoder loader checkpoint --config openmoji32 --against torch --rounds 10",
+    "unet train-step text-to-image text-encoder loader checkpoint --config openmoji32 --against torch-eager --rounds 10",
     "unet --config sd1 --size 256 --against torch --rounds 5",
     "text-encoder decoder --config sd1 --size 256 --against torch --rounds 5",
     "train-step --config quickstart --devices 1 2 4 8 --rounds 10",

@@ -49,8 +49,8 @@ def check(names: list[str]) -> None:
         raise ValueError(f"nothing to run in PyTorch: of {', '.join(names)}, none is one of {', '.join(PEERS)}")
 
 
-def sides(subject: Subject, case: Case) -> dict[str, Side]:
-    """The case in PyTorch: eager, and compiled where there is a C++ compiler (or a GPU).
+def sides(subject: Subject, compiled: bool, case: Case) -> dict[str, Side]:
+    """The case in PyTorch: eager, and if wanted compiled, where there is a C++ compiler (or a GPU).
 
     Raises:
       NoPeerError: if it has none.
@@ -64,9 +64,9 @@ def sides(subject: Subject, case: Case) -> dict[str, Side]:
     torch.set_default_dtype(getattr(torch, case.dtype))
     try:
         made = {"torch": PEERS[case.name](subject, case, device, lambda module: module)}
-        if device == "cuda" or shutil.which("c++") or shutil.which("g++"):
-            compiled = functools.partial(torch.compile, dynamic=False)
-            made["torch.compile"] = PEERS[case.name](subject, case, device, compiled)
+        if compiled and (device == "cuda" or shutil.which("c++") or shutil.which("g++")):
+            compiler = functools.partial(torch.compile, dynamic=False)
+            made["torch.compile"] = PEERS[case.name](subject, case, device, compiler)
     finally:
         torch.set_default_dtype(torch.float32)
     return {name: functools.partial(_finished, side, device) for name, side in made.items()}

@@ -42,7 +42,8 @@ class Args:
       size: side of the pictures in pixels; by default the model's own.
       dtype: of all networks; by default the config's, float32 for published models.
       devices: numbers of devices to measure on; more than there are become virtual ones, on a CPU.
-      against: torch also runs the same networks there, eager and compiled, in turns with ours.
+      against: torch also runs the same networks there, eager and compiled, in turns with ours; torch-eager does not
+        compile them, which takes minutes for a train step.
       json: a file for all figures.
       profile: a directory for a trace of one call of each program, as TensorBoard and Perfetto read it.
     """
@@ -55,7 +56,7 @@ class Args:
     size: int | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     devices: tuple[int, ...] = (1,)
-    against: Literal["torch"] | None = None
+    against: Literal["torch", "torch-eager"] | None = None
     json: Path | None = None
     profile: Path | None = None
 
@@ -133,7 +134,7 @@ def _record(args: Args, subject: Subject, name: str, batch: int, devices: int) -
     case = programs.CASES[name](subject, batch, chosen, args.steps)
     peers: Callable[..., Any] = lambda case: {}
     if args.against and devices == 1:
-        peers = functools.partial(torch_peer.sides, subject)
+        peers = functools.partial(torch_peer.sides, subject, args.against == "torch")
     return measure(case, chosen, args.rounds, peers, args.profile / name if args.profile else None)
 
 
