@@ -9,6 +9,7 @@ PROGRAMS = {
     "train": "train a model from a config file; resumes by itself",
     "sample": "make pictures with a trained model",
     "evaluate": "measure the quality of a model or of a folder of pictures",
+    "benchmark": "measure speed, also beside PyTorch",
 }
 
 

@@ -1,0 +1,104 @@
+"""One program measured: what it costs to compile and to run, beside the machine's peak and its peers."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff.benchmarks.programs import Case
+from jaxdiff.benchmarks.torch_peer import NoPeerError
+from jaxdiff.metrics import speed
+
+Side = Callable[[int], Any]
+
+
+def measure(
+    case: Case,
+    devices: Sequence[jax.Device],
+    rounds: int,
+    peers: Callable[[Case], Mapping[str, Side]] = lambda case: {},
+    profile: Path | None = None,
+) -> dict[str, Any]:
+    """The record of a program, as it goes into the JSON; times in seconds, ratios are ours / theirs.
+
+    Args:
+      case: the program.
+      devices: those it was made for.
+      rounds: timed calls of each side.
+      peers: the same work elsewhere, made after our memory has been read.
+      profile: gets a trace of one call more.
+    """
+    with case.context():
+        traced, trace_s = _timed(lambda: case.program.trace(*case.arguments(0)))
+        lowered, lower_s = _timed(traced.lower)
+        compiled, compile_s = _timed(lowered.compile)
+        speed.reset_memory()
+        _, first_s = _timed(lambda: jax.block_until_ready(case(0)))
+        with speed.compilations() as again:
+            jax.block_until_ready(case(1))
+        memory = speed.peak_memory()
+        work, cost = speed.work(traced.jaxpr), speed.cost(compiled)
+        peak, peak_flops = speed.product(case.dtype)
+        others: dict[str, Side] = {"bare": case.bare} if case.bare else {}
+        alone = ""
+        try:
+            others |= peers(case)
+        except NoPeerError as error:
+            alone = str(error)
+        for side in (peak, *others.values()):
+            for i in range(2):
+                jax.block_until_ready(side(i))
+        times = speed.alternate({"jaxdiff": case, "peak": peak, **others}, rounds)
+        if profile:
+            with jax.profiler.trace(str(profile)):
+                jax.block_until_ready(case(0))
+    ours = times["jaxdiff"]
+    chips = 1 if devices[0].platform == "cpu" else len(devices)  # virtual devices share the cores
+    record = {
+        "name": case.name,
+        "batch": case.images,
+        "devices": len(devices),
+        "dtype": case.dtype,
+        "calls": case.calls,
+        "trace_s": trace_s,
+        "lower_s": lower_s,
+        "compile_s": compile_s,
+        "first_s": first_s,
+        "recompiled": again.count,
+        "run": _summary(ours),
+        "images_per_s_per_device": case.images / float(np.median(ours)) / len(devices),
+        "flops": work.flops,
+        "uncounted": list(work.uncounted),
+        "flops_per_s": work.flops / float(np.median(ours)),
+        "peak_flops_per_s": peak_flops / float(np.median(times["peak"])),
+        "of_peak": _summary(work.flops / ours / (chips * peak_flops / times["peak"])),
+        "xla": dataclasses.asdict(cost),
+        "memory": memory and {"bytes": memory[0], "of": memory[1]},
+        "no_peer": alone,
+        "against": {
+            name: {"run": _summary(times[name]), "ratio": _ratios(ours, times[name])}
+            for name in others
+            if name != "bare"
+        },
+    }
+    if case.bare:
+        record["bare"] = _summary(times["bare"])
+        record["overhead"] = _summary(ours / times["bare"] - 1)
+    return record
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.perf_counter()
+    return call(), time.perf_counter() - began
+
+
+def _summary(values: np.ndarray) -> dict[str, Any]:
+    return dataclasses.asdict(speed.summary(values))
+
+
+def _ratios(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    return {name: dataclasses.asdict(s) for name, s in speed.ratios(ours, theirs).items()}

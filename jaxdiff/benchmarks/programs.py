@@ -1,0 +1,242 @@
+"""The compiled programs that are measured, by name: what one is called with, and what a call of it makes."""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxdiff import parallel, sampling, training
+from jaxdiff.benchmarks import subject as subjects
+from jaxdiff.benchmarks.subject import Subject
+from jaxdiff.diffusion import prediction
+from jaxdiff.experiment import Experiment
+from jaxdiff.models.autoencoder_kl import unscaled
+from jaxdiff.models.unet import UNet
+from jaxdiff.parallel import MeshSpec, make_mesh
+from jaxdiff.tasks.picture import SCHEDULES, make_sample, make_task, nothing
+from jaxdiff.typing import Cond
+
+VARIANTS = 3
+"""Inputs that a program is called with in turn, so that no two calls in a row are the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A program, ready to be compiled and called.
+
+    Attributes:
+      name: in `CASES`.
+      program: the jitted function.
+      arguments: i -> the arguments of call i, on the devices.
+      images: that a call reads or makes.
+      dtype: of the products in it.
+      calls: of the network in one call.
+      bare: the same calls of the network alone, where the cost of what is around them is of interest.
+      keep: takes the result of a call that consumed its arguments.
+      context: what it is traced and called in.
+    """
+
+    name: str
+    program: Any
+    arguments: Callable[[int], tuple[Any, ...]]
+    images: int
+    dtype: str
+    calls: int = 1
+    bare: Callable[[int], Any] | None = None
+    keep: Callable[[Any], None] = lambda result: None
+    context: Callable[[], Any] = contextlib.nullcontext
+
+    def __call__(self, i: int) -> Any:
+        """The result of call i."""
+        result = self.program(*self.arguments(i))
+        self.keep(result)
+        return result
+
+
+Devices = Sequence[jax.Device]
+
+
+def _spread(function: Callable[..., Any], whole: Any, batches: list[Any], devices: Devices) -> tuple[Any, Any]:
+    """`function(whole, *batch)` as a program that splits the batch over devices, and its arguments."""
+    mesh = make_mesh(MeshSpec(), devices)
+    everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(("data", "fsdp")))
+    program = jax.jit(function, in_shardings=(everywhere, *[split] * len(batches[0])), out_shardings=split)
+    whole = jax.device_put(whole, everywhere)
+    placed = [jax.device_put(batch, split) for batch in batches]
+    return program, lambda i: (whole, *placed[i % VARIANTS])
+
+
+def unet(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+    """The U-Net once."""
+    inputs = [subjects.noisy(subject, batch, seed) for seed in range(VARIANTS)]
+    program, arguments = _spread(_apply(subject), subjects.unet_params(subject), inputs, devices)
+    return Case("unet", program, arguments, batch, subject.unet.dtype)
+
+
+def _apply(subject: Subject) -> Callable[..., Any]:
+    return lambda params, x, t, told: UNet(subject.unet).apply({"params": params}, x, t, Cond(**told))
+
+
+def loop(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+    """The sampling loop of `steps` calls of the U-Net, without guidance, beside as many bare calls."""
+    inputs = [subjects.noisy(subject, batch, seed) for seed in range(VARIANTS)]
+    keys = jax.random.split(jax.random.key(0), batch)
+    process = subject.experiment.process if subject.experiment else None
+    schedule = SCHEDULES[process.schedule if process else "scaled_linear"]()
+    table = jax.tree.map(np.float32, sampling.make_table("ddim", schedule, steps))
+    network: Any = UNet(subject.unet)
+    kind = process.prediction if process else "eps"
+    apply = lambda params, x, t, cond: network.apply({"params": params}, x, t, cond)
+
+    def sample(whole: Any, x: jax.Array, t: jax.Array, told: Any, keys: jax.Array) -> Any:
+        params, table = whole
+        return sampling.run(table, prediction.denoiser(apply, params, Cond(**told), schedule, kind), x, keys)
+
+    whole = (subjects.unet_params(subject), table)
+    program, arguments = _spread(sample, whole, [(*more, keys) for more in inputs], devices)
+    alone, its_arguments = _spread(_apply(subject), arguments(0)[0][0], inputs, devices)
+
+    def bare(i: int) -> jax.Array:
+        params, x, t, told = its_arguments(i)
+        for _ in range(steps):
+            x = alone(params, x, t, told)
+        return x
+
+    return Case("loop", program, arguments, batch, subject.unet.dtype, steps, bare)
+
+
+def text_to_image(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+    """From tokens to uint8 pictures: text encoder, guided loop, conversion."""
+    config = subject.experiment
+    assert config is not None, "check"
+    model = config.model
+    sample = make_sample(model)
+    schedule = SCHEDULES[config.process.schedule]()
+    table = sampling.with_aux(sampling.make_table("ddim", schedule, steps), guidance=3.0)
+    params = {"unet": subjects.unet_params(subject)}
+    if subject.text:
+        params["text"] = subjects.text_params(subject)
+    inputs = []
+    for seed in range(VARIANTS):
+        told = _told(subject, batch, seed)
+        away = nothing(model, told, _empty(config))
+        inputs.append((told, away, jax.random.split(jax.random.key(seed), batch)))
+    whole = (params, jax.tree.map(np.float32, table))
+    program, arguments = _spread(lambda whole, *more: sample(*whole, *more), whole, inputs, devices)
+    return Case("text-to-image", program, arguments, batch, subject.unet.dtype, calls=steps)
+
+
+def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+    """Forward, backward, optimizer and average of the weights, as `jaxdiff train` runs them."""
+    config = subject.experiment
+    assert config is not None, "check"
+    task = make_task(config.model, _empty(config))
+    optimizer = training.make_optimizer(config.optimizer, config.train.steps)
+    step = functools.partial(
+        training.make_train_step,
+        task.loss,
+        optimizer,
+        training.make_ema(config.ema),
+        accumulate=config.train.accumulate,
+    )
+    make_state = training.make_init_state(task.init, optimizer)
+    program: Any = parallel.compile(step, make_state, MeshSpec(), task.rules, devices)
+    mesh = jax.tree.leaves(program.shardings)[0].mesh
+    # each leaf a copy of its own, since a step consumes them
+    state = [jax.device_put(subjects.random_state(make_state), program.shardings, may_alias=False)]
+    batches = []
+    for seed in range(VARIANTS):
+        size = (batch, config.data.size, config.data.size, 3)
+        pictures = np.random.default_rng(seed).integers(0, 256, size).astype(np.uint8)
+        placed = program.put(jax.tree.map(np.asarray, {"image": pictures, **_told(subject, batch, seed)}))
+        batches.append((placed, program.keys(jax.random.key(1), seed, batch)))
+
+    def keep(result: Any) -> None:
+        state[0] = result[0]
+
+    return Case(
+        "train-step",
+        program.step.__wrapped__,  # what is below the mesh's context, which `context` gives
+        lambda i: (state[0], *batches[i % VARIANTS]),
+        batch,
+        subject.unet.dtype,
+        keep=keep,
+        context=functools.partial(jax.set_mesh, mesh),
+    )
+
+
+def text_encoder(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+    """The text encoder once."""
+    text = subject.text
+    assert text is not None, "check"
+    inputs = [(subjects.tokens(subject, batch, seed),) for seed in range(VARIANTS)]
+    apply = lambda params, ids: text.apply({"params": params}, ids)
+    program, arguments = _spread(apply, subjects.text_params(subject), inputs, devices)
+    return Case("text-encoder", program, arguments, batch, text.config.dtype)
+
+
+def decoder(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+    """From latents to pictures."""
+    net = subject.decoder
+    assert net is not None, "check"
+    latents = [(subjects.noisy(subject, batch, seed)[0],) for seed in range(VARIANTS)]
+    picture = jnp.zeros((1, 8 * 8, 8 * 8, 3))
+    params = subjects.random_params(jax.eval_shape(net.init, jax.random.key(0), picture)["params"])
+    apply = lambda params, z: net.apply({"params": params}, unscaled(net.config, z), method="decode")
+    program, arguments = _spread(apply, params, latents, devices)
+    return Case("decoder", program, arguments, batch, net.config.dtype)
+
+
+def _empty(config: Experiment) -> np.ndarray | None:
+    """A text of one token, to stand for no text."""
+    return np.eye(1, config.text.length, dtype=np.int32)[0] if config.process.condition == "text" else None
+
+
+def _told(subject: Subject, batch: int, seed: int) -> dict[str, jax.Array]:
+    """What steers a batch of an experiment: tokens, labels or nothing."""
+    if subject.text:
+        return {"tokens": subjects.tokens(subject, batch, seed)}
+    if subject.unet.labels:
+        return {"label": jax.random.randint(jax.random.key(seed), (batch,), 0, subject.unet.labels)}
+    return {}
+
+
+CASES: dict[str, Callable[[Subject, int, Devices, int], Case]] = {
+    "unet": unet,
+    "train-step": train_step,
+    "loop": loop,
+    "text-to-image": text_to_image,
+    "text-encoder": text_encoder,
+    "decoder": decoder,
+}
+HOST = ("loader", "checkpoint")
+"""What runs on the host; see `benchmarks.host`."""
+
+
+def applicable(subject: Subject) -> list[str]:
+    """The names of everything that this subject has."""
+    missing = {"text-encoder": subject.text is None, "decoder": subject.decoder is None}
+    missing |= dict.fromkeys(("train-step", "text-to-image", *HOST), subject.experiment is None)
+    return [name for name in (*CASES, *HOST) if not missing.get(name)]
+
+
+def check(names: Sequence[str], subject: Subject) -> None:
+    """Refuses what cannot be measured.
+
+    Raises:
+      ValueError: lists what can be, the nearest first.
+    """
+    known = applicable(subject)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=2, cutoff=0.4)
+            listed = ", ".join([*near, *(n for n in known if n not in near)])
+            raise ValueError(f"{subject.name} has no {name!r} to measure: expected some of {listed}")

@@ -1,0 +1,170 @@
+"""`jaxdiff benchmark unet train-step --config cifar10 --against torch`."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxdiff import experiment
+from jaxdiff.benchmarks import host, programs, report, torch_peer
+from jaxdiff.benchmarks import subject as subjects
+from jaxdiff.benchmarks.measure import measure
+from jaxdiff.benchmarks.subject import Subject
+from jaxdiff.cli.train import read_config
+from jaxdiff.metrics import speed
+
+_VIRTUAL = "--xla_force_host_platform_device_count"
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """Measures how fast the programs of a model are, with random weights and made-up inputs.
+
+    Attributes:
+      what: unet, train-step, loop (sampling beside bare calls of the network), text-to-image, text-encoder, decoder,
+        loader, checkpoint; by default all that the model has.
+      config: a config file, the name of one in configs/, or a published model: sd1, sd2, sdxl.
+      batch: examples of a call, over all devices; by default 16, and 2 for published models (a guided pair).
+      rounds: timed calls of each side.
+      steps: network calls of loop and text-to-image.
+      size: side of the pictures in pixels; by default the model's own.
+      dtype: of all networks; by default the config's, float32 for published models.
+      devices: numbers of devices to measure on; more than there are become virtual ones, on a CPU.
+      against: torch also runs the same networks there, eager and compiled, in turns with ours; torch-eager does not
+        compile them, which takes minutes for a train step.
+      json: a file for all figures.
+      profile: a directory for a trace of one call of each program, as TensorBoard and Perfetto read it.
+    """
+
+    what: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    config: str = "quickstart"
+    batch: int | None = None
+    rounds: int = 10
+    steps: int = 20
+    size: int | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    devices: tuple[int, ...] = (1,)
+    against: Literal["torch", "torch-eager"] | None = None
+    json: Path | None = None
+    profile: Path | None = None
+
+
+def main(argv: list[str]) -> None:
+    """Measures, and prints each record's tables at the end."""
+    args = tyro.cli(Args, args=argv, prog="jaxdiff benchmark")
+    subject = read_subject(args)
+    programs.check(args.what, subject)
+    names = args.what or tuple(programs.applicable(subject))
+    batch = args.batch or subject.batch
+    check(args, batch)
+    if args.against:
+        torch_peer.check(list(names))
+    told, records = speed.machine(), []
+    if args.against:
+        told["torch"] = importlib.metadata.version("torch")
+    print(report.machine(told), flush=True)
+    with _no_compilation_cache():
+        for name in names:
+            for devices in args.devices if name in programs.CASES else (1,):
+                print(f"{subject.name}: {name}, {devices} device(s)", flush=True)
+                if devices > jax.device_count():
+                    records += _in_child(args, name, devices)
+                else:
+                    records.append({"config": subject.name, **_record(args, subject, name, batch, devices)})
+    print("\n" + report.tables(records))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps({"machine": told, "command": argv, "records": records}, indent=1))
+
+
+def read_subject(args: Args) -> Subject:
+    """The networks that the command line names."""
+    if args.config in subjects.PUBLISHED:
+        return subjects.published(args.config, args.size, args.dtype or "float32")
+    named = Path("configs") / f"{args.config}.py"
+    config = read_config(named if named.is_file() else Path(args.config))
+    if args.size:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, size=args.size))
+    if args.dtype:
+        unet = dataclasses.replace(config.unet, dtype=args.dtype)
+        config = dataclasses.replace(config, unet=unet, text=dataclasses.replace(config.text, dtype=args.dtype))
+    batch_size = args.batch or subjects.of_experiment(config).batch
+    train = dataclasses.replace(config.train, batch_size=batch_size * jax.device_count(), accumulate=1)
+    config = dataclasses.replace(config, train=train)
+    experiment.check(config)
+    return subjects.of_experiment(config)
+
+
+def check(args: Args, batch: int) -> None:
+    """Refuses numbers that cannot be, before anything compiles."""
+    for name, value, least in (("rounds", args.rounds, 1), ("steps", args.steps, 1), ("batch", batch, 1)):
+        if value < least:
+            raise ValueError(f"{name} is {value}: expected {least} or more")
+    for devices in args.devices:
+        if devices < 1 or batch % devices:
+            raise ValueError(f"batch is {batch}, which does not divide over {devices} devices: choose another --batch")
+        if devices > jax.device_count() and (
+            jax.default_backend() != "cpu" or _VIRTUAL in os.environ.get("XLA_FLAGS", "")
+        ):
+            raise ValueError(f"devices is {devices}, and there are {jax.device_count()}: choose fewer")
+
+
+def _record(args: Args, subject: Subject, name: str, batch: int, devices: int) -> dict[str, Any]:
+    if name in programs.HOST:
+        assert subject.experiment is not None, "programs.check"
+        try:
+            if name == "loader":
+                return host.loader(subject.experiment, batch, args.rounds)
+            return host.checkpoint(subject.experiment, args.rounds)
+        except (ValueError, OSError) as error:
+            return {"name": name, "skipped": str(error)}
+    chosen = jax.devices()[:devices]
+    case = programs.CASES[name](subject, batch, chosen, args.steps)
+    peers: Callable[..., Any] = lambda case: {}
+    if args.against and devices == 1:
+        peers = functools.partial(torch_peer.sides, subject, args.against == "torch")
+    return measure(case, chosen, args.rounds, peers, args.profile / name if args.profile else None)
+
+
+def _in_child(args: Args, name: str, devices: int) -> list[dict[str, Any]]:
+    """The records of a process that has so many virtual devices."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.json"
+        wanted = dataclasses.replace(args, what=(name,), devices=(devices,), against=None, json=found, profile=None)
+        command = [wanted.what[0]]
+        for field in dataclasses.fields(wanted):
+            value = getattr(wanted, field.name)
+            if field.name != "what" and value is not None:
+                command += [f"--{field.name}", *map(str, value if isinstance(value, tuple) else [value])]
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {_VIRTUAL}={devices}"
+        program = [sys.executable, "-m", "jaxdiff.cli.main", "benchmark", *command]
+        done = subprocess.run(program, env={**os.environ, "XLA_FLAGS": flags}, stdout=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            raise ValueError(f"measuring {name} on {devices} virtual devices failed; its message is above")
+        return json.loads(found.read_text())["records"]
+
+
+@contextlib.contextmanager
+def _no_compilation_cache() -> Iterator[None]:
+    """Compiling takes as long as it takes: nothing is read from disk."""
+    config: Any = jax.config
+    before = config.jax_enable_compilation_cache
+    config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # whether it is used was decided at the first compilation
+    try:
+        yield
+    finally:
+        config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()

@@ -1,0 +1,228 @@
+"""Speed: what a program costs, how long it takes, and what the machine could do in that time.
+
+**Work.** FLOPs are those of matrix products and convolutions, 2 for each multiply-add, read from the jaxpr:
+
+    a product of [m, k] and [k, n]     2 m k n, for each element of the batch
+    a convolution                      2 (outputs) (input channels of a group) (taps of the kernel)
+
+Taps that fall on the padding count, as in published figures; taps that fall into the holes of a dilated input, which
+gradients of strided convolutions have, do not: so a gradient costs what its convolution cost. The body of a loop counts
+once for each turn. XLA's own count leaves out both the padding and the turns of a loop, and what libraries called from
+its programs do, which is why it is reported but not used.
+
+**Time.** Sides take turns, each going first every other round, because neighbours on a machine slow it for minutes:
+a figure is the median of the ratios of one round, not the ratio of two medians.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+_COMPILE = "/jax/core/compile/backend_compile_duration"
+_FOREIGN = re.compile(r"pallas_call|.*custom_call.*|ffi_call|dot_product_attention.*|while")
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """FLOPs of a program, and the primitives whose work is not in them: foreign kernels, loops of unknown length."""
+
+    flops: float
+    uncounted: tuple[str, ...] = ()
+
+
+def work(jaxpr: core.ClosedJaxpr) -> Work:
+    """The work of a traced program: `jax.make_jaxpr(f)(*args)`, or `jax.jit(f).trace(*args).jaxpr`."""
+    missed: set[str] = set()
+    return Work(_flops(jaxpr.jaxpr, missed), tuple(sorted(missed)))
+
+
+def _flops(jaxpr: core.Jaxpr, missed: set[str]) -> float:
+    total = 0.0
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        if name == "dot_general":
+            total += _product(eqn)
+        elif name == "conv_general_dilated":
+            total += _convolution(eqn)
+        else:
+            if _FOREIGN.fullmatch(name):
+                missed.add(name)
+            inner = [_flops(sub, missed) for sub in core.jaxprs_in_params(eqn.params)]
+            # both branches of a cond are there and one runs; a mapped body is written for one device
+            turns = eqn.params["length"] if name == "scan" else eqn.params["mesh"].size if name == "shard_map" else 1
+            total += (max(inner) if name == "cond" else sum(inner)) * turns
+    return total
+
+
+def _product(eqn: core.JaxprEqn) -> float:
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    left = _shape(eqn.invars[0])
+    return 2.0 * math.prod(_shape(eqn.outvars[0])) * math.prod(left[d] for d in contracted)
+
+
+def _convolution(eqn: core.JaxprEqn) -> float:
+    p, kernel, out = eqn.params, _shape(eqn.invars[1]), _shape(eqn.outvars[0])
+    rhs, result = p["dimension_numbers"].rhs_spec, p["dimension_numbers"].out_spec
+    taps = 1
+    for d, (low, _) in enumerate(p["padding"]):
+        o, k = np.arange(out[result[2 + d]]), np.arange(kernel[rhs[2 + d]])
+        place = o[:, None] * p["window_strides"][d] + k * p["rhs_dilation"][d] - low
+        taps *= int((place % p["lhs_dilation"][d] == 0).sum())
+    return 2.0 * taps * out[result[0]] * out[result[1]] * kernel[rhs[1]]
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return value.aval.shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Repeats of one measurement: median, quartiles, minimum, and how many there were."""
+
+    median: float
+    lower: float
+    upper: float
+    minimum: float
+    count: int
+
+
+def summary(values: Sequence[float] | np.ndarray) -> Summary:
+    """The summary of at least one value."""
+    lower, median, upper = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
+    return Summary(median, lower, upper, float(np.min(values)), len(values))
+
+
+def alternate(sides: Mapping[str, Callable[[int], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each side in each round; the order is reversed every other round, and side(i) is round i.
+
+    Warm up first: what a first call costs besides is not taken out.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}: expected at least 1")
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for i in range(rounds):
+        for name in list(sides)[:: -1 if i % 2 else 1]:
+            began = time.perf_counter()
+            jax.block_until_ready(sides[name](i))
+            times[name].append(time.perf_counter() - began)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def ratios(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Summary]:
+    """ours / theirs of each round: of `all` rounds, and of those in which our side went `first` and `second`."""
+    each = ours / theirs
+    parts = {"all": each, "first": each[::2], "second": each[1::2]}
+    return {name: summary(part) for name, part in parts.items() if len(part)}
+
+
+def product(dtype: str = "float32", size: int | None = None) -> tuple[Callable[[int], jax.Array], float]:
+    """A large matrix product as a side for `alternate`, and its FLOPs: what the machine can do.
+
+    `size` is the side of the matrices, which are not the same in two rounds: by default 2048 on a CPU, 8192 elsewhere.
+    """
+    size = size or (2048 if jax.default_backend() == "cpu" else 8192)
+    a, *others = (jax.random.normal(jax.random.key(i), (size, size), jnp.dtype(dtype)) for i in range(3))
+    multiply = jax.jit(jnp.matmul)
+    return lambda i: multiply(a, others[i % 2]), 2.0 * size**3
+
+
+@dataclasses.dataclass
+class Compilations:
+    """How many programs the compiler was given, and for how long."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[Compilations]:
+    """Counts what is compiled meanwhile, in the whole process; a program found in the cache on disk counts too."""
+    seen = Compilations()
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event == _COMPILE:
+            seen.count += 1
+            seen.seconds += duration_secs
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What XLA says of a compiled program.
+
+    Attributes:
+      flops: its own count; see the module docstring for what it leaves out.
+      bytes: read and written by its operations, the bodies of loops once.
+      memory: of one device: arguments, results that reuse none of them, and temporaries.
+    """
+
+    flops: float | None
+    bytes: float | None
+    memory: int | None
+
+
+def cost(compiled: Any) -> Cost:
+    """The cost of a `jax.stages.Compiled`; None for what this platform does not tell."""
+    told = compiled.cost_analysis() or {}
+    sizes = compiled.memory_analysis()
+    memory = sizes and (
+        sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes + sizes.temp_size_in_bytes
+    )
+    return Cost(told.get("flops"), told.get("bytes accessed"), memory)
+
+
+def reset_memory() -> None:
+    """Lets `peak_memory` of the process start anew, where Linux allows it; allocators of accelerators go on."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> tuple[int, str] | None:
+    """The most bytes held so far, and by what: the first device's allocator, or this process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"], "device"
+    with contextlib.suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
+            return 1024 * int(found[1]), "process"
+    return None
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        if found := re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()):
+            cpu = found[1]
+    devices = jax.devices()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": cpu,
+        "cores": cores,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "devices": len(devices),
+        "device": devices[0].device_kind,
+        "platform": devices[0].platform,
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "date": time.strftime("%Y-%m-%d"),
+    }

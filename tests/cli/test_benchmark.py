@@ -1,0 +1,198 @@
+"""`jaxdiff benchmark` on a toy: every program is measured, none compiles twice, and what cannot be is refused."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+
+import jax
+import pytest
+from PIL import Image
+
+from jaxdiff.benchmarks import programs, report, subject, torch_peer
+from jaxdiff.benchmarks.measure import measure
+from jaxdiff.cli import benchmark
+from jaxdiff.cli.main import main
+from jaxdiff.metrics import speed
+from jaxdiff.models.unet import UNetConfig, cifar10
+from jaxdiff.pretrained.components import family
+from jaxdiff.pretrained.single_file import PRESETS
+
+CONFIG = """
+from jaxdiff.data.source import DataConfig
+from jaxdiff.experiment import Experiment
+from jaxdiff.models.text import TextConfig
+from jaxdiff.models.unet import UNetConfig
+from jaxdiff.tasks.picture import ProcessConfig
+
+def config():
+    return Experiment(
+        name="tiny",
+        data=DataConfig(name={folder!r}, split="all", size=4),
+        process=ProcessConfig(prediction="x0"),
+        unet=UNetConfig(channels=(8,), layers=1, attention=("none",), mid_attention="none", heads=(2,), depth=(1,),
+                        groups=4, pooled=True),
+        text=TextConfig(vocabulary=300, length=8, width=8, layers=1, heads=2),
+        vocabulary=300,
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    top = tmp_path_factory.mktemp("benchmark")
+    (top / "pictures").mkdir()
+    for i in range(8):
+        Image.new("RGB", (4, 4), (30 * i, 0, 0)).save(top / "pictures" / f"{i}.png")
+        (top / "pictures" / f"{i}.txt").write_text("red")
+    (top / "tiny.py").write_text(CONFIG.format(folder=str(top / "pictures")))
+    return str(top / "tiny.py")
+
+
+@pytest.fixture(scope="module")
+def found(config, tmp_path_factory):
+    """The JSON of everything the toy has, and of its text encoder on one and two devices, and where they lie."""
+    out = tmp_path_factory.mktemp("found") / "new" / "found.json"
+    patch = pytest.MonkeyPatch()
+    patch.setattr(benchmark, "_no_compilation_cache", contextlib.nullcontext)  # what it costs is of no interest here
+    patch.setattr(speed, "product", functools.partial(speed.product, size=64))
+    common = ["--config", config, "--batch", "4", "--rounds", "3", "--steps", "2"]
+    main(["benchmark", *common, "--json", str(out)])
+    both = out.with_name("both.json")
+    main(
+        ["benchmark", "text-encoder", *common, "--devices", "1", "2", "--json", str(both), "--profile", str(out.parent)]
+    )
+    patch.undo()
+    return json.loads(out.read_text()), json.loads(both.read_text()), out.parent
+
+
+def test_every_program_is_measured_and_compiles_once(found):
+    records = {record["name"]: record for record in found[0]["records"]}
+    assert list(records) == ["unet", "train-step", "loop", "text-to-image", "text-encoder", "loader", "checkpoint"]
+    for record in records.values():
+        if "flops" in record:
+            assert record["recompiled"] == 0
+            assert record["uncounted"] == []
+            assert record["flops"] > 0
+            assert record["run"]["lower"] <= record["run"]["median"] <= record["run"]["upper"]
+            assert record["run"]["count"] == 3
+            assert record["compile_s"] > 0
+            assert record["xla"]["bytes"] > 0
+            assert record["xla"]["memory"] > 0
+    # two calls of one network; text, two networks of a doubled batch; forward, and more than that again backward
+    network, text = records["unet"]["flops"], records["text-encoder"]["flops"]
+    assert records["loop"]["flops"] == pytest.approx(2 * network, rel=0.05)
+    assert records["text-to-image"]["flops"] == pytest.approx(2 * text + 4 * network, rel=0.05)
+    assert 2.5 < records["train-step"]["flops"] / (network + text) < 3.5
+    assert records["loader"]["pictures"] == 8
+    assert records["checkpoint"]["bytes"] > 4 * 4 * 1000  # weights, two moments, average, float32
+
+
+def test_devices_share_the_batch(found):
+    one, two = found[1]["records"]
+    assert (one["devices"], two["devices"], one["batch"], two["batch"]) == (1, 2, 4, 4)
+    assert one["flops"] == two["flops"]
+    assert two["xla"]["memory"] < one["xla"]["memory"]  # of one device
+    assert "against the first" in report.tables(found[1]["records"])
+    assert any(found[2].rglob("*.xplane.pb"))
+
+
+def test_tables_have_a_row_for_each_record(found):
+    text = report.tables(found[0]["records"])
+    for name in ("unet", "train-step", "loop", "text-to-image", "text-encoder"):
+        assert f"| tiny   | {name}" in text
+    assert "training waits" in text
+    assert "images/s from disk" in text
+    assert found[0]["machine"]["cpu"] in report.machine(found[0]["machine"])
+
+
+def test_more_devices_than_there_are_become_virtual_ones(config, tmp_path):
+    out = tmp_path / "found.json"
+    program = [
+        sys.executable,
+        "-m",
+        "jaxdiff.cli.main",
+        "benchmark",
+        "text-encoder",
+        "--config",
+        config,
+        "--batch",
+        "4",
+    ]
+    env = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PATH": "", "HOME": str(tmp_path)}
+    subprocess.run([*program, "--rounds", "1", "--devices", "2", "--json", str(out)], env=env, check=True)
+    (record,) = json.loads(out.read_text())["records"]
+    assert record["devices"] == 2
+
+
+def test_peers_take_turns_and_ratios_are_ours_over_theirs(config, monkeypatch):
+    monkeypatch.setattr(speed, "product", functools.partial(speed.product, size=64))
+    args = benchmark.Args(config=config)
+    case = programs.CASES["text-encoder"](benchmark.read_subject(args), 2, jax.devices()[:1], 1)
+    turns = []
+
+    def peers(case):
+        return {"slow": lambda i: turns.append([case(i) for _ in range(50)])}
+
+    record = measure(case, jax.devices()[:1], 4, peers)
+    assert len(turns) == 2 + 4  # warm-up and rounds
+    assert record["against"]["slow"]["ratio"]["all"]["median"] < 0.5
+    assert record["against"]["slow"]["ratio"]["second"]["count"] == 2
+    assert "| slow " in report.tables([{"config": "tiny", **record}])
+
+
+def test_nothing_is_read_from_the_cache_on_disk():
+    before = jax.config.jax_enable_compilation_cache
+    with benchmark._no_compilation_cache():
+        assert not jax.config.jax_enable_compilation_cache
+    assert jax.config.jax_enable_compilation_cache == before
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["unets"], "tiny has no 'unets' to measure: expected some of unet, "),
+        (["decoder"], "tiny has no 'decoder' to measure"),
+        (["unet", "--batch", "3", "--devices", "2"], "batch is 3, which does not divide over 2 devices"),
+        (["unet", "--batch", "16", "--devices", "16"], "devices is 16, and there are 8"),
+        (["unet", "--rounds", "0"], "rounds is 0: expected 1 or more"),
+        (
+            ["unet", "--against", "torch"],
+            "needs torch, diffusers, not installed here: pip install 'jaxdiff[reference]'",
+        ),
+        (["text-to-image", "--config", "sd1"], "sd1 has no 'text-to-image' to measure"),
+        (["unet", "--config", "sd1", "--size", "100"], "size is 100: expected a multiple of 64"),
+        (["unet", "--config", "nowhere"], "no config file nowhere"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(config, capsys, monkeypatch, args, words):
+    known = torch_peer.importlib.util.find_spec
+    monkeypatch.setattr(
+        torch_peer.importlib.util, "find_spec", lambda name: None if name in ("torch", "diffusers") else known(name)
+    )
+    with pytest.raises(SystemExit):
+        main(["benchmark", *args, *([] if "--config" in args else ["--config", config])])
+    assert words in capsys.readouterr().err
+
+
+def test_a_published_model_has_its_networks_in_its_shapes():
+    sd = subject.published("sd1")
+    assert programs.applicable(sd) == ["unet", "loop", "text-encoder", "decoder"]
+    x, _, told = subject.noisy(sd, 2, 0)
+    assert (x.shape, told["context"].shape, list(told)) == ((2, 64, 64, 4), (2, 77, 768), ["context"])
+    assert subject.tokens(sd, 2, 0).shape == (2, 77)
+    assert subject.published("sdxl").pooled == 2816
+
+
+def test_a_network_with_cross_attention_is_written_as_theirs():
+    net = family("UNet2DConditionModel").config(PRESETS["sd1"]["unet"])
+    json_ = torch_peer.condition_json(net, 4, 768, 0)
+    assert family("UNet2DConditionModel").config(json_) == net
+    assert json_["attention_head_dim"] == [8, 8, 8, 8]
+    ours = UNetConfig(channels=(8, 8), attention=("none", "cross"), heads=(1, 2), depth=(1, 1), mid_attention="cross")
+    with pytest.raises(torch_peer.NoPeerError, match="rescale=2"):
+        torch_peer.condition_json(dataclasses.replace(ours, rescale=2.0), 3, 8, 8)
+    with pytest.raises(torch_peer.NoPeerError, match="down_block_types has self"):
+        torch_peer.condition_json(cifar10(), 3, 8, 8)
