@@ -10,16 +10,18 @@ import jax
 
 from jaxdiff import experiment
 from jaxdiff.data.tokenizer import BytePair
-from jaxdiff.parallel import MeshSpec
+from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
 from jaxdiff.pipelines.latent import LatentPipeline
 from jaxdiff.pipelines.text_to_image import Pipeline
 from jaxdiff.pretrained import ip_adapter as ip_adapters
-from jaxdiff.pretrained import lora, single_file, textual_inversion
+from jaxdiff.pretrained import lora, quantize, single_file, textual_inversion
 from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json
 from jaxdiff.tasks.picture import make_task
 from jaxdiff.training import load_params
 
 DTYPES = ("float32", "bfloat16", "float16")
+NARROW = ("unet", "controlnet", "text_encoder")
+"""Parts that may have weights in 8 bits: the others are small, or lose too much."""
 Spec = MeshSpec | Literal["pmap"]
 
 
@@ -89,13 +91,15 @@ def load_latent(
     decode: Literal["whole", "sliced", "tiled"] = "whole",
     safety: bool = False,
     devices: Sequence[jax.Device] | None = None,
+    programs: Path | None = None,
 ) -> LatentPipeline:
     """The pipeline of a model directory of diffusers, or of a single file.
 
     Args:
       path: the directory or file.
       spec: how devices share a batch.
-      dtype: of weights and computation, float32, bfloat16 or float16; None: the files' weights, float32 computation.
+      dtype: of weights and computation, float32, bfloat16 or float16; int8 or fp8: of large weights, the computation is
+        in bfloat16; None: the files' weights, float32 computation.
       decode_dtype: of the autoencoder; None: float32 where the model asks for it, else `dtype`.
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       tokenizer: its directory, for a single file, which has none.
@@ -112,23 +116,32 @@ def load_latent(
       decode: whole, sliced (a picture after another), or tiled (squares of a picture): less memory.
       safety: whether the model's safety checker blackens pictures.
       devices: which share a batch; None: all.
+      programs: a folder that keeps traced programs, so that another start traces nothing.
     """
-    for given in (dtype, decode_dtype):
-        if given not in (None, *DTYPES):
-            raise ValueError(f"unknown dtype {given!r}: expected one of {', '.join(DTYPES)}")
+    known = {"dtype": (dtype, (*DTYPES, *quantize.KINDS)), "decode_dtype": (decode_dtype, DTYPES)}
+    for name, (given, expected) in known.items():
+        if given not in (None, *expected):
+            raise ValueError(f"unknown {name} {given!r}: expected one of {', '.join(expected)}")
+    narrow = dtype if dtype in quantize.KINDS else None
+    if narrow and loras and not fuse:
+        raise ValueError(f"LoRAs cannot be added to {narrow} weights in each call: pass fuse")
+    dtype = "bfloat16" if narrow else dtype
+    mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
+    where = lambda name, shapes: param_shardings(shapes, mesh)
     path, unwanted = Path(path), () if safety else ("safety_checker",)
     unwanted = (*unwanted, "vae") if vae else unwanted
     if path.is_file():
-        bundle = single_file.read(path, dtype=dtype, tokenizer=tokenizer, prediction=prediction)
+        bundle = single_file.read(path, dtype=dtype, tokenizer=tokenizer, prediction=prediction, shardings=where)
     else:
-        bundle = read_directory(path, dtype=dtype, variant=variant, without=unwanted)
+        bundle = read_directory(path, dtype=dtype, variant=variant, without=unwanted, shardings=where)
     for name, why in bundle.skipped.items():
         if name not in unwanted:
             warnings.warn(f"{path}: {name} is left out: {why}", stacklevel=2)
     more = {"vae": vae, "adapter": adapter, "image_encoder": image_encoder}
     more |= {f"controlnet_{n:02d}": folder for n, folder in enumerate(controlnets)}
     parts = dict(bundle.components)
-    parts |= {name: read_component(folder, dtype=dtype) for name, folder in more.items() if folder}
+    place = lambda shapes: param_shardings(shapes, mesh)
+    parts |= {name: read_component(folder, dtype=dtype, shardings=place) for name, folder in more.items() if folder}
     bundle = dataclasses.replace(bundle, components=_computing(parts, dtype, decode_dtype))
     for file in textual_inversions:
         bundle = textual_inversion.add(bundle, file)
@@ -136,6 +149,8 @@ def load_latent(
     read = [lora.read(file, bundle.components) for file in weights]
     if fuse:
         bundle, read = _fused(bundle, read, list(weights.values())), []
+    if narrow:
+        bundle = _narrow(bundle, narrow)
     return LatentPipeline(
         bundle,
         loras=read,
@@ -146,7 +161,17 @@ def load_latent(
         safety=safety,
         spec=spec,
         devices=devices,
+        programs=programs,
     )
+
+
+def _narrow(bundle: Bundle, kind: str) -> Bundle:
+    """The bundle with the large weights of `NARROW` in 8 bits."""
+    parts = dict(bundle.components)
+    for name, part in parts.items():
+        if name.startswith(NARROW):
+            parts[name] = dataclasses.replace(part, params=quantize.quantize(part.params, kind))
+    return dataclasses.replace(bundle, components=parts)
 
 
 def _computing(parts: Mapping[str, Component], dtype: str | None, decode_dtype: str | None) -> dict[str, Component]:

@@ -44,6 +44,8 @@ class Args:
       init_noise: a .npy file [pictures, height, width, channels] of unit Gaussian noise to start from, as latents.
       batch_size: most pictures made at once.
       strategy: how devices share the pictures: a mesh, or pmap.
+      mesh: ways to share pictures (data), weights (fsdp) and heads (tensor); -1 is the devices that are left.
+      programs: a folder that keeps traced programs, so that another start traces nothing.
       height: of the pictures; by default as the model was trained, or as --image.
       width: the same.
       grid: where between noise and picture the network is called, such as karras; by default the sampler's own.
@@ -74,7 +76,7 @@ class Args:
       vae: directory of another autoencoder.
       tokenizer: directory of the tokenizer for a model that is one file.
       prediction: what a Stable Diffusion 2 that is one file predicts.
-      dtype: of weights and computation; by default that of the files, computed in float32.
+      dtype: of weights and computation; int8 and fp8 compute in bfloat16. By default the files', computed in float32.
       decode_dtype: of the autoencoder; by default float32 where the model asks for it.
       variant: fp16 takes such weights where the directory has them.
       clip_skip: take the prompt's states so many blocks earlier than usual.
@@ -95,6 +97,8 @@ class Args:
     init_noise: Path | None = None
     batch_size: int = 64
     strategy: Literal["mesh", "pmap"] = "mesh"
+    mesh: MeshSpec = MeshSpec()
+    programs: Path | None = None
     height: int | None = None
     width: int | None = None
     grid: str | None = None
@@ -125,7 +129,7 @@ class Args:
     vae: Path | None = None
     tokenizer: Path | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "int8", "fp8"] | None = None
     decode_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     variant: str | None = None
     clip_skip: int = 0
@@ -147,7 +151,7 @@ def main(argv: list[str]) -> None:
 
 def sample(args: Args) -> None:
     """What `main` does with its arguments."""
-    pipe = load(args.model, "pmap" if args.strategy == "pmap" else MeshSpec(), **_loading(args))
+    pipe = load(args.model, "pmap" if args.strategy == "pmap" else args.mesh, **_loading(args))
     for prompt in args.prompt if isinstance(pipe, Pipeline) else ():  # the other one tells by itself
         if unseen := pipe.cut(prompt):
             print(f"the prompt is too long for this model; it does not see {unseen!r}")

@@ -46,12 +46,13 @@ def _with_fsdp(names: list[str | None], shape: tuple[int, ...], mesh: Mesh) -> P
 
 
 # Megatron's pairing: the first product splits its outputs (heads, MLP width), the second its inputs, so that a pair
-# costs one sum over tensor. A GEGLU's doubled width is split the same way; its halves then meet across devices.
+# costs one sum over tensor. A GEGLU's doubled width is split the same way; its halves then meet across devices. A
+# weight in 8 bits has two parts, below its own path.
 DEFAULT_RULES: Rules = (
-    (r".*/(q|k|v|k_picture|v_picture)/(kernel|bias)", tensor(-1)),
-    (r".*attn\w*/out/kernel", tensor(0)),
-    (r".*/fc1/(kernel|bias)", tensor(-1)),
-    (r".*/fc2/kernel", tensor(0)),
+    (r".*/(q|k|v|k_picture|v_picture)/(kernel|bias)(/\w+)?", tensor(-1)),
+    (r".*attn\w*/out/kernel(/\w+)?", tensor(0)),
+    (r".*/fc1/(kernel|bias)(/\w+)?", tensor(-1)),
+    (r".*/fc2/kernel(/\w+)?", tensor(0)),
     (r".*", fsdp),
 )
 

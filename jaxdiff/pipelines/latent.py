@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -11,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff.data import prompt as prompt_text
-from jaxdiff.parallel import MeshSpec
+from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import canvas, inputs, plan
 from jaxdiff.pipelines.model import make_model
@@ -45,6 +47,7 @@ class LatentPipeline:
         safety: bool = False,
         spec: MeshSpec | Literal["pmap"] = MeshSpec(),
         devices: Sequence[jax.Device] | None = None,
+        programs: Path | None = None,
     ):
         """Takes a model and compiles nothing yet.
 
@@ -58,6 +61,7 @@ class LatentPipeline:
           safety: whether the safety checker blackens pictures.
           spec: how devices share a batch.
           devices: which; None: all.
+          programs: a folder that keeps traced programs, so that another start traces nothing (see `Spread`).
 
         Raises:
           ValueError: if the bundle has not what it takes, or its U-Net takes channels of no known meaning.
@@ -81,7 +85,11 @@ class LatentPipeline:
             self.params["unet"] = ip_adapter.apply_to(self.params["unet"])
             self.params["picture_tokens"] = ip_adapter.projection
         self._own = parts["unet"].json.get("sample_size") or 64
-        self._run = Spread(make_program(self.model), spec, devices)
+        # the schedule's own text would leave numbers out
+        identity = repr((version("jaxdiff"), self.model, self.schedulers))
+        self._run = Spread(make_program(self.model), spec, devices, programs, identity)
+        if spec != "pmap":
+            self.params = jax.device_put(self.params, param_shardings(self.params, self._run.mesh))
 
     def __call__(
         self,

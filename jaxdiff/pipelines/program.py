@@ -28,6 +28,7 @@ from jaxdiff.models.unet import UNet, with_sizes
 from jaxdiff.pipelines.model import Model
 from jaxdiff.pipelines.plan import Plan
 from jaxdiff.pretrained import lora
+from jaxdiff.pretrained.quantize import dequantize
 from jaxdiff.sampling.kernel import Kernel, drive, normal
 from jaxdiff.sampling.table import table_kernel
 from jaxdiff.typing import Cond, Denoise, Key, Network, Params
@@ -180,7 +181,8 @@ def read_text(model: Model, params: Params, told: Any) -> tuple[Array | None, Ar
         tokens, weights = told["text"][name]
         rows, chunks, length = tokens.shape
         net = ClipText(model.nets[name])
-        states, vectors = _pair(net.apply({"params": params[name]}, tokens.reshape(-1, length), model.skip, model.norm))
+        weights_of, tokens = dequantize(params[name], model.nets[name].dtype, tokens)
+        states, vectors = _pair(net.apply({"params": weights_of}, tokens.reshape(-1, length), model.skip, model.norm))
         states = states.astype(jnp.float32).reshape(rows, chunks * length, -1)
         contexts.append(emphasised(states, weights.reshape(rows, -1)))
         pooled = vectors.reshape(rows, chunks, -1)[:, 0].astype(jnp.float32)  # of the first chunk
@@ -238,7 +240,7 @@ def guided(model: Model, params: Params, plan: Plan, conds: tuple[Cond, ...]) ->
         }
     else:
         network, params = _plain(unet), params["unet"]
-    network = _told_whole_steps(network, plan.whole)
+    network = _from_8_bits(_told_whole_steps(network, plan.whole), unet.dtype)
     if len(conds) == 1:
         return prediction.denoiser(network, params, conds[0], schedule, kind)
     if len(conds) == 2:
@@ -255,6 +257,14 @@ def _plain(unet: Any) -> Network:
 
 def _told_whole_steps(network: Network, whole: Any) -> Network:
     return lambda params, x, t, cond: network(params, x, jnp.where(whole > 0, jnp.round(t), t), cond)
+
+
+def _from_8_bits(network: Network, dtype: str) -> Network:
+    def call(params: Params, x: Array, t: Array, cond: Cond) -> Any:
+        params, x = dequantize(params, dtype, x)
+        return network(params, x, t, cond)
+
+    return call
 
 
 def instructed(network: Network, params: Params, conds: tuple[Cond, ...], schedule: Any, kind: str) -> Denoise:
