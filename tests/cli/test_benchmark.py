@@ -150,6 +150,9 @@ def test_nothing_is_read_from_the_cache_on_disk():
     assert jax.config.jax_enable_compilation_cache == before
 
 
+MISSING = ("torch", "diffusers", "transformers")
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -160,7 +163,7 @@ def test_nothing_is_read_from_the_cache_on_disk():
         (["unet", "--rounds", "0"], "rounds is 0: expected 1 or more"),
         (
             ["unet", "--against", "torch"],
-            "needs torch, diffusers, not installed here: pip install 'jaxdiff[reference]'",
+            "needs torch, diffusers, transformers, not installed here: pip install 'jaxdiff[reference]'",
         ),
         (["text-to-image", "--config", "sd1"], "sd1 has no 'text-to-image' to measure"),
         (["unet", "--config", "sd1", "--size", "100"], "size is 100: expected a multiple of 64"),
@@ -169,9 +172,7 @@ def test_nothing_is_read_from_the_cache_on_disk():
 )
 def test_what_cannot_be_measured_is_refused(config, capsys, monkeypatch, args, words):
     known = torch_peer.importlib.util.find_spec
-    monkeypatch.setattr(
-        torch_peer.importlib.util, "find_spec", lambda name: None if name in ("torch", "diffusers") else known(name)
-    )
+    monkeypatch.setattr(torch_peer.importlib.util, "find_spec", lambda name: None if name in MISSING else known(name))
     with pytest.raises(SystemExit):
         main(["benchmark", *args, *([] if "--config" in args else ["--config", config])])
     assert words in capsys.readouterr().err
