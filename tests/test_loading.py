@@ -10,7 +10,7 @@ from reference.sd_weights import weights
 from safetensors.numpy import save_file
 
 import jaxdiff
-from jaxdiff.pretrained import textual_inversion
+from jaxdiff.pretrained import quantize, textual_inversion
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,29 @@ def test_half_precision_is_near_and_decodes_where_it_is_asked_to(folder, plain):
     # 8 bits of mantissa, through 2 calls
     assert np.abs(run(pipe).astype(int) - plain).mean() < 4
     assert load(folder / "sd", dtype="bfloat16", decode_dtype="bfloat16").model.nets["vae"].dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_weights_in_8_bits_are_near(folder, plain, kind, monkeypatch):
+    monkeypatch.setattr(quantize, "SMALLEST", 1)
+    pipe = load(folder / "sd", dtype=kind, loras=[folder / "lora.safetensors"], fuse=True)
+    narrow = [name for name in small.TINY if quantize.is_quantized(pipe.params[name])]
+    assert narrow == ["unet", "text_encoder"]
+    half = load(folder / "sd", dtype="bfloat16", loras=[folder / "lora.safetensors"], fuse=True)
+    assert np.abs(run(pipe).astype(int) - run(half)).mean() < 6
+    with pytest.raises(ValueError, match=f"LoRAs cannot be added to {kind} weights in each call: pass fuse"):
+        load(folder / "sd", dtype=kind, loras=[folder / "lora.safetensors"])
+
+
+def test_programs_that_were_kept_are_not_traced_again(folder, plain, tmp_path):
+    first = load(folder / "sd", programs=tmp_path)
+    np.testing.assert_array_equal(run(first), plain)
+    second = load(folder / "sd", programs=tmp_path)
+    np.testing.assert_array_equal(run(second), plain)
+    assert [first.compiled(), second.compiled()] == [1, 0]
+    other = load(folder / "sd", programs=tmp_path, clip_skip=1)
+    assert (run(other) != plain).any()
+    assert other.compiled() == 1
 
 
 def without(path, name):

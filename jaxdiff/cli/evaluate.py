@@ -2,8 +2,8 @@
 
 import tyro
 
-from jaxdiff.cli.counter import counting
 from jaxdiff.cli.main import compilation_cache
+from jaxdiff.cli.progress import counting
 from jaxdiff.evaluation.config import EvaluateConfig
 from jaxdiff.evaluation.run import evaluate
 

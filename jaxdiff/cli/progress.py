@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then elsewhere."""
+"""How far long work is: a bar with rate and time left on a terminal, a line now and then elsewhere."""
 
 import contextlib
 import datetime
@@ -7,10 +7,36 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 WINDOW = 50
 """Steps over which loss and speed are averaged."""
+
+
+@contextlib.contextmanager
+def _shown(what: str, total: int, every: float, waiting: str = "") -> Iterator[Callable[[int, str], None]]:
+    """Gives a function that shows how many of `total` are done, and a text."""
+    console = Console()
+    if not console.is_terminal:
+        last = float("-inf")
+
+        def line(done: int, text: str) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            if now - last >= every or done == total:
+                last = now
+                print(f"{what} {done}/{total}  {text}".rstrip(), flush=True)
+
+        yield line
+        return
+    columns = TextColumn(what), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(waiting, total=total)
+        yield lambda done, text: bar.update(task, completed=done, description=text)
+
+
+def _left(count: int, rate: float) -> str:
+    return f"{datetime.timedelta(seconds=round(count / rate))} left"
 
 
 @contextlib.contextmanager
@@ -22,36 +48,38 @@ def progress(steps: int, batch_size: int, every: float = 10.0) -> Iterator[Calla
       batch_size: images of a step.
       every: seconds between the lines where standard output is no terminal.
     """
-    console = Console()
     recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW)
+    with _shown("step", steps, every, "compiling") as show:
 
-    def text() -> str:
-        (began, first, _), (now, step, _) = recent[0], recent[-1]
-        loss = sum(entry[2] for entry in recent) / len(recent)
-        if step == first:
-            return f"loss {loss:.4f}"
-        rate = (step - first) / (now - began)
-        left = datetime.timedelta(seconds=round((steps - step) / rate))
-        return f"loss {loss:.4f}  {rate * batch_size:.1f} images/s  {left} left"
-
-    if not console.is_terminal:
-        shown = 0.0
-
-        def line(step: int, metrics: Mapping[str, float]) -> None:
-            nonlocal shown
+        def tell(step: int, metrics: Mapping[str, float]) -> None:
             recent.append((time.perf_counter(), step, metrics["loss"]))
-            if recent[-1][0] - shown >= every or step == steps:
-                shown = recent[-1][0]
-                print(f"step {step}/{steps}  {text()}", flush=True)
+            (began, first, _), (now, _, _) = recent[0], recent[-1]
+            text = f"loss {sum(entry[2] for entry in recent) / len(recent):.4f}"
+            if step > first:
+                rate = (step - first) / (now - began)
+                text += f"  {rate * batch_size:.1f} images/s  {_left(steps - step, rate)}"
+            show(step, text)
 
-        yield line
-        return
-    columns = TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("compiling", total=steps)
+        yield tell
 
-        def update(step: int, metrics: Mapping[str, float]) -> None:
-            recent.append((time.perf_counter(), step, metrics["loss"]))
-            bar.update(task, completed=step, description=text())
 
-        yield update
+@contextlib.contextmanager
+def counting(what: str, total: int, every: float = 10.0) -> Iterator[Callable[[int], None]]:
+    """Gives a function that is told how many are done; the first time, how many were before.
+
+    Args:
+      what: is counted, "pictures".
+      total: of them.
+      every: seconds between the lines where standard output is no terminal.
+    """
+    began: tuple[float, int] | None = None
+    with _shown(what, total, every) as show:
+
+        def tell(done: int) -> None:
+            nonlocal began
+            now = time.perf_counter()
+            began = began or (now, done)
+            rate = (done - began[1]) / max(now - began[0], 1e-9)
+            show(done, f"{rate:.1f}/s  {_left(total - done, rate)}" if rate else "")
+
+        yield tell

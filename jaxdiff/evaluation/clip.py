@@ -79,19 +79,19 @@ def vectors(
             {"params": params}, prepare(x.astype(jnp.float32) / 255, clip.image.size)
         )[1],
         "pmap",
+        multiple=at_once,
     )
-    listen = Spread(lambda params, tokens: ClipText(clip.text).apply({"params": params}, tokens)[1], "pmap")
+    read = lambda params, tokens: ClipText(clip.text).apply({"params": params}, tokens)[1]
+    listen = Spread(read, "pmap", multiple=at_once)
     seen, done = [], 0
     for batch in pictures.batches(at_once):
-        rows = np.minimum(np.arange(at_once), len(batch) - 1)  # one shape: one program
-        seen.append(see(clip.image_params, batch[rows])[: len(batch)])
+        seen.append(see(clip.image_params, batch))
         report(done := done + len(batch))
     different = list(dict.fromkeys(captions))
     heard = []
     for first in range(0, len(different), at_once):
         part = different[first : first + at_once]
-        full = part + part[-1:] * (at_once - len(part))
-        tokens = np.stack([clip.tokenizer.encode(caption, clip.text.length) for caption in full])
-        heard.append(listen(clip.text_params, tokens)[: len(part)])
+        tokens = np.stack([clip.tokenizer.encode(caption, clip.text.length) for caption in part])
+        heard.append(listen(clip.text_params, tokens))
     number = {caption: i for i, caption in enumerate(different)}
     return np.concatenate(seen), np.concatenate(heard)[[number[caption] for caption in captions]]

@@ -68,21 +68,21 @@ def bits_per_dim(
         nats = ode.log_likelihood(denoise, pipe.schedule, (x + u) / 127.5 - 1, fold(1), first=1e-3, tolerance=1e-4)
         return -nats / (size * np.log(2)) + np.log2(127.5)
 
-    run = Spread(function, "pmap")
     root = jax.random.key(seed)
     at_once = batch_size * jax.device_count()
+    run = Spread(function, "pmap", multiple=at_once)
     done: list[np.ndarray] = []
     for batch in pictures.batches(at_once):
         first = sum(map(len, done))
-        rows = np.minimum(np.arange(at_once), len(batch) - 1)  # one shape: one program
+        rows = np.arange(first, first + len(batch))
         out = run(
             pipe.params,
             {
-                "image": batch[rows],
-                "inputs": pipe._inputs([prompts[first + i] for i in rows]),
-                "keys": jax.vmap(lambda i: jax.random.fold_in(root, i))(first + rows),
+                "image": batch,
+                "inputs": pipe.inputs(prompts[first : first + len(batch)]),
+                "keys": jax.vmap(lambda i: jax.random.fold_in(root, i))(rows),
             },
         )
-        done.append(out[: len(batch)])
+        done.append(out)
         report(first + len(batch))
     return np.concatenate(done)

@@ -116,7 +116,8 @@ class Looker:
             raise ValueError(f"{of.label} has features of width {', '.join(of.widths)}, not {width}")
         names = self._names = (width, "logits_unbiased") if logits else (width,)
         self.of, self.width, self._batch = of, width, batch_size * jax.device_count()
-        self._run = Spread(lambda params, x: {name: of.apply(params, x)[name] for name in names}, "pmap")
+        apply = lambda params, x: {name: of.apply(params, x)[name] for name in names}
+        self._run = Spread(apply, "pmap", multiple=self._batch)
 
     def __call__(
         self,
@@ -149,8 +150,7 @@ class Looker:
     def _look(self, pictures: Pictures, keep: bool, report: Callable[[int], None]) -> Features:
         moments, kept, done = None, [], 0
         for batch in pictures.batches(self._batch):
-            rows = np.minimum(np.arange(self._batch), len(batch) - 1)  # one shape: one program
-            out = jax.tree.map(lambda x, n=len(batch): x[:n], self._run(self.of.params, batch[rows]))
+            out = self._run(self.of.params, batch)
             part = statistics.moments(out[self.width])
             moments = part if moments is None else statistics.merge(moments, part)
             if keep:

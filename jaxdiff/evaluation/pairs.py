@@ -58,7 +58,8 @@ def compare(
     if "lpips" in metrics:
         params = weights.lpips_params(network, *find(network))
         apply = lpips.Lpips(network).apply
-        run = Spread(lambda p, xy: apply({"params": p}, lpips.prepare(xy[0]), lpips.prepare(xy[1])), "pmap")
+        look = lambda p, xy: apply({"params": p}, lpips.prepare(xy[0]), lpips.prepare(xy[1]))
+        run = Spread(look, "pmap", multiple=at_once)
     found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
     for x, y in zip(made.batches(at_once), real.batches(at_once), strict=True):
         if "psnr" in metrics:
@@ -66,8 +67,7 @@ def compare(
         if "ssim" in metrics:
             found["ssim"].append(pixels.ssim(x, y))
         if run:
-            rows = np.minimum(np.arange(at_once), len(x) - 1)  # one shape: one program
-            found["lpips"].append(run(params, (x[rows], y[rows]))[: len(x)])
+            found["lpips"].append(run(params, (x, y)))
     called = {"psnr": "PSNR", "ssim": "SSIM", "lpips": f"LPIPS ({network})"}
     result: dict[str, Estimate] = {}
     for name, values in found.items():

@@ -1,6 +1,7 @@
 """A function over examples, spread over devices: each gets a part of the batch, and all get the rest whole."""
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,8 +21,8 @@ class Spread:
 
     `whole` is any tree (weights, tables). Its leaves that lie on `mesh` already, such as weights sharded by
     `parallel.param_shardings`, stay as they are; all others go to every device. The leaves of `batch` and of the result
-    have the example as their first axis, and an example's result depends on no other. A batch that does not divide by
-    the devices is filled up with copies of its last example, whose results are dropped.
+    have the example as their first axis, and an example's result depends on no other. A batch is filled up to a
+    multiple of the devices, or of `multiple`, with copies of its last example, whose results are dropped.
     """
 
     def __init__(
@@ -29,6 +30,8 @@ class Spread:
         function: Callable[[Any, Any], Any],
         spec: MeshSpec | Literal["pmap"] = MeshSpec(),
         devices: Sequence[jax.Device] | None = None,
+        *,
+        multiple: int = 1,
         programs: Path | None = None,
         identity: str = "",
     ):
@@ -38,6 +41,7 @@ class Spread:
           function: (whole, batch) -> result.
           spec: how `devices` share the batch.
           devices: all by default.
+          multiple: of what batches are filled up to, so that those of many sizes share a program.
           programs: a folder that keeps what was traced: what lies there runs without tracing, what does not is put
             there. Such a program is bound to its shapes, the number and kind of devices, and `identity`.
           identity: all that `function` depends on beside its arguments, as text.
@@ -51,6 +55,7 @@ class Spread:
             raise ValueError("programs cannot be kept for strategy 'pmap': use the mesh strategy")
         self.mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
         self.ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        self._multiple = math.lcm(self.ways, multiple)
         self._whole, self._each = NamedSharding(self.mesh, P()), NamedSharding(self.mesh, P(("data", "fsdp")))
         self._function, self._programs, self._identity = function, programs, identity
         self._loaded: dict[str, Any] = {}
@@ -75,7 +80,7 @@ class Spread:
         count = jax.tree.leaves(batch)[0].shape[0]
         if not count:
             raise ValueError("a batch of no examples was given: expected at least one")
-        rows = np.minimum(np.arange(count + -count % self.ways), count - 1)
+        rows = np.minimum(np.arange(count + -count % self._multiple), count - 1)
 
         def fill(x: Any) -> Any:
             x = x[rows] if len(rows) > count else x

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxdiff import __version__
 from jaxdiff.data import prompt as prompt_text
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
@@ -61,7 +61,8 @@ class LatentPipeline:
           safety: whether the safety checker blackens pictures.
           spec: how devices share a batch.
           devices: which; None: all.
-          programs: a folder that keeps traced programs, so that another start traces nothing (see `Spread`).
+          programs: a folder that keeps traced programs, so that another start traces nothing (see `Spread`); empty it
+            after a change to the library's code.
 
         Raises:
           ValueError: if the bundle has not what it takes, or its U-Net takes channels of no known meaning.
@@ -86,8 +87,8 @@ class LatentPipeline:
             self.params["picture_tokens"] = ip_adapter.projection
         self._own = parts["unet"].json.get("sample_size") or 64
         # the schedule's own text would leave numbers out
-        identity = repr((version("jaxdiff"), self.model, self.schedulers))
-        self._run = Spread(make_program(self.model), spec, devices, programs, identity)
+        identity = repr((__version__, self.model, self.schedulers))
+        self._run = Spread(make_program(self.model), spec, devices, programs=programs, identity=identity)
         if spec != "pmap":
             self.params = jax.device_put(self.params, param_shardings(self.params, self._run.mesh))
 

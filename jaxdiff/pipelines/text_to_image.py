@@ -70,8 +70,8 @@ class Pipeline:
         table = sampling.make_table(sampler, self.schedule, steps, **options)
         table = sampling.with_aux(table, guidance=guidance)
         batch = {
-            "inputs": self._inputs(prompts),
-            "negative": self._inputs([negative] * len(prompts)),
+            "inputs": self.inputs(prompts),
+            "negative": self.inputs([negative] * len(prompts)),
             "keys": key if key.ndim else jax.random.split(key, len(prompts)),
         }
         if init_noise is not None:
@@ -88,7 +88,12 @@ class Pipeline:
         """The end of a prompt that is too long for the model and is not seen by it; '' if all is."""
         return self.vocabulary.cut(prompt, self.model.text.length)[1] if self.vocabulary else ""
 
-    def _inputs(self, prompts: list[str]) -> dict[str, np.ndarray]:
+    def inputs(self, prompts: Sequence[str]) -> dict[str, np.ndarray]:
+        """What the model is told for each prompt: token ids [b l], a class [b], or nothing.
+
+        Raises:
+          ValueError: for a class that it does not know.
+        """
         if self.model.process.condition == "text":
             assert self.vocabulary is not None
             return {"tokens": np.stack([self.vocabulary.encode(p, self.model.text.length) for p in prompts])}

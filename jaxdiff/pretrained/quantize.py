@@ -35,7 +35,9 @@ class Quantized:
 
 
 def quantize(params: Params, kind: str) -> Params:
-    """Parameters whose large matrices and kernels are `Quantized`; vectors, norms and small ones stay as they are.
+    """Parameters whose large matrices and kernels are `Quantized`.
+
+    Vectors, norms and small ones stay as they are, and so do the first and last convolution, which see the picture.
 
     Args:
       params: a tree of arrays.
@@ -47,10 +49,11 @@ def quantize(params: Params, kind: str) -> Params:
     if kind not in KINDS:
         raise ValueError(f"unknown 8-bit kind {kind!r}: expected one of {', '.join(KINDS)}")
 
-    def one(x: Array) -> Any:
-        return x if x.ndim < 2 or x.size < SMALLEST else _quantized(x, KINDS[kind])
+    def one(path: tuple[Any, ...], x: Array) -> Any:
+        whole = x.ndim < 2 or x.size < SMALLEST or path[0].key in ("conv_in", "conv_out")
+        return x if whole else _quantized(x, KINDS[kind])
 
-    return jax.tree.map(one, params)
+    return jax.tree_util.tree_map_with_path(one, params)
 
 
 def dequantize(params: Params, dtype: Any, x: Array) -> tuple[Params, Array]:

@@ -1,7 +1,11 @@
+"""The bar of training and the count of an evaluation, on a terminal and elsewhere."""
+
 import io
 import re
 
-from jaxdiff.cli.progress import progress
+import pytest
+
+from jaxdiff.cli.progress import counting, progress
 
 
 class Terminal(io.StringIO):
@@ -9,25 +13,49 @@ class Terminal(io.StringIO):
         return True
 
 
-def show(file, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("sys.stdout", file)
-    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+def train(now):
+    """A hundred steps, two a second."""
     with progress(100, 8) as report:
         for step in range(1, 101):
             now[0] += 0.5
             report(step, {"loss": 2.0})
+
+
+def count(now):
+    """From 40, which were there before, to 100, two a second."""
+    with counting("pictures made", 100) as tell:
+        for done in range(40, 101):
+            tell(done)
+            now[0] += 0.5
+
+
+def show(work, file, monkeypatch):
+    now = [0.0]
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", file)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    work(now)
     return file.getvalue()
 
 
-def test_lines_where_there_is_no_terminal(monkeypatch):
-    lines = show(io.StringIO(), monkeypatch).splitlines()
-    assert lines[1] == "step 40/100  loss 2.0000  16.0 images/s  0:00:30 left"
+def test_training_writes_lines_where_there_is_no_terminal(monkeypatch):
+    lines = show(train, io.StringIO(), monkeypatch).splitlines()
+    assert lines[0] == "step 1/100  loss 2.0000"
+    assert lines[2] == "step 41/100  loss 2.0000  16.0 images/s  0:00:30 left"
     assert lines[-1] == "step 100/100  loss 2.0000  16.0 images/s  0:00:00 left"
     assert len(lines) <= 6
 
 
-def test_a_bar_on_a_terminal(monkeypatch):
-    monkeypatch.setenv("TERM", "xterm")
-    text = show(Terminal(), monkeypatch)
-    assert re.search(r"step 100/100.*loss 2.0000  16.0 images/s  0:00:00 left", text)
+def test_a_count_writes_lines_where_there_is_no_terminal(monkeypatch):
+    lines = show(count, io.StringIO(), monkeypatch).splitlines()
+    assert lines[0] == "pictures made 40/100"
+    assert lines[1] == "pictures made 60/100  2.0/s  0:00:20 left"
+    assert lines[-1] == "pictures made 100/100  2.0/s  0:00:00 left"
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [(train, r"step.*100/100.*loss 2\.0000  16\.0 images/s  0:00:00 left"), (count, r"made.*100/100.*2\.0/s  0:00:00")],
+)
+def test_a_bar_on_a_terminal(work, words, monkeypatch):
+    assert re.search(words, show(work, Terminal(), monkeypatch))

@@ -53,6 +53,13 @@ def test_batches_that_fill_up_to_the_same_size_share_a_program(spec):
     assert spread.compiled() == 2
 
 
+def test_a_multiple_lets_all_smaller_batches_share_a_program():
+    spread = Spread(function, "pmap", multiple=32)
+    for count in (5, 17, 32):
+        assert spread(WEIGHTS, examples(count))["y"].shape == (count, 3)
+    assert spread.compiled() == 1
+
+
 def test_weights_that_live_on_other_devices_may_be_given():
     """A preview gets them as training has split them."""
     mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))

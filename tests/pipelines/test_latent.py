@@ -9,6 +9,7 @@ import pytest
 from pipelines import small
 
 from jaxdiff.diffusion.schedule import scaled_linear
+from jaxdiff.parallel import MeshSpec, rules
 from jaxdiff.pipelines import canvas, plan, program
 from jaxdiff.pipelines.latent import LatentPipeline
 from jaxdiff.pretrained.read import Component
@@ -75,6 +76,15 @@ def test_eight_devices_make_the_pictures_of_one(lora):
     eight = LatentPipeline(small.bundle(small.TINY))
     ours = run(eight, [*small.PROMPTS, "third"])
     assert np.abs(ours.astype(int) - run(one, [*small.PROMPTS, "third"]).astype(int)).max() <= 1
+
+
+def test_weights_split_over_a_mesh_make_the_pictures_of_one_device(monkeypatch):
+    monkeypatch.setattr(rules, "SMALLEST", 1)  # all but vectors are split, as they are in a large model
+    mesh = LatentPipeline(small.bundle(small.TINY), spec=MeshSpec(data=2, fsdp=2, tensor=2))
+    axes = {axis for leaf in jax.tree.leaves(mesh.params) for axis in leaf.sharding.spec}
+    assert axes == {None, "fsdp", "tensor"}
+    ours = run(mesh, [*small.PROMPTS, "third"])
+    assert np.abs(ours.astype(int) - run(small.pipeline(small.TINY), [*small.PROMPTS, "third"])).max() <= 1
 
 
 def test_given_noise_is_that_of_the_keys(pipe):

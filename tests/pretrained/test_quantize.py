@@ -13,6 +13,7 @@ KERNEL = RNG.normal(size=(3, 3, 64, 256)).astype(np.float32) * SPREAD
 PARAMS = {
     "conv": {"kernel": jnp.asarray(KERNEL), "bias": jnp.ones(256)},
     "small": {"kernel": jnp.ones((4, 8))},
+    "conv_out": {"kernel": jnp.ones((3, 3, 64, 64))},
     "empty": {"kernel": jnp.zeros((128, 256))},
 }
 LARGEST = np.abs(KERNEL).max((0, 1, 2))
@@ -28,6 +29,7 @@ def test_large_kernels_take_a_byte_and_keep_their_channels(kind):
     assert kernel.values.dtype.itemsize == 1
     assert kernel.scale.shape == (1, 1, 1, 256)
     assert isinstance(small["small"]["kernel"], jax.Array)
+    assert isinstance(small["conv_out"]["kernel"], jax.Array)
     assert [is_quantized(small), is_quantized(PARAMS)] == [True, False]
     back = jax.jit(lambda p: dequantize(p, jnp.float32, jnp.ones(2))[0])(small)
     assert jax.tree.structure(back) == jax.tree.structure(PARAMS)
