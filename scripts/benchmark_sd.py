@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from benchmark_unet import compare
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from jaxdiff import sampling
 from jaxdiff.diffusion.guidance import classifier_free
+from jaxdiff.metrics import speed
 from jaxdiff.models.autoencoder_kl import AutoencoderKL as Autoencoder
 from jaxdiff.models.autoencoder_kl import unscaled
 from jaxdiff.models.text_clip import ClipText
@@ -112,6 +112,14 @@ def compare_pictures(unet, net, params, rounds):
     compare("picture", call, reference, rounds)
 
 
+def compare(name, ours, theirs, rounds):
+    """Prints medians and the median ratio with its spread; each side has been called once."""
+    times = speed.alternate({"jaxdiff": lambda i: ours(), "torch": lambda i: theirs()}, rounds)
+    ratio = times["jaxdiff"] / times["torch"]
+    medians = ", ".join(f"{side} {np.median(took):.2f} s" for side, took in times.items())
+    print(f"{name}: {medians}, ratio {np.median(ratio):.3f} ({ratio.min():.3f} to {ratio.max():.3f})", flush=True)
+
+
 def compare_outputs(ours, theirs):
     """Prints the largest difference, relative to the largest number."""
     theirs = np.asarray(theirs)
@@ -120,7 +128,7 @@ def compare_outputs(ours, theirs):
 
 @torch.no_grad()
 def main():
-    """The comparisons asked for."""
+    """The comparisons that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--what", nargs="+", choices=["32", "64", "picture"], default=["32", "64", "picture"])
