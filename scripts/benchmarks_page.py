@@ -46,7 +46,8 @@ matrix product (2048 x 2048 on a CPU, 8192 x 8192 elsewhere) timed in the same r
 XLA's analysis of the compiled program says (bodies of loops once); `peak memory` is what the whole process held, with
 what the programs before it in the same command left there.
 `recompiled` counts programs that a second call with other inputs compiled. Peers have our weights and were checked to
-give our output before they were timed; sides take turns, and each goes first every other round. `jaxdiff / peer` is the
+give our output before they were timed; sides take turns of one call that is
+not timed and one that is, and each goes first every other round. `jaxdiff / peer` is the
 median of the ratios of each round: below 1, jaxdiff is faster. Virtual devices share the machine's cores: their
 figures show what splitting costs, not a speed-up.
 

@@ -107,13 +107,15 @@ def summary(values: Sequence[float] | np.ndarray) -> Summary:
 def alternate(sides: Mapping[str, Callable[[int], Any]], rounds: int) -> dict[str, np.ndarray]:
     """Seconds of each side in each round; the order is reversed every other round, and side(i) is round i.
 
-    Warm up first: what a first call costs besides is not taken out.
+    A turn is a call that is not timed and one that is, as calls of one program follow each other in use: on a CPU XLA
+    gives its memory back after a call, and getting it again right after another library's turn takes a third more.
     """
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}: expected at least 1")
     times: dict[str, list[float]] = {name: [] for name in sides}
     for i in range(rounds):
         for name in list(sides)[:: -1 if i % 2 else 1]:
+            jax.block_until_ready(sides[name](i))
             began = time.perf_counter()
             jax.block_until_ready(sides[name](i))
             times[name].append(time.perf_counter() - began)
