@@ -154,8 +154,9 @@ def table_kernel(denoise: Denoise, slots: int) -> Kernel:
         mixed = jnp.einsum("jk,k...->j...", row.A, y, precision=jax.lax.Precision.HIGHEST)
         mixed = mixed + over_pixels(row.b, y) * D[None]
         if keys is not None:
-            # drawn once: fused into the sum it would be drawn again for every slot
-            noise = jax.lax.optimization_barrier(normal(keys, y.shape[2:]))
+            # a step that adds none draws none; and a drawn one is not drawn again for every slot, as in one fused sum
+            draw, none = lambda: normal(keys, y.shape[2:]), lambda: jnp.zeros(y.shape[1:], jnp.float32)
+            noise = jax.lax.cond(jnp.any(row.c != 0), draw, none)
             mixed = mixed + over_pixels(row.c, y) * (scale * noise)[None]
         return mixed, D
 
