@@ -44,6 +44,28 @@ class Holder:
         return {name: torch.zeros(shape) for name, shape in self.shapes.items()}
 
 
+def ip_shapes(unet):
+    """Of a plain IP-adapter for pictures' vectors of width 12."""
+    shapes = {"image_proj.proj.weight": (4 * 24, 12), "image_proj.proj.bias": (4 * 24,)}
+    shapes |= {"image_proj.norm.weight": (24,), "image_proj.norm.bias": (24,)}
+    for n, name in enumerate(unet.attn_processors):
+        if "attn2" in name:
+            width = unet.get_submodule(name.removesuffix(".processor")).to_k.weight.shape[0]
+            shapes |= {f"ip_adapter.{n}.to_k_ip.weight": (width, 24), f"ip_adapter.{n}.to_v_ip.weight": (width, 24)}
+    return shapes
+
+
+def add_ip(unet, shapes):
+    parts = {"image_proj": {}, "ip_adapter": {}}
+    for name, array in weights(shapes).items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = torch.tensor(array)
+    unet._load_ip_adapter_weights([parts])
+    for one in unet.attn_processors.values():
+        if hasattr(one, "scale"):
+            one.scale = [0.6]
+
+
 @torch.no_grad()
 def main():
     cases = {}
@@ -82,21 +104,8 @@ def main():
         cases[name] = (model, {"first": features[0], "y": y})
 
     unet = take(UNet2DConditionModel(**sd_unet.CONDITION["sd1"]))
-    shapes = {"image_proj.proj.weight": (4 * 24, 12), "image_proj.proj.bias": (4 * 24,)}
-    shapes |= {"image_proj.norm.weight": (24,), "image_proj.norm.bias": (24,)}
-    for n, name in enumerate(unet.attn_processors):
-        if "attn2" in name:
-            width = unet.get_submodule(name.removesuffix(".processor")).to_k.weight.shape[0]
-            shapes |= {f"ip_adapter.{n}.to_k_ip.weight": (width, 24), f"ip_adapter.{n}.to_v_ip.weight": (width, 24)}
-    tensors = {name: torch.tensor(w) for name, w in weights(shapes).items()}
-    parts = {"image_proj": {}, "ip_adapter": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    unet._load_ip_adapter_weights([parts])
-    for processor in unet.attn_processors.values():
-        if hasattr(processor, "scale"):
-            processor.scale = [0.6]
+    shapes = ip_shapes(unet)
+    add_ip(unet, shapes)
     vector = torch.tensor(noise("vector", (2, 1, 12)))
     y = unet(x, sd_unet.T, context, added_cond_kwargs={"image_embeds": [vector]}).sample
     cases["ip"] = (Holder(shapes), {"y": y})

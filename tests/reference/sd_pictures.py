@@ -14,7 +14,7 @@ import sd_image
 import sd_tasks
 import torch
 import transformers
-from sd_weights import noise, take, weights
+from sd_weights import noise, take
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 HERE = pathlib.Path(__file__)
@@ -28,28 +28,6 @@ def vision(width):
 
 def processor():
     return CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
-
-
-def ip_shapes(unet):
-    """Of a plain IP-adapter for pictures' vectors of width 12."""
-    shapes = {"image_proj.proj.weight": (4 * 24, 12), "image_proj.proj.bias": (4 * 24,)}
-    shapes |= {"image_proj.norm.weight": (24,), "image_proj.norm.bias": (24,)}
-    for n, name in enumerate(unet.attn_processors):
-        if "attn2" in name:
-            width = unet.get_submodule(name.removesuffix(".processor")).to_k.weight.shape[0]
-            shapes |= {f"ip_adapter.{n}.to_k_ip.weight": (width, 24), f"ip_adapter.{n}.to_v_ip.weight": (width, 24)}
-    return shapes
-
-
-def add_ip(unet, shapes):
-    parts = {"image_proj": {}, "ip_adapter": {}}
-    for name, array in weights(shapes).items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = torch.tensor(array)
-    unet._load_ip_adapter_weights([parts])
-    for one in unet.attn_processors.values():
-        if hasattr(one, "scale"):
-            one.scale = [0.6]
 
 
 @torch.no_grad()
@@ -86,8 +64,8 @@ def main():
     )  # fmt: skip
     arrays["variation"] = pipe(seen, **options, height=16, width=16).images
 
-    index["ip"] = {name: list(shape) for name, shape in ip_shapes(parts["unet"]).items()}
-    add_ip(parts["unet"], index["ip"])
+    index["ip"] = {name: list(shape) for name, shape in sd_image.ip_shapes(parts["unet"]).items()}
+    sd_image.add_ip(parts["unet"], index["ip"])
     pipe = diffusers.StableDiffusionPipeline(
         **shared, **words, image_encoder=parts["vision_ip"], feature_extractor=processor(), safety_checker=None,
         requires_safety_checker=False,
