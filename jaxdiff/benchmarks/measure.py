@@ -49,9 +49,6 @@ def measure(
             others |= peers(case)
         except NoPeerError as error:
             alone = str(error)
-        for side in (peak, *others.values()):
-            for i in range(2):
-                jax.block_until_ready(side(i))
         times = speed.alternate({"jaxdiff": case, "peak": peak, **others}, rounds)
         if profile:
             with jax.profiler.trace(str(profile)):
