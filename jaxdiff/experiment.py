@@ -147,7 +147,7 @@ def from_json(text: str) -> Experiment:
     """Reads what `to_json` wrote.
 
     Raises:
-      ValueError: if a field is unknown; the nearest name is shown.
+      ValueError: if a field is unknown, or its value none of those that it may have; the nearest name is shown.
     """
     return _build(Experiment, json.loads(text), "")
 
@@ -164,6 +164,8 @@ def _build(kind: Any, value: Any, path: str) -> Any:
         return tuple(_build(typing.get_args(kind)[0], item, path) for item in value)
     if isinstance(kind, types.UnionType) and value is not None:
         return _build(next(a for a in typing.get_args(kind) if a is not type(None)), value, path)
+    if typing.get_origin(kind) is typing.Literal and value not in (known := typing.get_args(kind)):
+        raise ValueError(f"{path[:-1]} is {value!r}: expected one of {', '.join(map(str, known))}")
     return value
 
 

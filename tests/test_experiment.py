@@ -46,9 +46,10 @@ def test_what_the_json_leaves_out_has_its_default():
     [
         ('{"name": "x", "sede": 1}', "unknown config field sede: did you mean seed?"),
         ('{"name": "x", "unet": {"chanels": [8]}}', "unet.chanels: did you mean channels?"),
+        ('{"name": "x", "strategy": "mash"}', "strategy is 'mash': expected one of mesh, pmap"),
     ],
 )
-def test_an_unknown_field_is_refused_with_its_path(text, words):
+def test_an_unknown_field_or_word_is_refused_with_its_path(text, words):
     with pytest.raises(ValueError, match=words.replace("?", r"\?")):
         experiment.from_json(text)
 

@@ -1,5 +1,6 @@
 """The fast forms of norm, convolution and doubling against the textbook ones."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,13 +95,23 @@ def test_dropout_of_an_example_depends_on_its_key_alone():
     np.testing.assert_allclose(y.mean(), 1.0, atol=0.03)  # 20,000 draws: 5 standard deviations
 
 
+class Pair(nn.Module):
+    """The same block under two names."""
+
+    @nn.compact
+    def __call__(self, x, keys):
+        return [ResnetBlock(8, groups=4, dropout=0.5, name=name)(x, None, keys) for name in ("one", "two")]
+
+
 def test_two_blocks_drop_different_numbers():
     x, keys = jax.random.normal(jax.random.key(0), (1, 4, 4, 8)), jax.random.split(jax.random.key(1), 1)
-    one, two = (ResnetBlock(8, groups=4, dropout=0.5, name=name) for name in ("one", "two"))
-    params = one.init(jax.random.key(2), x)
-    params["params"]["conv2"]["kernel"] = jnp.ones((3, 3, 8, 8))
-    assert not np.allclose(one.apply(params, x, None, keys), one.apply(params, x, None, None))
-    assert one.name != two.name
+    params = Pair().init(jax.random.key(2), x, None)["params"]
+    params["one"]["conv2"]["kernel"] = jnp.ones((3, 3, 8, 8))
+    both = {"params": {"one": params["one"], "two": params["one"]}}
+    one, two = Pair().apply(both, x, None)
+    np.testing.assert_array_equal(one, two)
+    one, two = Pair().apply(both, x, keys)
+    assert not np.allclose(one, two)
 
 
 def test_sinusoidal_is_the_formula():
