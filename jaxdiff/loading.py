@@ -2,14 +2,16 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import jax
 
 from jaxdiff import experiment
 from jaxdiff.data.tokenizer import BytePair
+from jaxdiff.experiment import Experiment
 from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
 from jaxdiff.pipelines.latent import LatentPipeline
 from jaxdiff.pipelines.text_to_image import Pipeline
@@ -18,6 +20,7 @@ from jaxdiff.pretrained import lora, quantize, single_file, textual_inversion
 from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json
 from jaxdiff.tasks.picture import make_task
 from jaxdiff.training import load_params
+from jaxdiff.typing import Params
 
 DTYPES = ("float32", "bfloat16", "float16")
 NARROW = ("unet", "controlnet", "text_encoder")
@@ -42,6 +45,26 @@ def load(path: Path | str, spec: Spec = MeshSpec(), **options: Any) -> Pipeline 
     path = Path(path)
     if path.is_file() or (path / "model_index.json").is_file():
         return load_latent(path, spec, **options)
+    run, config, params = read_run(path)
+    if given := sorted(options):
+        raise ValueError(f"{path} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
+    vocabulary, labels = run / "vocabulary.json", run / "labels.txt"
+    return Pipeline(
+        config.model,
+        params,
+        BytePair.from_json(vocabulary.read_text()) if vocabulary.is_file() else None,
+        labels.read_text().splitlines() if labels.is_file() else (),
+        spec,
+    )
+
+
+def read_run(path: Path) -> tuple[Path, Experiment, Params]:
+    """The directory, config and averaged parameters of a run of `jaxdiff train`, or of one of its checkpoints.
+
+    Raises:
+      FileNotFoundError: if `path` is neither, or there is no checkpoint yet.
+      MismatchError: if the checkpoint is not of the architecture that its config describes.
+    """
     run = path.parent.parent if path.parent.name == "checkpoints" else path
     if not run.is_dir():
         raise FileNotFoundError(f"no model directory at {path}: give the workdir of a run of `jaxdiff train`")
@@ -55,19 +78,8 @@ def load(path: Path | str, spec: Spec = MeshSpec(), **options: Any) -> Pipeline 
             f"{run} is no model but one part of one, a {kind}: give the directory above it, with model_index.json; or "
             "the model, and this as its controlnet, adapter or vae"
         )
-    if given := sorted(options):
-        raise ValueError(f"{path} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
     config = experiment.read(run)
-    like = jax.eval_shape(make_task(config.model).init, jax.random.key(0))
-    vocabulary = run / "vocabulary.json"
-    labels = run / "labels.txt"
-    return Pipeline(
-        config.model,
-        load_params(path, like),
-        BytePair.from_json(vocabulary.read_text()) if vocabulary.is_file() else None,
-        labels.read_text().splitlines() if labels.is_file() else (),
-        spec,
-    )
+    return run, config, load_params(path, jax.eval_shape(make_task(config.model).init, jax.random.key(0)))
 
 
 def load_latent(
@@ -127,28 +139,25 @@ def load_latent(
         raise ValueError(f"LoRAs cannot be added to {narrow} weights in each call: pass fuse")
     dtype = "bfloat16" if narrow else dtype
     mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
-    where = lambda name, shapes: param_shardings(shapes, mesh)
-    path, unwanted = Path(path), () if safety else ("safety_checker",)
-    unwanted = (*unwanted, "vae") if vae else unwanted
-    if path.is_file():
-        bundle = single_file.read(path, dtype=dtype, tokenizer=tokenizer, prediction=prediction, shardings=where)
-    else:
-        bundle = read_directory(path, dtype=dtype, variant=variant, without=unwanted, shardings=where)
-    for name, why in bundle.skipped.items():
-        if name not in unwanted:
-            warnings.warn(f"{path}: {name} is left out: {why}", stacklevel=2)
+    place = lambda shapes: param_shardings(shapes, mesh)
     more = {"vae": vae, "adapter": adapter, "image_encoder": image_encoder}
     more |= {f"controlnet_{n:02d}": folder for n, folder in enumerate(controlnets)}
-    parts = dict(bundle.components)
-    place = lambda shapes: param_shardings(shapes, mesh)
-    parts |= {name: read_component(folder, dtype=dtype, shardings=place) for name, folder in more.items() if folder}
-    bundle = dataclasses.replace(bundle, components=_computing(parts, dtype, decode_dtype))
-    for file in textual_inversions:
-        bundle = textual_inversion.add(bundle, file)
+    bundle = read_bundle(
+        path,
+        dtype=dtype,
+        variant=variant,
+        tokenizer=tokenizer,
+        prediction=prediction,
+        parts={name: folder for name, folder in more.items() if folder},
+        textual_inversions=textual_inversions,
+        without=() if safety else ("safety_checker",),
+        place=place,
+    )
+    bundle = dataclasses.replace(bundle, components=_computing(bundle.components, dtype, decode_dtype))
     weights = dict(loras) if isinstance(loras, Mapping) else dict.fromkeys(loras, 1.0)
     read = [lora.read(file, bundle.components) for file in weights]
     if fuse:
-        bundle, read = _fused(bundle, read, list(weights.values())), []
+        bundle, read = fused(bundle, read, list(weights.values())), []
     if narrow:
         bundle = _narrow(bundle, narrow)
     return LatentPipeline(
@@ -163,6 +172,47 @@ def load_latent(
         devices=devices,
         programs=programs,
     )
+
+
+def read_bundle(
+    path: Path | str,
+    *,
+    dtype: str | None = None,
+    variant: str | None = None,
+    tokenizer: Path | str | None = None,
+    prediction: str | None = None,
+    parts: Mapping[str, str | Path] = MappingProxyType({}),
+    textual_inversions: Sequence[str | Path] = (),
+    without: Sequence[str] = (),
+    place: Callable[[Params], Any] | None = None,
+) -> Bundle:
+    """The networks of a model directory of diffusers, or of a single file; a warning names what is left out.
+
+    Args:
+      path: the directory or file.
+      dtype: of the weights; None: the files'.
+      variant: see `load_latent`.
+      tokenizer: see `load_latent`.
+      prediction: see `load_latent`.
+      parts: directories of more components by name, or of others than the model's own.
+      textual_inversions: files of new words for the prompt.
+      without: components that are not wanted.
+      place: tree of shapes -> tree of shardings; None: the default device.
+    """
+    path, unwanted = Path(path), {*without, *parts}
+    where = None if place is None else (lambda name, shapes: place(shapes))
+    if path.is_file():
+        bundle = single_file.read(path, dtype=dtype, tokenizer=tokenizer, prediction=prediction, shardings=where)
+    else:
+        bundle = read_directory(path, dtype=dtype, variant=variant, without=unwanted, shardings=where)
+    for name, why in bundle.skipped.items():
+        if name not in unwanted:
+            warnings.warn(f"{path}: {name} is left out: {why}", stacklevel=3)
+    more = {name: read_component(folder, dtype=dtype, shardings=place) for name, folder in parts.items()}
+    bundle = dataclasses.replace(bundle, components={**bundle.components, **more})
+    for file in textual_inversions:
+        bundle = textual_inversion.add(bundle, file)
+    return bundle
 
 
 def _narrow(bundle: Bundle, kind: str) -> Bundle:
@@ -190,7 +240,8 @@ def _computing(parts: Mapping[str, Component], dtype: str | None, decode_dtype: 
     return made
 
 
-def _fused(bundle: Bundle, loras: Sequence[lora.Lora], weights: Sequence[float]) -> Bundle:
+def fused(bundle: Bundle, loras: Sequence[lora.Lora], weights: Sequence[float]) -> Bundle:
+    """The bundle with LoRAs of these weights added to its networks for good."""
     parts = dict(bundle.components)
     for name in {name for one in loras for name in one}:
         merged = lora.merge(parts[name].params, [one.get(name, {}) for one in loras], weights)

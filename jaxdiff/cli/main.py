@@ -8,6 +8,7 @@ from pathlib import Path
 PROGRAMS = {
     "train": "train a model from a config file; resumes by itself",
     "sample": "make pictures with a trained model",
+    "convert": "write a model in another format, for other tools",
     "evaluate": "measure the quality of a model or of a folder of pictures",
     "benchmark": "measure speed, also beside PyTorch",
 }

@@ -201,11 +201,11 @@ def _loading(args: Args) -> dict[str, Any]:
     if args.textual_inversion:
         options["textual_inversions"] = args.textual_inversion
     if args.lora:
-        options["loras"] = dict(_weighted(text) for text in args.lora)
+        options["loras"] = dict(weighted(text) for text in args.lora)
     return options
 
 
-def _weighted(text: str) -> tuple[str, float]:
+def weighted(text: str) -> tuple[str, float]:
     """PATH:WEIGHT, or PATH with weight 1."""
     path, colon, weight = text.rpartition(":")
     try:

@@ -1,4 +1,4 @@
-"""CLIP's byte-pair tokenizer: reads vocab.json and merges.txt, or tokenizer.json.
+"""CLIP's byte-pair tokenizer: reads vocab.json and merges.txt, or tokenizer.json, and writes the former.
 
 Text is normalised (NFC, runs of white space to one space, lower case letter by letter) and split into English
 contractions, runs of letters, single digits, and runs of other signs. Each piece is a sequence of bytes, written as one
@@ -190,18 +190,42 @@ def read(path: Path | str) -> ClipTokenizer:
         lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
         merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
         if (path / "added_tokens.json").is_file():
-            added = {word: (i,) for word, i in _json(path / "added_tokens.json").items()}
+            added = _joined(_json(path / "added_tokens.json"))
     elif (path / "tokenizer.json").is_file():
         saved = _json(path / "tokenizer.json")
         model = saved.get("model", {})
         ids, merges = model.get("vocab", {}), model.get("merges", [])
         merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
-        added = {token["content"]: (token["id"],) for token in saved.get("added_tokens", [])}
+        added = _joined({token["content"]: token["id"] for token in saved.get("added_tokens", [])})
     else:
         raise FileNotFoundError(f"no tokenizer in {path}: expected vocab.json and merges.txt, or tokenizer.json")
     if wrong := next((pair for pair in merges if len(pair) != 2), None):
         raise ValueError(f"{path}: a merge joins two tokens, got {wrong}")
     return ClipTokenizer(ids, tuple((a, b) for a, b in merges), _pad(path), added)
+
+
+def _joined(tokens: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Words with all their ids: the second id of `word` is that of the token `word_1`, as diffusers names it."""
+    rest = lambda word: itertools.takewhile(tokens.__contains__, (f"{word}_{n}" for n in itertools.count(1)))
+    later = {token for word in tokens for token in rest(word)}
+    return {word: (i, *(tokens[token] for token in rest(word))) for word, i in tokens.items() if word not in later}
+
+
+def write(tokenizer: ClipTokenizer, path: Path | str, length: int = 77) -> None:
+    """The directory that `read` and transformers read; `length`: tokens that the text encoder takes."""
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": tokenizer.pad}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": length, "do_lower_case": True, **special}
+    merges = "\n".join(["#version: 0.2", *map(" ".join, tokenizer.merges)]) + "\n"
+    (path / "merges.txt").write_text(merges, encoding="utf-8")
+    files = {"vocab": tokenizer.ids, "tokenizer_config": config, "special_tokens_map": special}
+    if tokenizer.added:
+        files["added_tokens"] = {
+            f"{word}_{n}" if n else word: i for word, ids in tokenizer.added.items() for n, i in enumerate(ids)
+        }
+    for name, value in files.items():
+        (path / f"{name}.json").write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
 
 def _pad(path: Path) -> str:

@@ -4,6 +4,7 @@ Such a file says nothing about its numbers, its tokenizer or what its network pr
 tensors it has: the models it may be are listed in `PRESETS`.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -209,7 +210,12 @@ def read(
         index[part] = ["transformers" if part.startswith("text") else "diffusers", component.kind]
         if part.startswith("text"):
             index[part.replace("text_encoder", "tokenizer")] = ["transformers", "CLIPTokenizer"]
-    words = {n: tokenizer_clip.read(tokenizer) for n in index if n.startswith("tokenizer")} if tokenizer else {}
+    words = {}
+    if tokenizer:
+        whole = tokenizer_clip.read(tokenizer)
+        for part, prefix in _PREFIXES[name].items():
+            pad = tokenizer_clip.END if prefix.endswith(".transformer") else "!"  # CLIP's, OpenCLIP's
+            words[part.replace("text_encoder", "tokenizer")] = dataclasses.replace(whole, pad=pad)
     return Bundle(_PIPELINES[name], index, components, words, {"scheduler": scheduler})
 
 

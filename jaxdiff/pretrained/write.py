@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxdiff.data import tokenizer_clip
 from jaxdiff.pretrained import files
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Bundle, Component
@@ -21,21 +22,23 @@ def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None 
     Args:
       bundle: what to write.
       path: the new directory.
-      source: the directory it was read from; what holds no parameters (tokenizers) is copied from there.
+      source: the directory it was read from; how its pictures are prepared for CLIP is copied from there.
       shard: bytes of the largest file.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    index = {name: [None, None] if name in bundle.skipped else entry for name, entry in bundle.index.items()}
-    _write_json(path / "model_index.json", index)
+    _write_json(path / "model_index.json", _index(bundle))
     for name, component in bundle.components.items():
         write_component(component, path / name, shard)
     for name, config in bundle.schedulers.items():
         (path / name).mkdir(exist_ok=True)
         _write_json(path / name / "scheduler_config.json", config)
-    for folder in sorted(Path(source).iterdir()) if source else ():
-        if folder.is_dir() and folder.name.startswith(("tokenizer", "feature_extractor", "image_processor")):
-            shutil.copytree(folder, path / folder.name, dirs_exist_ok=True)
+    for name, tokenizer in bundle.tokenizers.items():
+        text = bundle.components.get(name.replace("tokenizer", "text_encoder"))
+        tokenizer_clip.write(tokenizer, path / name, text.config.length if text else 77)
+    for name in ("feature_extractor", "image_processor"):
+        if source and (Path(source) / name).is_dir():
+            shutil.copytree(Path(source) / name, path / name, dirs_exist_ok=True)
 
 
 def write_component(component: Component, path: Path | str, shard: int = SHARD) -> None:
@@ -46,6 +49,15 @@ def write_component(component: Component, path: Path | str, shard: int = SHARD) 
     one = family(component.kind)
     tensors = to_tensors(component.params, one.rules(component.config, component.json))
     files.write_sharded(path, one.stem, tensors, shard)
+
+
+def _index(bundle: Bundle) -> dict[str, Any]:
+    """model_index.json: without what was skipped, and with what has taken its place."""
+    index = {**bundle.index, **{name: [None, None] for name in bundle.skipped}}
+    for name, part in bundle.components.items():
+        if index.get(name, [None, None])[1] != part.kind:
+            index[name] = ["transformers" if part.kind.startswith("CLIP") else "diffusers", part.kind]
+    return index
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -65,3 +66,12 @@ def test_what_is_no_tokenizer(tmp_path):
     (tmp_path / "vocab.json").write_text("{}")
     with pytest.raises(ValueError, match="it has no token"):
         tokenizer_clip.read(tmp_path)
+
+
+def test_what_is_written_is_read(folder, tmp_path):
+    tokenizer = dataclasses.replace(tokenizer_clip.read(folder), pad="!").with_word("<toy>", 3).with_word("<bear>", 1)
+    tokenizer_clip.write(tokenizer, tmp_path, 50)
+    again = tokenizer_clip.read(tmp_path)
+    assert again == tokenizer
+    assert again.encode("a <toy>").tolist() == tokenizer.encode("a <toy>").tolist()
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["model_max_length"] == 50

@@ -8,6 +8,7 @@ from reference.sd_weights import load, noise, weights
 from safetensors.numpy import load_file, save_file
 from support import REFERENCE, close, same_tensors
 
+from jaxdiff.data.tokenizer_clip import END
 from jaxdiff.models.autoencoder_kl import AutoencoderKL
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet, with_sizes
@@ -90,3 +91,15 @@ def test_spare_layers_of_openclip_are_left_out(tmp_path):
     save_file({**TENSORS["sd2"], **spare, **projection}, tmp_path / "model.safetensors")
     bundle = single_file.read(tmp_path / "model.safetensors", configs=INDEX["sd2"]["configs"], prediction="epsilon")
     assert "block_3" not in bundle.components["text_encoder"].params
+
+
+@pytest.mark.parametrize(("name", "pads"), [("sd1", [END]), ("sd2", ["!"]), ("sdxl", [END, "!"])])
+def test_each_text_encoder_is_padded_as_it_was_trained(name, pads, tmp_path):
+    saved = np.load(REFERENCE / "sd_tokenizer.npz")
+    (tmp_path / "vocab.json").write_bytes(bytes(saved["vocab"]))
+    (tmp_path / "merges.txt").write_bytes(bytes(saved["merges"]))
+    save_file(TENSORS[name], tmp_path / "model.safetensors")
+    bundle = single_file.read(
+        tmp_path / "model.safetensors", tokenizer=tmp_path, configs=INDEX[name]["configs"], prediction="epsilon"
+    )
+    assert [bundle.tokenizers[one].pad for one in sorted(bundle.tokenizers)] == pads

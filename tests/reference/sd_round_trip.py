@@ -9,6 +9,7 @@ import pathlib
 import tempfile
 
 import diffusers
+import jax
 import numpy as np
 import sd_parts
 import sd_unet
@@ -16,7 +17,11 @@ import torch
 import transformers
 from sd_weights import take
 
+from jaxdiff.cli.convert import main as convert
 from jaxdiff.data.tokenizer_clip import read as read_tokenizer
+from jaxdiff.diffusion import schedule
+from jaxdiff.models.unet import UNet, UNetConfig
+from jaxdiff.pretrained import pixels, textual_inversion
 from jaxdiff.pretrained.read import read_directory
 from jaxdiff.pretrained.write import write_directory
 
@@ -83,8 +88,39 @@ def main():
                             f"{name}.{part}, safetensors={safe}: {len(old)} tensors {'identical' if same else 'DIFFER'}"
                         )
                 for part in bundle.tokenizers:
-                    ids = before.components[part]("A red heart, 7 blue birds!", padding="max_length")["input_ids"]
-                    assert read_tokenizer(there / part).encode("A red heart, 7 blue birds!").tolist() == ids, part
+                    for pipe in (before, after):
+                        ids = pipe.components[part]("A red heart, 7 blue birds!", padding="max_length")["input_ids"]
+                        assert read_tokenizer(there / part).encode("A red heart, 7 blue birds!").tolist() == ids, part
+        converted(root)
+
+
+def converted(root):
+    """What `jaxdiff convert` writes with a word of two vectors, and of a U-Net of our own, in the reference library."""
+    textual_inversion.write(root / "word.safetensors", "<thing>", np.eye(2, 32, dtype=np.float32))
+    there, back = root / "StableDiffusionPipelineTrue", root / "words"
+    convert(["--model", str(there), "--out", str(back), "--textual-inversion", str(root / "word.safetensors")])
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(back)
+    prompt = pipe.maybe_convert_prompt("a <thing>, red", pipe.tokenizer)
+    ids = pipe.tokenizer(prompt, padding="max_length")["input_ids"]
+    assert read_tokenizer(back / "tokenizer").encode("a <thing>, red").tolist() == ids, ids
+    table = pipe.text_encoder.get_input_embeddings().weight
+    assert torch.equal(table[ids[2:4]], torch.eye(2, 32))
+    print("convert: a new word has its vectors in the reference library")
+
+    net = UNetConfig(channels=(8, 16), layers=1, attention=("none", "self"), heads=(1, 2), depth=(1, 1), groups=4)
+    x, t = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32), np.array([17, 801])
+    params = jax.tree.map(
+        lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape),
+        UNet(net).init(jax.random.key(0), x, t.astype(np.float32))["params"],
+    )
+    ours = UNet(net).apply({"params": params}, x, t.astype(np.float32))
+    write_directory(pixels.bundle(net, params, 8, "cosine", "v"), root / "pixels")
+    pipe = diffusers.DDPMPipeline.from_pretrained(root / "pixels")
+    theirs = pipe.unet(torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(t)).sample.detach().numpy()
+    error = np.abs(theirs.transpose(0, 2, 3, 1) - ours).max() / np.abs(theirs).max()
+    cosine = schedule.cosine()
+    alphas = np.abs(pipe.scheduler.alphas_cumprod.numpy() - cosine.alpha(np.arange(1, 1001) / 1000) ** 2).max()
+    print(f"convert: a U-Net of our own differs by {error:.1e} there, its alphas by {alphas:.1e}")
 
 
 if __name__ == "__main__":
