@@ -1,15 +1,21 @@
 """Stable Diffusion 1.5, full size, float32, beside PyTorch eager's on the CPU: the U-Net, and whole pictures.
 
-    python scripts/benchmark_sd.py [--rounds 3] [--what 32 64 picture]
+    python scripts/benchmark_sd.py [--rounds 3] [--what 32 64 picture load]
 
 The reference library's random weights are read into ours, so both sides compute the same numbers; their difference is
 printed, then times, of sides that take turns in one process. `32` and `64` are one U-Net call for a guided pair at
 latents of that side; `picture` is tokens to pixels: a guided 256x256 picture in 4 steps. Needs the extra `reference`.
-Peak memory is the process', which holds both sides: two copies of 860M, 123M and 84M parameters are 8.5 GB.
+Peak memory is the process', which holds both sides: two copies of 860M, 123M and 84M parameters are 8.5 GB. `load`
+writes the model to disk, as a directory and as one file of 4.3 GB, and loads each in a new process: how much of the
+host's memory that takes beyond what the process had before, in parts of the file's or the directory's size. On a CPU
+this is where the parameters stay, so it cannot be below 1.
 """
 
 import argparse
 import pathlib
+import subprocess
+import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +25,18 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from jaxdiff import sampling
+from jaxdiff.data.tokenizer_clip import ClipTokenizer
 from jaxdiff.diffusion.guidance import classifier_free
 from jaxdiff.metrics import speed
 from jaxdiff.models.autoencoder_kl import AutoencoderKL as Autoencoder
 from jaxdiff.models.autoencoder_kl import unscaled
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet
-from jaxdiff.pretrained import scheduler
+from jaxdiff.pretrained import scheduler, single_file
 from jaxdiff.pretrained.components import family
+from jaxdiff.pretrained.read import Bundle, Component
 from jaxdiff.pretrained.rules import from_tensors
+from jaxdiff.pretrained.write import write_directory
 from jaxdiff.typing import Cond
 
 TOKENS, STEPS, GUIDANCE = 77, 4, 7.5
@@ -48,12 +57,13 @@ BLOCKS = {
 
 
 def ours(part):
-    """Our config and parameters for a part of the reference library."""
+    """config.json, our config and parameters for a part of the reference library."""
     config = part.config.to_diff_dict() if isinstance(part, CLIPTextModel) else dict(part.config)
     one = family(type(part).__name__)
     net = one.config(config)
     tensors = {name: tensor.numpy() for name, tensor in part.state_dict().items()}
-    return net, from_tensors(tensors, one.shapes(net, config), one.rules(net, config), lambda path, x: jnp.asarray(x))
+    params = from_tensors(tensors, one.shapes(net, config), one.rules(net, config), lambda path, x: jnp.asarray(x))
+    return config, net, params
 
 
 def compare_calls(unet, net, params, side, rounds):
@@ -93,7 +103,7 @@ def compare_pictures(unet, net, params, rounds):
             output_type="np",
         ).images
 
-    (text_net, text_params), (vae_net, vae_params) = ours(text), ours(vae)
+    (_, text_net, text_params), (_, vae_net, vae_params) = ours(text), ours(vae)
     process = scheduler.process({"_class_name": "DDIMScheduler", **ddim.config})
     table = sampling.make_table(process.sampler, process.schedule, STEPS, process.times(STEPS), **process.options)
     table = jax.tree.map(lambda a: np.asarray(a, np.float32), sampling.with_aux(table, guidance=GUIDANCE))
@@ -110,6 +120,40 @@ def compare_pictures(unet, net, params, rounds):
     call = lambda: jax.block_until_ready(draw(params, text_params, vae_params, table, jnp.asarray(tokens), latents))
     compare_outputs(jnp.clip(call() / 2 + 0.5, 0, 1), reference())
     compare("picture", call, reference, rounds)
+
+
+LOAD = """
+import sys, time, jax, numpy as np
+from jaxdiff import load
+jax.device_put(np.zeros(3)).block_until_ready()
+memory = lambda field: next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
+before, began = memory("VmRSS:"), time.perf_counter()
+pipe = load(sys.argv[1], **({"tokenizer": sys.argv[2]} if sys.argv[2:] else {}))
+jax.block_until_ready(pipe.params)
+print(f"{memory('VmHWM:') - before} {time.perf_counter() - began:.1f}")
+"""
+
+
+def measure_loading(unet):
+    """Peak memory of `jaxdiff.load`, at full size."""
+    parts = {"unet": unet, "vae": AutoencoderKL(**BLOCKS), "text_encoder": CLIPTextModel(CLIPTextConfig(**TEXT))}
+    components = {name: Component(type(part).__name__, *ours(part)) for name, part in parts.items()}
+    index = {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "DDIMScheduler"]}
+    index |= {name: ["diffusers", part.kind] for name, part in components.items()}
+    index["tokenizer"] = ["transformers", "CLIPTokenizer"]
+    words = ClipTokenizer({"<|startoftext|>": 0, "<|endoftext|>": 1}, ())
+    ddim = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "clip_sample": False}
+    bundle = Bundle(index["_class_name"], index, components, {"tokenizer": words}, {"scheduler": ddim})
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        write_directory(bundle, path / "directory")
+        single_file.write(bundle, path / "one.safetensors")
+        for name, options in (("directory", ()), ("one.safetensors", (str(path / "directory" / "tokenizer"),))):
+            files = [path / name] if (path / name).is_file() else list((path / name).rglob("*.safetensors"))
+            size = sum(file.stat().st_size for file in files)
+            command = [sys.executable, "-c", LOAD, str(path / name), *options]
+            took, seconds = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            print(f"load {name}: {size / 1e9:.2f} GB, peak {int(took) / size:.3f} of that, {seconds} s", flush=True)
 
 
 def compare(name, ours, theirs, rounds):
@@ -131,14 +175,18 @@ def main():
     """The comparisons that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
-    parser.add_argument("--what", nargs="+", choices=["32", "64", "picture"], default=["32", "64", "picture"])
+    parser.add_argument(
+        "--what", nargs="+", choices=["32", "64", "picture", "load"], default=["32", "64", "picture", "load"]
+    )
     args = parser.parse_args()
     torch.manual_seed(0)
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval()
-    net, params = ours(unet)
+    _, net, params = ours(unet)
     for what in args.what:
         if what == "picture":
             compare_pictures(unet, net, params, args.rounds)
+        elif what == "load":
+            measure_loading(unet)
         else:
             compare_calls(unet, net, params, int(what), args.rounds)
     status = pathlib.Path("/proc/self/status").read_text()

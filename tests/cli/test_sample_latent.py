@@ -89,6 +89,15 @@ def test_every_task_is_reached(sample, model, args, shape):
     assert np.abs(latents[0] - latents[1]).max() > (0 if "--source-prompt" not in args else -1)
 
 
+def test_kept_programs_make_the_same_pictures(sample, tmp_path):
+    first, _ = sample("sd", "--prompt", "cat", "--programs", str(tmp_path / "kept"))
+    (kept,) = (tmp_path / "kept").iterdir()
+    written = kept.stat().st_mtime_ns
+    again, _ = sample("sd", "--prompt", "cat", "--programs", str(tmp_path / "kept"))
+    np.testing.assert_array_equal(first, again)
+    assert [(path, path.stat().st_mtime_ns) for path in (tmp_path / "kept").iterdir()] == [(kept, written)]
+
+
 def failure(capsys, *argv):
     with pytest.raises(SystemExit) as error:
         main(["sample", *argv])
