@@ -21,10 +21,8 @@ from jaxdiff.pipelines.program import FIRST, make_program, unit_noise
 from jaxdiff.pretrained import lora, scheduler
 from jaxdiff.pretrained.ip_adapter import IPAdapter
 from jaxdiff.pretrained.read import Bundle
+from jaxdiff.pretrained.single_file import LOW_RES
 from jaxdiff.typing import Key
-
-_LOW_RES = {"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2"}
-"""The noise on the pictures that the x4 upscaler was trained with, for files that do not say it."""
 
 
 class LatentPipeline:
@@ -237,7 +235,7 @@ class LatentPipeline:
 
     def _low(self, level: int) -> tuple[float, float]:
         """Alpha and sigma of an upscaler's noise level."""
-        schedule = scheduler.process(self.schedulers.get("low_res_scheduler", _LOW_RES)).schedule
+        schedule = scheduler.process(self.schedulers.get("low_res_scheduler", LOW_RES)).schedule
         most = min(self.index.get("max_noise_level", 350), schedule.steps - 1)
         if not 0 <= level <= most:
             raise ValueError(f"noise_level is {level}: this model knows 0 to {most}")

@@ -20,9 +20,10 @@ _CROSS, _PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 _UP_CROSS, _UP_PLAIN = "CrossAttnUpBlock2D", "UpBlock2D"
 
 
-def _unet(channels: tuple[int, ...], crossed: str, context: int, heads: Any, **more: Any) -> Json:
+def _unet(side: int, channels: tuple[int, ...], crossed: str, context: int, heads: Any, **more: Any) -> Json:
     """A U-Net's config.json; `crossed` has an x for each level with cross-attention."""
     return {
+        "sample_size": side,
         "block_out_channels": channels,
         "down_block_types": tuple(_CROSS if c == "x" else _PLAIN for c in crossed),
         "up_block_types": tuple(_UP_CROSS if c == "x" else _UP_PLAIN for c in reversed(crossed)),
@@ -54,17 +55,18 @@ _WIDE = {"use_linear_projection": True}
 
 PRESETS: dict[str, dict[str, Json]] = {
     "sd1": {
-        "unet": _unet((320, 640, 1280, 1280), "xxx-", 768, 8),
+        "unet": _unet(64, (320, 640, 1280, 1280), "xxx-", 768, 8),
         "vae": _vae(4, 0.18215),
         "text_encoder": _L,
     },
     "sd2": {
-        "unet": _unet((320, 640, 1280, 1280), "xxx-", 1024, (5, 10, 20, 20), **_WIDE),
+        "unet": _unet(64, (320, 640, 1280, 1280), "xxx-", 1024, (5, 10, 20, 20), **_WIDE),
         "vae": _vae(4, 0.18215),
         "text_encoder": _H,
     },
     "upscale": {
         "unet": _unet(
+            128,
             (256, 512, 512, 1024),
             "-xxx",
             1024,
@@ -78,6 +80,7 @@ PRESETS: dict[str, dict[str, Json]] = {
     },
     "sdxl": {
         "unet": _unet(
+            128,
             (320, 640, 1280),
             "-xx",
             2048,
@@ -93,6 +96,7 @@ PRESETS: dict[str, dict[str, Json]] = {
     },
     "sdxl_refiner": {
         "unet": _unet(
+            128,
             (384, 768, 1536, 1536),
             "-xx-",
             1280,
@@ -129,6 +133,13 @@ _PIPELINES = {
     "sdxl": "StableDiffusionXLPipeline",
     "sdxl_refiner": "StableDiffusionXLImg2ImgPipeline",
 }
+# what model_index.json says of them besides
+_MORE: dict[str, dict[str, Any]] = {
+    "upscale": {"low_res_scheduler": ["diffusers", "DDPMScheduler"], "max_noise_level": 350},
+    "sdxl_refiner": {"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False},
+}
+LOW_RES = {"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2"}
+"""The noise on the pictures that the x4 upscaler was trained with, for files that do not say it."""
 # training's leftovers: averages of the weights, the schedule's tables
 _SKIPPED = re.compile(
     r"model_ema\..*|betas|alphas_cumprod.*|sqrt_.*|log_one_minus.*|posterior_.*|lvlb_weights|logvar|global_step|"
@@ -186,6 +197,8 @@ def read(
     if first in tensors:
         given["unet"].setdefault("in_channels", tensors[first].shape[1])
     scheduler = _scheduler(name, prediction or ("v_prediction" if "v_pred" in tensors else None), given["unet"])
+    if name == "sd2" and scheduler["prediction_type"] == "v_prediction":
+        given["unet"]["sample_size"] = 96  # 768 pixels
     left = {tensor for tensor in tensors if not _SKIPPED.fullmatch(tensor)}
     components, problems = {}, []
     for part, prefix in prefixes(name).items():
@@ -210,13 +223,16 @@ def read(
         index[part] = ["transformers" if part.startswith("text") else "diffusers", component.kind]
         if part.startswith("text"):
             index[part.replace("text_encoder", "tokenizer")] = ["transformers", "CLIPTokenizer"]
-    words = {}
+    index |= _MORE.get(name, {})
+    words, schedulers = {}, dict[str, Any](scheduler=scheduler)
+    if "low_res_scheduler" in index:
+        schedulers["low_res_scheduler"] = LOW_RES
     if tokenizer:
         whole = tokenizer_clip.read(tokenizer)
         for part, prefix in _PREFIXES[name].items():
             pad = tokenizer_clip.END if prefix.endswith(".transformer") else "!"  # CLIP's, OpenCLIP's
             words[part.replace("text_encoder", "tokenizer")] = dataclasses.replace(whole, pad=pad)
-    return Bundle(_PIPELINES[name], index, components, words, {"scheduler": scheduler})
+    return Bundle(_PIPELINES[name], index, components, words, schedulers)
 
 
 def write(bundle: Bundle, path: Path | str) -> None:

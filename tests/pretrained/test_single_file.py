@@ -103,3 +103,12 @@ def test_each_text_encoder_is_padded_as_it_was_trained(name, pads, tmp_path):
         tmp_path / "model.safetensors", tokenizer=tmp_path, configs=INDEX[name]["configs"], prediction="epsilon"
     )
     assert [bundle.tokenizers[one].pad for one in sorted(bundle.tokenizers)] == pads
+
+
+@pytest.mark.parametrize(("prediction", "side"), [("epsilon", 64), ("v_prediction", 96)])
+def test_stable_diffusion_2_has_the_size_that_it_was_trained_on(prediction, side, tmp_path):
+    configs = {**INDEX["sd2"]["configs"]}
+    configs["unet"] = {**configs["unet"], "sample_size": single_file.PRESETS["sd2"]["unet"]["sample_size"]}
+    save_file(TENSORS["sd2"], tmp_path / "model.safetensors")
+    bundle = single_file.read(tmp_path / "model.safetensors", configs=configs, prediction=prediction)
+    assert bundle.components["unet"].json["sample_size"] == side

@@ -21,7 +21,7 @@ from jaxdiff.cli.convert import main as convert
 from jaxdiff.data.tokenizer_clip import read as read_tokenizer
 from jaxdiff.diffusion import schedule
 from jaxdiff.models.unet import UNet, UNetConfig
-from jaxdiff.pretrained import pixels, textual_inversion
+from jaxdiff.pretrained import pixels, single_file, textual_inversion
 from jaxdiff.pretrained.read import read_directory
 from jaxdiff.pretrained.write import write_directory
 
@@ -91,7 +91,22 @@ def main():
                     for pipe in (before, after):
                         ids = pipe.components[part]("A red heart, 7 blue birds!", padding="max_length")["input_ids"]
                         assert read_tokenizer(there / part).encode("A red heart, 7 blue birds!").tolist() == ids, part
+                if bundle.tokenizers and safe:
+                    single(bundle, before, root, there / "tokenizer")
         converted(root)
+
+
+def single(bundle, before, root, words):
+    """The same by way of a single file."""
+    name, back = bundle.kind, root / f"{bundle.kind}-from-one"
+    one, configs = root / f"{name}.safetensors", {part: c.json for part, c in bundle.components.items()}
+    single_file.write(bundle, one)
+    write_directory(single_file.read(one, tokenizer=words, configs=configs), back)
+    after = type(before).from_pretrained(back)
+    for part in bundle.components:
+        old, new = before.components[part].state_dict(), after.components[part].state_dict()
+        differ = [k for k in old.keys() | new.keys() if k not in old or k not in new or not torch.equal(old[k], new[k])]
+        print(f"{name}.{part}, as one file and back: {len(old)} tensors, {differ or 'identical'}")
 
 
 def converted(root):
