@@ -35,6 +35,32 @@ def _shown(what: str, total: int, every: float, waiting: str = "") -> Iterator[C
         yield lambda done, text: bar.update(task, completed=done, description=text)
 
 
+@contextlib.contextmanager
+def stages(what: str, every: float = 10.0) -> Iterator[Callable[[str], None]]:
+    """Gives a function that shows what is being done now, and does nothing in between that would disturb a measurement.
+
+    Args:
+      what: is being worked at; shown in front.
+      every: seconds between the lines where standard output is no terminal.
+    """
+    terminal, last = Console().is_terminal, time.perf_counter()
+    print(what, end="" if terminal else "\n", flush=True)
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if terminal:
+            print(f"\r\033[K{what}: {text}", end="", flush=True)
+        elif time.perf_counter() - last >= every:
+            last = time.perf_counter()
+            print(f"{what}: {text}", flush=True)
+
+    try:
+        yield tell
+    finally:
+        if terminal:
+            print(f"\r\033[K{what}", flush=True)
+
+
 def _left(count: int, rate: float) -> str:
     return f"{datetime.timedelta(seconds=round(count / rate))} left"
 
