@@ -23,7 +23,7 @@ def measure(
     rounds: int,
     peers: Callable[[Case], Mapping[str, Side]] = lambda case: {},
     profile: Path | None = None,
-    tell: Callable[[str], None] = lambda text: None,
+    tell: Callable[..., None] = lambda stage, detail="": None,
 ) -> dict[str, Any]:
     """The record of a program, as it goes into the JSON; times in seconds, ratios are ours / theirs.
 
@@ -35,13 +35,12 @@ def measure(
       rounds: timed calls of each side.
       peers: the same work elsewhere, made after our memory has been read.
       profile: gets a trace of one call more.
-      tell: is called with what is being done.
+      tell: is called with what is being done now, and with how far it is.
     """
     with case.context():
-        tell("tracing")
+        tell("compiling")
         traced, trace_s = _timed(lambda: case.program.trace(*case.arguments(0)))
         lowered, lower_s = _timed(traced.lower)
-        tell("compiling")
         compiled, compile_s = _timed(lowered.compile)
         tell("first calls")
         speed.reset_memory()
@@ -55,13 +54,12 @@ def measure(
         peak, peak_flops = speed.product(case.dtype)
         others: dict[str, Side] = {"bare": case.bare} if case.bare else {}
         alone = ""
-        tell("making peers")
         try:
             others |= peers(case)
         except NoPeerError as error:
             alone = str(error)
         sides: dict[str, Side] = {"jaxdiff": case, "peak": peak, **others}
-        times = speed.alternate(sides, rounds, lambda i: tell(f"round {i + 1} of {rounds}"))
+        times = speed.alternate(sides, rounds, lambda i: tell("measuring", f", round {i + 1} of {rounds}"))
         if profile:
             with jax.profiler.trace(str(profile)):
                 jax.block_until_ready(case(0))

@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -126,9 +125,10 @@ def check(args: Args, batch: int) -> None:
 
 
 def _record(
-    args: Args, subject: Subject, name: str, batch: int, devices: int, tell: Callable[[str], None]
+    args: Args, subject: Subject, name: str, batch: int, devices: int, tell: Callable[..., None]
 ) -> dict[str, Any]:
     if name in programs.HOST:
+        tell("measuring")
         assert subject.experiment is not None, "programs.check"
         try:
             if name == "loader":
@@ -139,9 +139,13 @@ def _record(
     chosen = jax.devices()[:devices]
     tell("making weights")
     case = programs.CASES[name](subject, batch, chosen, args.steps)
-    peers: Callable[..., Any] = lambda case: {}
-    if args.against and devices == 1:
-        peers = functools.partial(torch_peer.sides, subject, args.against == "torch")
+
+    def peers(case: programs.Case) -> Mapping[str, Any]:
+        if not args.against or devices > 1:
+            return {}
+        tell("making peers")
+        return torch_peer.sides(subject, args.against == "torch", case)
+
     return measure(case, chosen, args.rounds, peers, args.profile / name if args.profile else None, tell)
 
 

@@ -36,23 +36,25 @@ def _shown(what: str, total: int, every: float, waiting: str = "") -> Iterator[C
 
 
 @contextlib.contextmanager
-def stages(what: str, every: float = 10.0) -> Iterator[Callable[[str], None]]:
-    """Gives a function that shows what is being done now, and does nothing in between that would disturb a measurement.
+def stages(what: str, every: float = 10.0) -> Iterator[Callable[..., None]]:
+    """Gives a function (stage, detail) that shows what is being done now.
+
+    Nothing runs between its calls, as the bars do, which would disturb a measurement.
 
     Args:
       what: is being worked at; shown in front.
-      every: seconds between the lines where standard output is no terminal.
+      every: seconds between the lines of one stage where standard output is no terminal.
     """
-    terminal, last = Console().is_terminal, time.perf_counter()
-    print(what, end="" if terminal else "\n", flush=True)
+    terminal, last, shown = Console().is_terminal, 0.0, ""
 
-    def tell(text: str) -> None:
-        nonlocal last
+    def tell(stage: str, detail: str = "") -> None:
+        nonlocal last, shown
+        now = time.perf_counter()
         if terminal:
-            print(f"\r\033[K{what}: {text}", end="", flush=True)
-        elif time.perf_counter() - last >= every:
-            last = time.perf_counter()
-            print(f"{what}: {text}", flush=True)
+            print(f"\r\033[K{what}: {stage}{detail}", end="", flush=True)
+        elif stage != shown or now - last >= every:
+            print(f"{what}: {stage}{detail}", flush=True)
+            last, shown = now, stage
 
     try:
         yield tell

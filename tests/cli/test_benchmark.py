@@ -219,11 +219,11 @@ SMALL_XL = {
 def test_whole_pictures_of_a_published_model_are_its_pipelines(name, json_, monkeypatch):
     monkeypatch.setattr(speed, "product", functools.partial(speed.product, size=64))
     monkeypatch.setitem(PRESETS, name, json_)
-    small, one, stages = subject.published(name, 64), jax.devices()[:1], []
+    small, one, told = subject.published(name, 64), jax.devices()[:1], []
     case = programs.CASES["text-to-image"](small, 2, one, 2)
-    record = measure(case, one, 2, tell=stages.append)
+    record = measure(case, one, 2, tell=lambda *text: told.append("".join(text)))
     assert record["recompiled"] == 0
-    assert stages == ["tracing", "compiling", "first calls", "making peers", "round 1 of 2", "round 2 of 2"]
+    assert told == ["compiling", "first calls", "measuring, round 1 of 2", "measuring, round 2 of 2"]
     made = case(1)["pixels"]
     assert (made.dtype, made.shape) == (np.uint8, (2, 8, 8, 3))  # this autoencoder halves nothing
     pipe = LatentPipeline(subject.bundle(small), devices=one)
