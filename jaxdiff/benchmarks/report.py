@@ -68,7 +68,7 @@ def _program(r: Record) -> list[str]:
         r["dtype"],
         f"{r['trace_s'] + r['lower_s']:.1f} + {r['compile_s']:.1f} s",
         _spread(r["run"], _seconds),
-        f"{r['images_per_s_per_device']:.3g}",
+        _rate(r["images_per_s_per_device"]),
         str(r["recompiled"]),
     ]
 
@@ -125,7 +125,7 @@ def _scaling(programs: Sequence[Record]) -> list[list[str]]:
         for r in [one, *more] if more else []:
             rate = r["batch"] / r["run"]["median"]
             against = f"x {one['run']['median'] / r['run']['median']:.2f}"
-            rows.append([r["config"], r["name"], str(r["batch"]), str(r["devices"]), f"{rate:.3g}", against])
+            rows.append([r["config"], r["name"], str(r["batch"]), str(r["devices"]), _rate(rate), against])
     return rows
 
 
@@ -144,6 +144,10 @@ def _spread(told: Record, show: Any) -> str:
 
 def _seconds(x: float) -> str:
     return f"{x:.3g} s" if x >= 1 else f"{1000 * x:.3g} ms"
+
+
+def _rate(x: float) -> str:
+    return f"{x:.0f}" if x >= 1000 else f"{x:.3g}"
 
 
 def _bytes(x: float | int | None) -> str:
