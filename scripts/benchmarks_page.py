@@ -2,8 +2,9 @@
 
     python scripts/benchmarks_page.py [--quick]
 
-Each command of the list runs in a process of its own, one after another, on a machine that does nothing else. --quick
-runs a toy list with few rounds, to see that the page can be made, and prints it.
+Each command of the list runs in a process of its own, one after another, on a machine that does nothing else: 25
+minutes on two cores, and 16 GiB of memory. --quick runs a toy list with few rounds, to see that the page can be made,
+and prints it.
 """
 
 import argparse
@@ -17,15 +18,16 @@ from jaxdiff.benchmarks import report
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = (
-    "unet --config cifar10 --against torch --rounds 15",
-    "train-step --config cifar10 --against torch-eager --rounds 15",
+    "unet --config cifar10 --against torch --rounds 10",
+    "train-step --config cifar10 --against torch-eager --rounds 8",
     "checkpoint --config cifar10 --rounds 5",
     "unet train-step text-to-image text-encoder loader checkpoint --config quickstart --against torch-eager",
-    "loop --config quickstart --rounds 30",
-    "unet train-step text-to-image text-encoder loader checkpoint --config openmoji32 --against torch-eager",
-    "unet --config sd1 --size 256 --against torch --rounds 5",
-    "text-encoder decoder --config sd1 --size 256 --against torch --rounds 5",
-    "train-step --config quickstart --devices 1 2 4 8 --rounds 10",
+    "loop --config quickstart --rounds 20",
+    "unet train-step text-to-image text-encoder loader checkpoint --config openmoji32 --against torch-eager --rounds 5",
+    "unet --config sd1 --size 256 --against torch-eager --rounds 5",
+    "text-encoder decoder --config sd1 --size 256 --against torch-eager --rounds 3",
+    "text-to-image --config sd1 --size 256 --steps 4 --batch 1 --rounds 3 --against torch-eager",
+    "train-step --config quickstart --devices 1 2 4 8 --rounds 5",
 )
 QUICK = (
     "unet text-encoder --config quickstart --against torch --rounds 2 --batch 2",
@@ -39,17 +41,26 @@ Made by `python scripts/benchmarks_page.py` on this machine:
 {machine}
 
 {tables}
-How to read it. Weights and inputs are random. A figure is the median over rounds, with its quartiles in brackets.
-`compile` is tracing and lowering + XLA's compiling, with no cache. GFLOP are those of matrix products and convolutions
-of one call, read from the traced program with loops multiplied out; `of peak` is their rate against that of a large
-matrix product (2048 x 2048 on a CPU, 8192 x 8192 elsewhere) timed in the same rounds. `bytes` and `memory` are what
-XLA's analysis of the compiled program says (bodies of loops once); `peak memory` is what the whole process held, with
-what the programs before it in the same command left there.
-`recompiled` counts programs that a second call with other inputs compiled. Peers have our weights and were checked to
-give our output before they were timed; sides take turns of one call that is
-not timed and one that is, and each goes first every other round. `jaxdiff / peer` is the
-median of the ratios of each round: below 1, jaxdiff is faster. Virtual devices share the machine's cores: their
-figures show what splitting costs, not a speed-up.
+## How to read it
+
+Weights and inputs are random. A figure is the median over rounds, with its quartiles in brackets. A program's batch is
+that of all devices; text-to-image is guided, so that its U-Net sees two for each picture.
+
+- `compile`: tracing and lowering + XLA's compiling, with no cache. `recompiled` counts the programs that a second call
+  with other inputs compiled.
+- `GFLOP`: matrix products and convolutions of one call, with loops multiplied out, as the architecture asks for them.
+  In brackets, what the program executes: on a CPU many 3x3 convolutions are computed in Winograd's form, with fewer
+  products. The first is the field's figure (model FLOPs utilisation), which counts a convolution's products whichever
+  form computes it; the second tells how well the machine is used. The doubling of the U-Nets and decoders, four 2x2
+  convolutions for one 3x3, counts as it is executed in both.
+- `of peak`: the rate of these against that of a large matrix product (2048 x 2048 on a CPU, 8192 x 8192 elsewhere)
+  timed in the same rounds. That of the architecture may exceed 100%.
+- `bytes` and `memory`: what XLA's analysis of the compiled program says, bodies of loops once. `peak memory`: what the
+  whole process held, with what the programs before it in the same command left there.
+- Peers have our weights, and were checked to give our output before they were timed (a train step, which draws its
+  noise itself, was not). Sides take turns of one call that is not timed and one that is, and each goes first every
+  other round. `jaxdiff / peer` is the median of the ratios of each round: below 1, jaxdiff is faster.
+- Virtual devices share the machine's cores: their figures show what splitting costs, not a speed-up.
 
 ## Commands
 
@@ -66,6 +77,7 @@ def main() -> None:
     commands = QUICK if quick else COMMANDS
     with tempfile.TemporaryDirectory() as folder:
         for i, command in enumerate(commands):
+            print(f"[{i + 1}/{len(commands)}] jaxdiff benchmark {command}", flush=True)
             out = pathlib.Path(folder) / f"{i}.json"
             program = [sys.executable, "-m", "jaxdiff.cli.main", "benchmark", *command.split(), "--json", str(out)]
             subprocess.run(program, cwd=ROOT, check=True)

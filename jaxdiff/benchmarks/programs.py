@@ -21,6 +21,10 @@ from jaxdiff.experiment import Experiment
 from jaxdiff.models.autoencoder_kl import unscaled
 from jaxdiff.models.unet import UNet
 from jaxdiff.parallel import MeshSpec, make_mesh
+from jaxdiff.pipelines import inputs as latent_inputs
+from jaxdiff.pipelines import plan
+from jaxdiff.pipelines.model import make_model
+from jaxdiff.pipelines.program import make_program
 from jaxdiff.tasks.picture import SCHEDULES, make_sample, make_task, nothing
 from jaxdiff.typing import Cond
 
@@ -114,9 +118,20 @@ def loop(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
 
 
 def text_to_image(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
-    """From tokens to uint8 pictures: text encoder, guided loop, conversion."""
+    """From tokens to uint8 pictures, guided, so that the U-Net sees twice as many: what the pipelines compile."""
+    function, whole, batches = (_trained if subject.experiment else _published)(subject, batch, steps)
+    program, arguments = _spread(function, whole, batches, devices)
+    return Case("text-to-image", program, arguments, batch, subject.unet.dtype, calls=steps)
+
+
+Parts = tuple[Callable[..., Any], Any, list[Any]]
+"""A function, what it takes whole, and its batches."""
+
+
+def _trained(subject: Subject, batch: int, steps: int) -> Parts:
+    """Text encoder, loop, conversion: `pipelines.text_to_image`."""
     config = subject.experiment
-    assert config is not None, "check"
+    assert config is not None
     model = config.model
     sample = make_sample(model)
     schedule = SCHEDULES[config.process.schedule]()
@@ -130,8 +145,35 @@ def text_to_image(subject: Subject, batch: int, devices: Devices, steps: int) ->
         away = nothing(model, told, _empty(config))
         inputs.append((told, away, jax.random.split(jax.random.key(seed), batch)))
     whole = (params, jax.tree.map(np.float32, table))
-    program, arguments = _spread(lambda whole, *more: sample(*whole, *more), whole, inputs, devices)
-    return Case("text-to-image", program, arguments, batch, subject.unet.dtype, calls=steps)
+    return lambda whole, *more: sample(*whole, *more), whole, inputs
+
+
+def _published(subject: Subject, batch: int, steps: int) -> Parts:
+    """Text encoders, loop, decoder: `pipelines.latent`, whose prompts here are numbers."""
+    bundle = subjects.bundle(subject)
+    model = make_model(bundle)
+    made = plan.make(
+        model.process,
+        subjects.SCHEDULER,
+        steps=steps,
+        weights=latent_inputs.weights(model, (), (), 0),
+        guidance=7.5,
+        rescale=0.0,
+        picture_guidance=1.5,
+    )
+    size = (model.factor * subject.side,) * 2
+    tell = functools.partial(latent_inputs.told, model, bundle.tokenizers, chunks=1, size=size)
+    batches = [
+        {
+            "keys": jax.random.split(jax.random.key(seed), batch),
+            "prompt": tell([f"{seed} {i}" for i in range(batch)], True, score=latent_inputs.GOOD),
+            "negative": tell([""] * batch, len(model.texts) == 1, score=latent_inputs.BAD),
+            **latent_inputs.first_noise(model, None, batch, size),
+        }
+        for seed in range(VARIANTS)
+    ]
+    params = {name: part.params for name, part in bundle.components.items()}
+    return make_program(model), (params, made), [(one,) for one in batches]
 
 
 def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
@@ -224,7 +266,7 @@ HOST = ("loader", "checkpoint")
 def applicable(subject: Subject) -> list[str]:
     """The names of everything that this subject has."""
     missing = {"text-encoder": subject.text is None, "decoder": subject.decoder is None}
-    missing |= dict.fromkeys(("train-step", "text-to-image", *HOST), subject.experiment is None)
+    missing |= dict.fromkeys(("train-step", *HOST), subject.experiment is None)
     return [name for name in (*CASES, *HOST) if not missing.get(name)]
 
 

@@ -7,15 +7,16 @@ Record = Mapping[str, Any]
 
 
 def tables(records: Sequence[Record]) -> str:
-    """Programs, peers, the loop, scaling, the loader and checkpoints: a table of each that has rows."""
+    """Run times, work, peers, the loop, scaling, the loader and checkpoints: a table of each that has rows."""
     programs = [r for r in records if "flops" in r]
     parts = [
-        _table(PROGRAMS, [_program(r) for r in programs]),
-        _table(PEERS, [row for r in programs for row in _peers(r)]),
-        _table(LOOP, [_loop(r) for r in programs if "overhead" in r]),
-        _table(SCALING, _scaling(programs)),
-        _table(LOADER, [_loader(r) for r in records if r["name"] == "loader" and "skipped" not in r]),
-        _table(CHECKPOINT, [_checkpoint(r) for r in records if r["name"] == "checkpoint"]),
+        _table("Programs", PROGRAMS, [_program(r) for r in programs]),
+        _table("Work and memory", WORK, [_work(r) for r in programs]),
+        _table("Beside PyTorch", PEERS, [row for r in programs for row in _peers(r)]),
+        _table("The sampling loop", LOOP, [_loop(r) for r in programs if "overhead" in r]),
+        _table("Several devices", SCALING, _scaling(programs)),
+        _table("Data loader", LOADER, [_loader(r) for r in records if r["name"] == "loader" and "skipped" not in r]),
+        _table("Checkpoints", CHECKPOINT, [_checkpoint(r) for r in records if r["name"] == "checkpoint"]),
     ]
     notes = [f"{r['config']}: no {r['name']}: {r['skipped']}" for r in records if "skipped" in r]
     notes += [f"{r['config']}: {r['no_peer']}" for r in programs if r["no_peer"]]
@@ -36,8 +37,11 @@ def machine(told: Mapping[str, Any]) -> str:
 
 
 PROGRAMS = (
-    "config", "program", "batch", "devices", "compile", "run (quartiles)", "images/s/device", "GFLOP", "GFLOP/s",
-    "of peak (quartiles)", "bytes (XLA)", "memory (XLA)", "peak memory", "recompiled",
+    "config", "program", "batch", "devices", "dtype", "compile", "run (quartiles)", "images/s/device", "recompiled",
+)  # fmt: skip
+WORK = (
+    "config", "program", "batch", "devices", "GFLOP (executed)", "GFLOP/s (executed)", "of peak (quartiles)",
+    "executed of peak (quartiles)", "bytes (XLA)", "memory (XLA)", "peak memory",
 )  # fmt: skip
 PEERS = ("config", "program", "peer", "jaxdiff", "peer's run", "jaxdiff / peer", "going first", "going second")
 LOOP = ("config", "batch", "calls", "one call", "loop / bare calls - 1 (quartiles)", "rounds")
@@ -46,31 +50,43 @@ LOADER = ("config", "batch", "pictures", "images/s from disk", "images/s again (
 CHECKPOINT = ("config", "size", "training waits", "save", "restore")
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+    lines = (header, ["-" * width for width in widths], *rows)
+    lined = ("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+    return "\n".join([f"## {title}\n", *lined])
 
 
 def _program(r: Record) -> list[str]:
-    xla = r["xla"]
     return [
         r["config"],
         r["name"],
         str(r["batch"]),
         str(r["devices"]),
+        r["dtype"],
         f"{r['trace_s'] + r['lower_s']:.1f} + {r['compile_s']:.1f} s",
         _spread(r["run"], _seconds),
-        f"{r['images_per_s_per_device']:.3g}",
-        f"{r['flops'] / 1e9:.4g}",
-        f"{r['flops_per_s'] / 1e9:.4g}",
-        _spread(r["of_peak"], lambda x: f"{100 * x:.0f}%"),
+        _rate(r["images_per_s_per_device"]),
+        str(r["recompiled"]),
+    ]
+
+
+def _work(r: Record) -> list[str]:
+    xla, percent = r["xla"], lambda x: f"{100 * x:.0f}%"
+    return [
+        r["config"],
+        r["name"],
+        str(r["batch"]),
+        str(r["devices"]),
+        f"{r['flops'] / 1e9:.4g} ({r['executed'] / 1e9:.4g})",
+        f"{r['flops_per_s'] / 1e9:.4g} ({r['executed_per_s'] / 1e9:.4g})",
+        _spread(r["of_peak"], percent),
+        _spread(r["executed_of_peak"], percent),
         _bytes(xla["bytes"]),
         _bytes(xla["memory"]),
         f"{_bytes(r['memory']['bytes'])} ({r['memory']['of']})" if r["memory"] else "-",
-        str(r["recompiled"]),
     ]
 
 
@@ -109,7 +125,7 @@ def _scaling(programs: Sequence[Record]) -> list[list[str]]:
         for r in [one, *more] if more else []:
             rate = r["batch"] / r["run"]["median"]
             against = f"x {one['run']['median'] / r['run']['median']:.2f}"
-            rows.append([r["config"], r["name"], str(r["batch"]), str(r["devices"]), f"{rate:.3g}", against])
+            rows.append([r["config"], r["name"], str(r["batch"]), str(r["devices"]), _rate(rate), against])
     return rows
 
 
@@ -128,6 +144,10 @@ def _spread(told: Record, show: Any) -> str:
 
 def _seconds(x: float) -> str:
     return f"{x:.3g} s" if x >= 1 else f"{1000 * x:.3g} ms"
+
+
+def _rate(x: float) -> str:
+    return f"{x:.0f}" if x >= 1000 else f"{x:.3g}"
 
 
 def _bytes(x: float | int | None) -> str:

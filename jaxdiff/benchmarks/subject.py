@@ -1,25 +1,46 @@
 """What is measured: the networks of an experiment or of a published model, with random weights and made-up inputs."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.data.tokenizer_clip import END, START, ClipTokenizer
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.autoencoder_kl import AutoencoderKL
 from jaxdiff.models.text import TextTransformer
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet, UNetConfig
 from jaxdiff.pretrained.components import family
+from jaxdiff.pretrained.read import Bundle, Component
 from jaxdiff.pretrained.single_file import PRESETS
 from jaxdiff.training import TrainState
 from jaxdiff.typing import Cond, Key, Params
 
 PUBLISHED = ("sd1", "sd2", "sdxl")
 """Published models whose networks are measured, at their own resolution, batch 2: the guided pair of one picture."""
+
+KINDS = {
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "text_encoder_2": "CLIPTextModelWithProjection",
+}
+"""Classes of a published model's networks in the reference library."""
+
+SCHEDULER = {
+    "_class_name": "DDIMScheduler",
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "clip_sample": False,
+}
+"""scheduler_config.json that published models are measured with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,22 +96,44 @@ def published(name: str, size: int | None = None, dtype: str = "float32") -> Sub
         raise ValueError(
             f"size is {size}: expected a multiple of 64, since latents are 8 times smaller and halve again"
         )
-    unet = family("UNet2DConditionModel").config(json["unet"])
-    text = family("CLIPTextModel").config(json["text_encoder"])
-    decoder = family("AutoencoderKL").config(json["vae"])
+    unet, text, decoder = (_net(part, json[part], dtype) for part in ("unet", "text_encoder", "vae"))
     return Subject(
         name,
-        dataclasses.replace(unet, dtype=dtype),
+        unet,
         size // 8,
         channels=4,
         batch=2,
         tokens=text.length,
         width=json["unet"]["cross_attention_dim"],
         pooled=json["unet"].get("projection_class_embeddings_input_dim", 0),
-        text=ClipText(dataclasses.replace(text, dtype=dtype)),
-        decoder=AutoencoderKL(dataclasses.replace(decoder, dtype=dtype)),
+        text=ClipText(text),
+        decoder=AutoencoderKL(decoder),
         json=json,
     )
+
+
+def _net(part: str, json: Mapping[str, Any], dtype: str) -> Any:
+    return dataclasses.replace(family(KINDS[part]).config(json), dtype=dtype)
+
+
+def bundle(subject: Subject) -> Bundle:
+    """A published model as it is read from its files: with random weights, and tokenizers that know ten digits."""
+    dtype, parts = subject.unet.dtype, {}
+    for part, json in subject.json.items():
+        net = _net(part, json, dtype)
+        params = random_params(family(KINDS[part]).shapes(net, json))
+        params = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+        parts[part] = Component(KINDS[part], json, net, params)
+    words = {
+        name.replace("text_encoder", "tokenizer"): ClipTokenizer(_digits(part.config.vocabulary), ())
+        for name, part in parts.items()
+        if name.startswith("text_encoder")
+    }
+    return Bundle(subject.name, {}, parts, words, {"scheduler": SCHEDULER})
+
+
+def _digits(vocabulary: int) -> dict[str, int]:
+    return {START: vocabulary - 2, END: vocabulary - 1, **{f"{n}</w>": n for n in range(10)}}
 
 
 def random_params(shapes: Params, seed: int = 0) -> Any:

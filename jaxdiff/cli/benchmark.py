@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +21,7 @@ from jaxdiff.benchmarks import host, programs, report, torch_peer
 from jaxdiff.benchmarks import subject as subjects
 from jaxdiff.benchmarks.measure import measure
 from jaxdiff.benchmarks.subject import Subject
+from jaxdiff.cli.progress import stages
 from jaxdiff.cli.train import read_config
 from jaxdiff.metrics import speed
 
@@ -36,7 +36,8 @@ class Args:
       what: unet, train-step, loop (sampling beside bare calls of the network), text-to-image, text-encoder, decoder,
         loader, checkpoint; by default all that the model has.
       config: a config file, the name of one in configs/, or a published model: sd1, sd2, sdxl.
-      batch: examples of a call, over all devices; by default 16, and 2 for published models (a guided pair).
+      batch: examples of a call, over all devices (pictures, for text-to-image, whose U-Net sees a guided pair of each);
+        by default 16, and 2 for published models.
       rounds: timed calls of each side.
       steps: network calls of loop and text-to-image.
       size: side of the pictures in pixels; by default the model's own.
@@ -78,11 +79,13 @@ def main(argv: list[str]) -> None:
     with _no_compilation_cache():
         for name in names:
             for devices in args.devices if name in programs.CASES else (1,):
-                print(f"{subject.name}: {name}, {devices} device(s)", flush=True)
-                if devices > jax.device_count():
-                    records += _in_child(args, name, devices)
-                else:
-                    records.append({"config": subject.name, **_record(args, subject, name, batch, devices)})
+                with stages(f"{subject.name}: {name}, {devices} device(s)") as tell:
+                    if devices > jax.device_count():
+                        tell("in a process of its own")
+                        records += _in_child(args, name, devices)
+                    else:
+                        record = _record(args, subject, name, batch, devices, tell)
+                        records.append({"config": subject.name, **record})
     print("\n" + report.tables(records))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -121,8 +124,11 @@ def check(args: Args, batch: int) -> None:
             raise ValueError(f"devices is {devices}, and there are {jax.device_count()}: choose fewer")
 
 
-def _record(args: Args, subject: Subject, name: str, batch: int, devices: int) -> dict[str, Any]:
+def _record(
+    args: Args, subject: Subject, name: str, batch: int, devices: int, tell: Callable[..., None]
+) -> dict[str, Any]:
     if name in programs.HOST:
+        tell("measuring")
         assert subject.experiment is not None, "programs.check"
         try:
             if name == "loader":
@@ -131,11 +137,16 @@ def _record(args: Args, subject: Subject, name: str, batch: int, devices: int) -
         except (ValueError, OSError) as error:
             return {"name": name, "skipped": str(error)}
     chosen = jax.devices()[:devices]
+    tell("making weights")
     case = programs.CASES[name](subject, batch, chosen, args.steps)
-    peers: Callable[..., Any] = lambda case: {}
-    if args.against and devices == 1:
-        peers = functools.partial(torch_peer.sides, subject, args.against == "torch")
-    return measure(case, chosen, args.rounds, peers, args.profile / name if args.profile else None)
+
+    def peers(case: programs.Case) -> Mapping[str, Any]:
+        if not args.against or devices > 1:
+            return {}
+        tell("making peers")
+        return torch_peer.sides(subject, args.against == "torch", case)
+
+    return measure(case, chosen, args.rounds, peers, args.profile / name if args.profile else None, tell)
 
 
 def _in_child(args: Args, name: str, devices: int) -> list[dict[str, Any]]:

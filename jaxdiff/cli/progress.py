@@ -35,6 +35,34 @@ def _shown(what: str, total: int, every: float, waiting: str = "") -> Iterator[C
         yield lambda done, text: bar.update(task, completed=done, description=text)
 
 
+@contextlib.contextmanager
+def stages(what: str, every: float = 10.0) -> Iterator[Callable[..., None]]:
+    """Gives a function (stage, detail) that shows what is being done now.
+
+    Nothing runs between its calls, as the bars do, which would disturb a measurement.
+
+    Args:
+      what: is being worked at; shown in front.
+      every: seconds between the lines of one stage where standard output is no terminal.
+    """
+    terminal, last, shown = Console().is_terminal, 0.0, ""
+
+    def tell(stage: str, detail: str = "") -> None:
+        nonlocal last, shown
+        now = time.perf_counter()
+        if terminal:
+            print(f"\r\033[K{what}: {stage}{detail}", end="", flush=True)
+        elif stage != shown or now - last >= every:
+            print(f"{what}: {stage}{detail}", flush=True)
+            last, shown = now, stage
+
+    try:
+        yield tell
+    finally:
+        if terminal:
+            print(f"\r\033[K{what}", flush=True)
+
+
 def _left(count: int, rate: float) -> str:
     return f"{datetime.timedelta(seconds=round(count / rate))} left"
 

@@ -10,6 +10,14 @@ gradients of strided convolutions have, do not: so a gradient costs what its con
 once for each turn. XLA's own count leaves out both the padding and the turns of a loop, and what libraries called from
 its programs do, which is why it is reported but not used.
 
+**Asked for and executed.** A program may do fewer products than its architecture asks for: on a CPU `nn.conv` computes
+many 3x3 convolutions in Winograd's form, which has a quarter of them and a few of its own. The field's figure, model
+FLOPs utilisation, counts what the architecture asks for whichever form computes it, as one does for cuDNN, which uses
+that form too: it compares implementations, and may exceed 1 where products are saved. The executed work tells how well
+the machine is used. Both are read from a trace, the first from one inside `nn.conv.direct_convolutions(True)`. Two
+forms count alike in both: im2col has the products of the convolution, and `nn.resnet.Upsample` has 16 for the 36 of
+doubling followed by a convolution.
+
 **Time.** Sides take turns, each going first every other round, because neighbours on a machine slow it for minutes:
 a figure is the median of the ratios of one round, not the ratio of two medians.
 """
@@ -104,16 +112,20 @@ def summary(values: Sequence[float] | np.ndarray) -> Summary:
     return Summary(median, lower, upper, float(np.min(values)), len(values))
 
 
-def alternate(sides: Mapping[str, Callable[[int], Any]], rounds: int) -> dict[str, np.ndarray]:
+def alternate(
+    sides: Mapping[str, Callable[[int], Any]], rounds: int, tell: Callable[[int], None] = lambda i: None
+) -> dict[str, np.ndarray]:
     """Seconds of each side in each round; the order is reversed every other round, and side(i) is round i.
 
     A turn is a call that is not timed and one that is, as calls of one program follow each other in use: on a CPU XLA
     gives its memory back after a call, and getting it again right after another library's turn takes a third more.
+    `tell` is called with each round that begins.
     """
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}: expected at least 1")
     times: dict[str, list[float]] = {name: [] for name in sides}
     for i in range(rounds):
+        tell(i)
         for name in list(sides)[:: -1 if i % 2 else 1]:
             jax.block_until_ready(sides[name](i))
             began = time.perf_counter()

@@ -17,6 +17,13 @@ from jaxdiff.nn.winograd import winograd
 _MANY, _DEEP = 512, 128  # positions, and input and output channels, from which Winograd's form wins
 _FEW, _WIDE = 1024, 512  # of the rest: positions up to which, and input channels from which, im2col wins
 
+direct_convolutions = jax.make_user_context(False)
+"""`with direct_convolutions(True)` no convolution is of Winograd's form: what is traced has all of its products.
+
+For counting the work that an architecture asks for. It is part of the key of JAX's caches, so that a function which was
+traced before is traced again.
+"""
+
 
 class Conv(nn.Module):
     """A square convolution over [b, h, w, c].
@@ -64,7 +71,7 @@ def conv(
     if jax.default_backend() != "cpu":
         return _conv(stride, padding, x, kernel)
     positions = x.shape[0] * h * w
-    same = (k, l, stride) == (3, 3, 1) and padding == ((1, 1), (1, 1))
+    same = (k, l, stride) == (3, 3, 1) and padding == ((1, 1), (1, 1)) and not direct_convolutions.value
     if same and h % 4 == w % 4 == 0 and positions >= _MANY and min(c, o) >= _DEEP and x.dtype == jnp.float32:
         return winograd(x, kernel)
     if positions <= _FEW and c >= _WIDE:

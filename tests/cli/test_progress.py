@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from jaxdiff.cli.progress import counting, progress
+from jaxdiff.cli.progress import counting, progress, stages
 
 
 class Terminal(io.StringIO):
@@ -59,3 +59,24 @@ def test_a_count_writes_lines_where_there_is_no_terminal(monkeypatch):
 )
 def test_a_bar_on_a_terminal(work, words, monkeypatch):
     assert re.search(words, show(work, Terminal(), monkeypatch))
+
+
+def measure(now):
+    """A compilation, then a hundred rounds, one a second."""
+    with stages("unet") as tell:
+        tell("compiling")
+        for i in range(100):
+            tell("measuring", f", round {i + 1}")
+            now[0] += 1
+
+
+def test_stages_are_lines_where_there_is_no_terminal(monkeypatch):
+    lines = show(measure, io.StringIO(), monkeypatch).splitlines()
+    assert lines[:3] == ["unet: compiling", "unet: measuring, round 1", "unet: measuring, round 11"]
+    assert len(lines) == 11
+
+
+def test_stages_share_the_line_of_a_terminal(monkeypatch):
+    text = show(measure, Terminal(), monkeypatch)
+    assert text.count("\n") == 1
+    assert text.endswith("unet: measuring, round 100\r\033[Kunet\n")

@@ -1,6 +1,5 @@
 """Counting of work against counts by hand, and the arithmetic of timing on a clock that is made up."""
 
-import dataclasses
 import time
 
 import jax
@@ -10,6 +9,7 @@ import pytest
 
 from jaxdiff.metrics import speed
 from jaxdiff.models.unet import UNet, cifar10
+from jaxdiff.nn.conv import conv, direct_convolutions
 
 B, SIDE, IN, OUT = 2, 8, 3, 5
 
@@ -88,13 +88,44 @@ def test_a_function_mapped_over_devices_counts_on_all_of_them():
 
 
 def test_the_cifar_network_has_its_known_work():
-    # 12.44 GFLOP a picture by another library's counter; our three doubling convolutions do 16 products for 36. In
-    # bfloat16 no 3x3 convolution is of Winograd's form, which does fewer
-    net = UNet(dataclasses.replace(cifar10(), dtype="bfloat16"))
-    x, t = shape(1, 32, 32, 3), shape(1)
+    # 12.44 GFLOP a picture by another library's counter; our three doubling convolutions do 16 products for 36
+    net = UNet(cifar10())
+    x, t = shape(16, 32, 32, 3), shape(16)
     params = jax.eval_shape(net.init, jax.random.key(0), x, t)
-    saved = 20 * 2 * 256**2 * (4**2 + 8**2 + 16**2)
-    assert work(net.apply, params, x, t).flops + saved == pytest.approx(12.44e9, rel=1e-3)
+    saved = 16 * 20 * 2 * 256**2 * (4**2 + 8**2 + 16**2)
+    executed = work(net.apply, params, x, t)
+    with direct_convolutions(True):
+        asked = work(net.apply, params, x, t)  # the same function: it has been traced before
+    assert asked.flops + saved == pytest.approx(16 * 12.44e9, rel=1e-3)
+    assert executed.flops < 0.6 * asked.flops
+
+
+WINOGRAD = (shape(2, 16, 16, 128), shape(3, 3, 128, 160)), 2 * (2 * 16 * 16) * 9 * 128 * 160
+
+
+@pytest.mark.parametrize(
+    ("function", "times"),
+    [
+        (conv, 1),
+        (with_gradients(conv), 3),
+        (jax.checkpoint(conv), 1),
+        (lambda x, kernel: jax.lax.map(lambda _: conv(x, kernel), jnp.arange(4)), 4),
+    ],
+)
+def test_a_convolution_of_winograds_form_is_also_counted_as_the_architecture_has_it(function, times):
+    args, flops = WINOGRAD
+    program = jax.jit(function)
+    before = speed.work(program.trace(*args).jaxpr)
+    with direct_convolutions(True):
+        assert speed.work(program.trace(*args).jaxpr) == speed.Work(float(times * flops))
+    assert speed.work(program.trace(*args).jaxpr) == before
+    assert before.flops < 0.6 * times * flops
+
+
+def test_im2col_has_the_products_of_the_convolution():
+    args = shape(2, 8, 8, 512), shape(3, 3, 512, 128)
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(conv)(*args))
+    assert work(conv, *args).flops == 2 * (2 * 8 * 8) * 9 * 512 * 128
 
 
 def test_sides_take_turns_in_both_orders(monkeypatch):
@@ -108,10 +139,12 @@ def test_sides_take_turns_in_both_orders(monkeypatch):
         return run
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    times = speed.alternate({"ours": side("ours", 1.0), "theirs": side("theirs", 2.0)}, 3)
+    told = list[int]()
+    times = speed.alternate({"ours": side("ours", 1.0), "theirs": side("theirs", 2.0)}, 3, told.append)
     turns = [("ours", 0), ("theirs", 0), ("theirs", 1), ("ours", 1), ("ours", 2), ("theirs", 2)]
     assert order == [call for call in turns for _ in range(2)]
     np.testing.assert_allclose(times["theirs"], [2, 4, 6])
+    assert told == [0, 1, 2]
     ratios = speed.ratios(times["ours"], times["theirs"])
     assert ratios["all"].median == ratios["all"].upper == 0.5
     assert (ratios["first"].count, ratios["second"].count) == (2, 1)
