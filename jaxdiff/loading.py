@@ -198,8 +198,15 @@ def read_bundle(
       textual_inversions: files of new words for the prompt.
       without: components that are not wanted.
       place: tree of shapes -> tree of shardings; None: the default device.
+
+    Raises:
+      ValueError: for options that are for the other kind, besides what reading raises.
     """
     path, unwanted = Path(path), {*without, *parts}
+    kind = "one file, which has no" if path.is_file() else "a directory, which has its own"
+    wrong = {"variant": variant} if path.is_file() else {"tokenizer": tokenizer, "prediction": prediction}
+    if given := ", ".join(name for name, value in wrong.items() if value):
+        raise ValueError(f"{path} is {kind} {given}: leave {given} out")
     where = None if place is None else (lambda name, shapes: place(shapes))
     if path.is_file():
         bundle = single_file.read(path, dtype=dtype, tokenizer=tokenizer, prediction=prediction, shardings=where)

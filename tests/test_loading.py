@@ -73,6 +73,13 @@ def test_half_precision_is_near_and_decodes_where_it_is_asked_to(folder, plain):
     assert load(folder / "sd", dtype="bfloat16", decode_dtype="bfloat16").model.nets["vae"].dtype == "bfloat16"
 
 
+def test_options_of_the_other_kind_are_refused(folder):
+    with pytest.raises(ValueError, match="is a directory, which has its own tokenizer: leave tokenizer out"):
+        load(folder / "sd", tokenizer=folder / "sd" / "tokenizer")
+    with pytest.raises(ValueError, match="is one file, which has no variant: leave variant out"):
+        load(folder / "lora.safetensors", variant="fp16")
+
+
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 def test_weights_in_8_bits_are_near(folder, plain, kind, monkeypatch):
     monkeypatch.setattr(quantize, "SMALLEST", 1)

@@ -16,20 +16,12 @@ from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet, UNetConfig
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Bundle, Component
-from jaxdiff.pretrained.single_file import PRESETS
+from jaxdiff.pretrained.single_file import KINDS, PRESETS
 from jaxdiff.training import TrainState
 from jaxdiff.typing import Cond, Key, Params
 
 PUBLISHED = ("sd1", "sd2", "sdxl")
 """Published models whose networks are measured, at their own resolution, batch 2: the guided pair of one picture."""
-
-KINDS = {
-    "unet": "UNet2DConditionModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-    "text_encoder_2": "CLIPTextModelWithProjection",
-}
-"""Classes of a published model's networks in the reference library."""
 
 SCHEDULER = {
     "_class_name": "DDIMScheduler",
@@ -129,7 +121,9 @@ def bundle(subject: Subject) -> Bundle:
         for name, part in parts.items()
         if name.startswith("text_encoder")
     }
-    return Bundle(subject.name, {}, parts, words, {"scheduler": SCHEDULER})
+    index = {"_class_name": subject.name, "scheduler": ["diffusers", SCHEDULER["_class_name"]]}
+    index |= {name: ["transformers", "CLIPTokenizer"] for name in words}
+    return Bundle(subject.name, index, parts, words, {"scheduler": SCHEDULER})
 
 
 def _digits(vocabulary: int) -> dict[str, int]:

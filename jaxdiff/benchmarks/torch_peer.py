@@ -16,13 +16,14 @@ import jax
 import numpy as np
 
 from jaxdiff.benchmarks.programs import Case
-from jaxdiff.benchmarks.subject import KINDS, SCHEDULER, Subject
+from jaxdiff.benchmarks.subject import SCHEDULER, Subject
 from jaxdiff.models.autoencoder_kl import unscaled
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.pipelines.program import FIRST, unit_noise
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Component
 from jaxdiff.pretrained.rules.unet import mirror, pixel_json
+from jaxdiff.pretrained.single_file import KINDS
 from jaxdiff.pretrained.write import write_component
 from jaxdiff.tasks.picture import SCHEDULES
 

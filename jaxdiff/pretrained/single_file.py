@@ -120,7 +120,7 @@ _PREFIXES = {
     "sdxl_refiner": {"text_encoder_2": "conditioner.embedders.0.model"},
 }
 _SHARED = {"unet": "model.diffusion_model", "vae": "first_stage_model"}
-_KINDS = {
+KINDS = {
     "unet": "UNet2DConditionModel",
     "vae": "AutoencoderKL",
     "text_encoder": "CLIPTextModel",
@@ -202,8 +202,8 @@ def read(
     left = {tensor for tensor in tensors if not _SKIPPED.fullmatch(tensor)}
     components, problems = {}, []
     for part, prefix in prefixes(name).items():
-        json = {"_class_name": _KINDS[part], **given[part]}
-        one = family(_KINDS[part])
+        json = {"_class_name": KINDS[part], **given[part]}
+        one = family(KINDS[part])
         net = one.config(json)
         shapes = one.shapes(net, json)
         own = {tensor: tensors[tensor] for tensor in left if tensor.startswith(prefix + ".")}
@@ -211,7 +211,7 @@ def read(
         where = None if shardings is None else (lambda shapes, part=part: shardings(part, shapes))
         try:
             params = from_tensors(own, shapes, rules(part, prefix, net, json), placed(shapes, dtype, where))
-            components[part] = Component(_KINDS[part], json, net, params)
+            components[part] = Component(KINDS[part], json, net, params)
         except TensorError as error:
             problems.append(f"{part}: {error}")
     if left:
