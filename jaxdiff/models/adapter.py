@@ -38,6 +38,11 @@ class AdapterConfig:
     halved: tuple[int, ...] = (1, 2, 3)
     dtype: str = "float32"
 
+    @property
+    def unit(self) -> int:
+        """Sides of hints are multiples of it."""
+        return self.factor * 2 ** len(self.halved)
+
 
 class Adapter(nn.Module):
     """The network of an `AdapterConfig`: a hint in [0, 1] -> one feature for each level of the U-Net."""
@@ -47,10 +52,9 @@ class Adapter(nn.Module):
     @nn.compact
     def __call__(self, hint: Float[Array, "b i j d"]) -> tuple[Array, ...]:
         net = self.config
-        unit = net.factor * 2 ** len(net.halved)
-        if hint.shape[1] % unit or hint.shape[2] % unit:
+        if hint.shape[1] % net.unit or hint.shape[2] % net.unit:
             raise ValueError(
-                f"T2I-adapter: the hint is {hint.shape[1]}x{hint.shape[2]}, both sides must be multiples of {unit}"
+                f"T2I-adapter: the hint is {hint.shape[1]}x{hint.shape[2]}, both sides must be multiples of {net.unit}"
             )
         x = einops.rearrange(hint, "b (h f) (w g) c -> b h w (c f g)", f=net.factor, g=net.factor)
         x = Conv(net.channels[0], dtype=net.dtype, name="conv_in")(x)

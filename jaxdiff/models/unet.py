@@ -77,6 +77,16 @@ class UNetConfig:
     remat: bool = False
     dtype: str = "float32"
 
+    @property
+    def unit(self) -> int:
+        """Sides of pictures are multiples of it.
+
+        Strided convolutions padded on all sides round an odd side up, and the way up gives it back; what else halves
+        would lose its last row.
+        """
+        exact = self.adm_resample or self.pad_after
+        return self.patch * 2 ** (len(self.channels) - 1) if exact else self.patch
+
 
 class UNet(nn.Module):
     """The network of a `UNetConfig`: (x[b h w c], t[b], cond) -> y[b h w o] in float32."""
@@ -116,7 +126,8 @@ class UNet(nn.Module):
             *skips, x = (y + more.astype(y.dtype) for y, more in zip([*skips, x], residuals, strict=True))
         for j, i in enumerate(reversed(range(len(net.channels)))):
             taken, skips = skips[-net.layers - 1 :], skips[: -net.layers - 1]
-            x, _ = Level(net, i, "up", net.layers + 1, name=f"up_{j}")(x, emb, cond, taken, keys)
+            size = skips[-1].shape[1:3] if skips else None
+            x, _ = Level(net, i, "up", net.layers + 1, name=f"up_{j}")(x, emb, cond, taken, keys, size=size)
 
         x = GroupNorm(net.groups, net.eps, silu=True, dtype=net.dtype, name="norm_out")(x)
         x = Conv(net.out_channels * p * p, zero=True, dtype=net.dtype, name="conv_out")(x)
@@ -183,6 +194,7 @@ class Level(nn.Module):
         skips: list[Array],
         keys: Key | None,
         feature: Array | None = None,
+        size: tuple[int, ...] | None = None,
     ) -> tuple[Float[Array, "b i j o"], list[Array]]:
         net, width, out = self.net, self.net.channels[self.index], list[Array]()
         wrap = nn.remat if net.remat else lambda block: block
@@ -231,7 +243,7 @@ class Level(nn.Module):
             x = (
                 resnet("upsample", x, "up")
                 if net.adm_resample
-                else Upsample(width, dtype=net.dtype, name="upsample")(x)
+                else Upsample(width, dtype=net.dtype, name="upsample")(x, size)
             )
         return x, out
 
@@ -244,11 +256,11 @@ def check(net: UNetConfig, x: Float[Array, "b h w c"]) -> None:
             raise ValueError(f"UNet: {name}={getattr(net, name)} needs one entry for each of {levels} levels")
     if wrong := {*net.attention, net.mid_attention} - {"none", "self", "cross"}:
         raise ValueError(f"UNet: attention {sorted(wrong)}: expected none, self or cross")
-    unit = net.patch * 2 ** (levels - 1)
-    if x.shape[1] % unit or x.shape[2] % unit:
+    if x.shape[1] % net.unit or x.shape[2] % net.unit:
         raise ValueError(
-            f"UNet: a picture of {x.shape[1]}x{x.shape[2]} does not halve {levels - 1} times with patches of "
-            f"{net.patch}: both sides must be multiples of {unit}"
+            f"UNet: a picture of {x.shape[1]}x{x.shape[2]} does not cut into patches of {net.patch}"
+            + (f" and halve {levels - 1} times" if net.unit > net.patch else "")
+            + f": both sides must be multiples of {net.unit}"
         )
 
 

@@ -85,7 +85,10 @@ def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
 
 
 class Downsample(nn.Module):
-    """Halves h and w with a strided convolution, padded on all sides, or below and to the right only (`after`)."""
+    """Halves h and w with a strided convolution, padded on all sides, or below and to the right only (`after`).
+
+    Odd sides are rounded up, or down (`after`).
+    """
 
     features: int
     after: bool = False
@@ -102,6 +105,9 @@ class Upsample(nn.Module):
 
     Output row 2i sees the small rows i-1, i, i and row 2i+1 sees i, i, i+1, so the taps that meet the same row add up:
     16 products for each small position instead of 36.
+
+    A `size` of 2h-1 or 2w-1, the side that a strided convolution made h or w of, leaves out the last of the doubled
+    rows or columns. The convolution then sees zeros in its place, so it is done as it is written.
     """
 
     features: int
@@ -109,19 +115,28 @@ class Upsample(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j o"]:
-        b, h, w, c = x.shape
+    def __call__(self, x: Float[Array, "b h w c"], size: tuple[int, ...] | None = None) -> Float[Array, "b i j o"]:
+        h, w, c = x.shape[1:]
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, c, self.features))
-        kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-        rows = [jnp.stack([kernel[0], kernel[1] + kernel[2]]), jnp.stack([kernel[0] + kernel[1], kernel[2]])]
-        parts = []
-        for i, row in enumerate(rows):
-            left, middle, right = row[:, 0], row[:, 1], row[:, 2]
-            for j, columns in enumerate([(left, middle + right), (left + middle, right)]):
-                taps = jnp.stack(columns, 1)
-                padding = ((1 - i, i), (1 - j, j))
-                parts.append(conv(x.astype(self.dtype), taps.astype(self.dtype), padding=padding))
-        y = jnp.stack(parts).reshape(2, 2, b, h, w, -1).transpose(2, 3, 0, 4, 1, 5).reshape(b, 2 * h, 2 * w, -1)
+        x = x.astype(self.dtype)
+        if size in (None, (2 * h, 2 * w)):
+            y = _double_then_conv(x, kernel)
+        else:
+            y = conv(double(x)[:, : size[0], : size[1]], kernel.astype(self.dtype))
         if self.bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)[None, None, None]
         return y
+
+
+def _double_then_conv(x: Array, kernel: Array) -> Array:
+    b, h, w, _ = x.shape
+    kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    rows = [jnp.stack([kernel[0], kernel[1] + kernel[2]]), jnp.stack([kernel[0] + kernel[1], kernel[2]])]
+    parts = []
+    for i, row in enumerate(rows):
+        left, middle, right = row[:, 0], row[:, 1], row[:, 2]
+        for j, columns in enumerate([(left, middle + right), (left + middle, right)]):
+            taps = jnp.stack(columns, 1)
+            padding = ((1 - i, i), (1 - j, j))
+            parts.append(conv(x, taps.astype(x.dtype), padding=padding))
+    return jnp.stack(parts).reshape(2, 2, b, h, w, -1).transpose(2, 3, 0, 4, 1, 5).reshape(b, 2 * h, 2 * w, -1)

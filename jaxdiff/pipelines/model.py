@@ -1,6 +1,7 @@
 """What of a pipeline is fixed when it is compiled: its networks' configs, and how they are put together."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,8 +66,8 @@ class Model:
     @property
     def unit(self) -> int:
         """Sides of pictures are multiples of it."""
-        net = self.nets["unet"]
-        return self.factor * net.patch * 2 ** (len(net.channels) - 1)
+        sides = self.factor * self.nets["unet"].unit
+        return math.lcm(sides, self.nets["adapter"].unit) if "adapter" in self.nets else sides
 
 
 def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:

@@ -66,7 +66,7 @@ def test_masked_tokens_change_nothing():
 
 
 def test_recomputing_changes_no_gradient():
-    params, x, t = made(SMALL, context(2), batch=2)
+    params, x, t = made(SMALL, context(2), batch=2, size=7)  # which halves to 4
     cond = context(2)
 
     def grads(config):
@@ -106,7 +106,10 @@ def test_every_option_gives_finite_pictures_of_the_same_size(change):
 @pytest.mark.parametrize(
     ("change", "size", "cond", "words"),
     [
-        ({}, 7, context(), "multiples of 2"),
+        ({"pad_after": True}, 7, context(), "patches of 1 and halve 1 times: both sides must be multiples of 2"),
+        ({"adm_resample": True}, 7, context(), "multiples of 2"),
+        ({"patch": 2}, 7, context(), "7x7 does not cut into patches of 2: both sides must be multiples of 2"),
+        ({"patch": 2, "pad_after": True}, 6, context(), "multiples of 4"),
         ({"heads": (1,)}, 8, context(), "one entry for each of 2 levels"),
         ({"attention": ("none", "crss")}, 8, context(), "expected none, self or cross"),
         ({"labels": 3}, 8, context(), "cond.label is missing"),

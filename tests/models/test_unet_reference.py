@@ -1,5 +1,6 @@
-"""Our U-Net against diffusers' UNet2DModel with the same weights; tests/reference/unet_ddpm.py made the fixture."""
+"""Our U-Net against diffusers' with the same weights; tests/reference/ has what made the fixtures."""
 
+import dataclasses
 import pathlib
 import re
 import zlib
@@ -7,8 +8,12 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pipelines import small
+from reference.sd_weights import noise
 
+from jaxdiff.models.controlnet import controlled
 from jaxdiff.models.unet import UNet, UNetConfig
+from jaxdiff.typing import Cond
 
 FIXTURE = np.load(pathlib.Path(__file__).parents[1] / "reference" / "unet_ddpm.npz")
 CONFIG = UNetConfig(
@@ -54,3 +59,16 @@ def test_the_ddpm_network_computes_what_diffusers_does():
     ours = jax.jit(UNet(CONFIG).apply)(params, x, t)
     assert np.std(y) > 0.1  # all of the network is heard in it: a wrong weight changes it by more than 1e-3
     np.testing.assert_allclose(ours, y, rtol=1e-4, atol=1e-4 * np.std(y))
+
+
+def test_sides_that_do_not_halve_make_what_diffusers_does():
+    net, control = small.part("unet_uneven"), small.part("control_uneven")
+    x, hint = noise("x", (2, 4, 9, 11)).transpose(0, 2, 3, 1), noise("hint", (2, 3, 18, 22)).transpose(0, 2, 3, 1)
+    cond, t = Cond(context=jnp.asarray(noise("context", (2, 5, 24)))), jnp.array([17.0, 801.0])
+    plain = jax.jit(UNet(net.config).apply)({"params": net.params}, x, t, cond)
+    params = {"unet": net.params, "controls": [control.params], "scales": jnp.ones(1)}
+    cond = dataclasses.replace(cond, hints=(jnp.asarray(hint),))
+    with_control = jax.jit(controlled(net.config, [control.config]))(params, x, t, cond)
+    for name, y in (("y", plain), ("controlled", with_control)):
+        theirs = small.UNEVEN_OUTPUTS[f"unet_uneven/{name}"].transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(y, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())

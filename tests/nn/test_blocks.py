@@ -10,7 +10,7 @@ from jax import lax
 from jaxdiff.nn.conv import conv
 from jaxdiff.nn.embedding import sinusoidal
 from jaxdiff.nn.norm import GroupNorm, silu
-from jaxdiff.nn.resnet import ResnetBlock, Upsample, double, dropout, halve
+from jaxdiff.nn.resnet import Downsample, ResnetBlock, Upsample, double, dropout, halve
 from jaxdiff.nn.winograd import winograd
 
 
@@ -79,6 +79,30 @@ def test_doubling_by_four_small_convolutions_is_doubling_then_one_large():
     kernel, bias = params["params"]["kernel"], jnp.arange(3.0)
     params = {"params": {"kernel": kernel, "bias": bias}}
     np.testing.assert_allclose(layer.apply(params, x), textbook(double(x), kernel) + bias[None, None, None], atol=3e-6)
+    np.testing.assert_array_equal(layer.apply(params, x, (12, 10)), layer.apply(params, x))
+
+
+@pytest.mark.parametrize("size", [(11, 10), (12, 9), (11, 9)])
+def test_doubling_to_an_odd_side_leaves_out_the_last_before_the_convolution(size):
+    x, kernel = jax.random.normal(jax.random.key(0), (2, 6, 5, 4)), jax.random.normal(jax.random.key(1), (3, 3, 4, 3))
+    params = {"params": {"kernel": kernel}}
+    run = jax.jit(lambda params, x: Upsample(3, bias=False).apply(params, x, size))
+    y, pull = jax.vjp(run, params, x)
+    rows, columns = (np.arange(side) // 2 for side in size)
+    expected, pull_plain = jax.vjp(lambda kernel, x: textbook(x[:, rows][:, :, columns], kernel), kernel, x)
+    np.testing.assert_allclose(y, expected, atol=3e-6)
+    of_params, of_x = pull(y)
+    # sums of up to 264 products, each of a few tens
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-3),
+        (of_params["params"]["kernel"], of_x), pull_plain(expected),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("after", "sides"), [(False, (4, 5)), (True, (3, 4))])
+def test_odd_sides_are_halved_up_or_down(after, sides):
+    x = jnp.zeros((1, 7, 9, 2))
+    assert Downsample(2, after).init_with_output(jax.random.key(0), x)[0].shape == (1, *sides, 2)
 
 
 def test_halving_undoes_doubling():

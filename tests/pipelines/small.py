@@ -21,6 +21,7 @@ REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
 PLAIN, PLAIN_PICTURES = load(REFERENCE / "sd_pipeline.npz")
 TASKS, TASK_PICTURES = load(REFERENCE / "sd_tasks.npz")
 SEEN, SEEN_PICTURES = load(REFERENCE / "sd_pictures.npz")
+UNEVEN, UNEVEN_OUTPUTS = load(REFERENCE / "sd_uneven.npz")
 PROMPTS, NEGATIVE, GUIDANCE = PLAIN["prompts"], PLAIN["negative"], PLAIN["guidance"]
 SD1 = {"unet": "unet", "vae": "vae", "text_encoder": "text"}
 
@@ -79,8 +80,8 @@ TINY = {"unet": "tiny unet", "vae": "tiny vae", "text_encoder": "tiny text"}
 
 @functools.cache
 def part(name):
-    """A network of sd_tasks.npz or sd_pictures.npz, or a tiny one."""
-    return tiny(_JSON[name]) if name in _JSON else component({**SEEN["parts"], **TASKS["parts"]}[name])
+    """A network of sd_tasks.npz, sd_pictures.npz or sd_uneven.npz, or a tiny one."""
+    return tiny(_JSON[name]) if name in _JSON else component({**UNEVEN, **SEEN["parts"], **TASKS["parts"]}[name])
 
 
 def tiny(json):
@@ -120,9 +121,9 @@ def pipeline(names=SD1, scheduler="ddim", index=None, **options):
     return LatentPipeline(bundle(names, scheduler, **(index or {})), devices=jax.devices()[:1], **options)
 
 
-def first(side=8):
+def first(height=8, width=8):
     """The noise that the fixtures start from."""
-    return noise("first", (2, 4, side, side)).transpose(0, 2, 3, 1) * np.float32(1.7)
+    return noise("first", (2, 4, height, width)).transpose(0, 2, 3, 1) * np.float32(1.7)
 
 
 def picture(name, side=16):

@@ -9,9 +9,13 @@ import pytest
 from pipelines import small
 
 from jaxdiff.diffusion.schedule import scaled_linear
+from jaxdiff.models.adapter import AdapterConfig
+from jaxdiff.models.autoencoder_kl import AutoencoderConfig
+from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel import MeshSpec, rules
 from jaxdiff.pipelines import canvas, plan, program
 from jaxdiff.pipelines.latent import LatentPipeline
+from jaxdiff.pipelines.model import Model
 from jaxdiff.pretrained.read import Component
 
 STEPS = 3
@@ -183,9 +187,43 @@ def test_a_picture_that_is_not_finite_is_an_error():
 
 
 def test_sizes_are_rounded_and_said(pipe):
-    with pytest.warns(UserWarning, match="17x14 pictures are made as 16x16"):
-        made = run(pipe, height=17, width=14)
+    with pytest.warns(UserWarning, match="17x15 pictures are made as 16x16: sides must be multiples of 2"):
+        made = run(pipe, height=17, width=15)
     np.testing.assert_array_equal(made, run(pipe))
+
+
+def test_what_sides_are_multiples_of(recwarn):
+    """The autoencoder's halvings; the U-Net's too where they lose an odd row; and what a T2I-adapter cuts."""
+    net, vae, adapter = UNetConfig(channels=(8,) * 4), AutoencoderConfig(), AdapterConfig()
+
+    def unit(**nets):
+        return Model(nets, {}, small.bundle(small.TINY).process(), 4).unit
+
+    assert unit(unet=net) == 1
+    assert unit(unet=net, vae=vae) == 8
+    assert unit(unet=dataclasses.replace(net, patch=2), vae=vae) == 16
+    assert unit(unet=dataclasses.replace(net, pad_after=True), vae=vae) == 64
+    assert unit(unet=dataclasses.replace(net, adm_resample=True), vae=vae) == 64
+    assert unit(unet=net, vae=vae, adapter=adapter) == 64
+    assert unit(unet=net, vae=vae, adapter=dataclasses.replace(adapter, factor=16, halved=(2,))) == 32
+    assert canvas.fit(72, 88, 8) == (72, 88)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="70x91 pictures are made as 72x88: sides must be multiples of 8"):
+        assert canvas.fit(70, 91, 8) == (72, 88)
+
+
+def test_pictures_of_a_size_that_does_not_halve():
+    """Filled, by a ControlNet too, and decoded in tiles."""
+    pipe = small.pipeline({**small.TINY, "controlnet": ["tiny control"]}, decode="tiled")
+    image, mask = small.picture("image", 22)[:, :18], np.zeros((2, 18, 22, 1))
+    mask[:, :9] = 1
+    options = {"image": image, "mask": mask, "hints": small.picture("hint", 22)[:, :18], "steps": 2, "latents": True}
+    pixels, latents = run(pipe, **options)
+    assert pixels.shape == image.shape
+    known = program.encode(pipe.model, pipe.params, jnp.float32(image) / 127.5 - 1) * pipe.model.nets["vae"].scale
+    np.testing.assert_allclose(latents[:, 5:], known[:, 5:], atol=1e-5)
+    decoded = program.decode(dataclasses.replace(pipe.model, decode="whole"), pipe.params, jnp.asarray(latents))
+    assert np.abs(np.clip(np.asarray(decoded) * 127.5 + 127.5, 0, 255) - pixels).max() < 0.51
 
 
 PICTURE = small.picture("image")

@@ -50,6 +50,15 @@ def test_v_prediction():
     agree(made, small.PLAIN_PICTURES["ddim v"], "ddim v")
 
 
+@pytest.mark.slow
+def test_a_size_that_does_not_halve():
+    pipe = small.pipeline({**small.SD1, "unet": "unet_uneven"})
+    options = {"steps": 5, "guidance": small.GUIDANCE, "negative": small.NEGATIVE, "init_noise": small.first(9, 11)}
+    made = pipe(small.PROMPTS, key=jax.random.key(0), **options)
+    assert made.shape == (2, 18, 22, 3)
+    agree(made, small.UNEVEN_OUTPUTS["unet_uneven/pictures"] / 65535, "latents of 9x11")
+
+
 @pytest.fixture(scope="module")
 def pipelines(tmp_path_factory):
     """Made once for each task, so that its samplers share a program."""
