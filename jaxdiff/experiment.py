@@ -119,11 +119,10 @@ def check(config: Experiment) -> None:
             raise ValueError(
                 f"unet.channels has {width}, which does not divide by unet.groups {unet.groups} or by {heads} heads"
             )
-    unit = unet.patch * 2 ** (levels - 1)
-    if config.data.size % unit:
+    if config.data.size % unet.unit:
         raise ValueError(
-            f"data.size is {config.data.size}: expected a multiple of {unit}, since the network cuts patches of "
-            f"{unet.patch} and halves {levels - 1} times"
+            f"data.size is {config.data.size}: expected a multiple of {unet.unit}, since the network cuts patches of "
+            f"{unet.patch}" + (f" and halves {levels - 1} times" if unet.unit > unet.patch else "")
         )
     if (condition == "class") != (unet.labels > 0):
         raise ValueError(

@@ -84,10 +84,8 @@ def published(name: str, size: int | None = None, dtype: str = "float32") -> Sub
     """The networks of one of `PUBLISHED`, for pictures of `size` pixels (by default, the model's own)."""
     json = PRESETS[name]
     size = size or {"sd1": 512, "sd2": 512, "sdxl": 1024}[name]
-    if size % 64:
-        raise ValueError(
-            f"size is {size}: expected a multiple of 64, since latents are 8 times smaller and halve again"
-        )
+    if size % 8:
+        raise ValueError(f"size is {size}: expected a multiple of 8, since latents are 8 times smaller")
     unet, text, decoder = (_net(part, json[part], dtype) for part in ("unet", "text_encoder", "vae"))
     return Subject(
         name,

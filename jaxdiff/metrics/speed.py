@@ -14,9 +14,8 @@ its programs do, which is why it is reported but not used.
 many 3x3 convolutions in Winograd's form, which has a quarter of them and a few of its own. The field's figure, model
 FLOPs utilisation, counts what the architecture asks for whichever form computes it, as one does for cuDNN, which uses
 that form too: it compares implementations, and may exceed 1 where products are saved. The executed work tells how well
-the machine is used. Both are read from a trace, the first from one inside `nn.conv.direct_convolutions(True)`. Two
-forms count alike in both: im2col has the products of the convolution, and `nn.resnet.Upsample` has 16 for the 36 of
-doubling followed by a convolution.
+the machine is used. Both are read from a trace, the first from one inside `nn.conv.direct_convolutions(True)`, where
+`nn.resnet.Upsample` too has the 36 products of doubling followed by a convolution instead of 16.
 
 **Time.** Sides take turns, each going first every other round, because neighbours on a machine slow it for minutes:
 a figure is the median of the ratios of one round, not the ratio of two medians.

@@ -18,7 +18,7 @@ _MANY, _DEEP = 512, 128  # positions, and input and output channels, from which 
 _FEW, _WIDE = 1024, 512  # of the rest: positions up to which, and input channels from which, im2col wins
 
 direct_convolutions = jax.make_user_context(False)
-"""`with direct_convolutions(True)` no convolution is of Winograd's form: what is traced has all of its products.
+"""`with direct_convolutions(True)` no form saves products, Winograd's or `resnet.Upsample`'s: what is traced has all.
 
 For counting the work that an architecture asks for. It is part of the key of JAX's caches, so that a function which was
 traced before is traced again.

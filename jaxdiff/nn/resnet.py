@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxdiff.nn.conv import Conv, conv
+from jaxdiff.nn.conv import Conv, conv, direct_convolutions
 from jaxdiff.nn.norm import GroupNorm, silu
 from jaxdiff.typing import Key
 
@@ -119,7 +119,8 @@ class Upsample(nn.Module):
         h, w, c = x.shape[1:]
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, c, self.features))
         x = x.astype(self.dtype)
-        if size in (None, (2 * h, 2 * w)):
+        size = size or (2 * h, 2 * w)
+        if size == (2 * h, 2 * w) and not direct_convolutions.value:
             y = _double_then_conv(x, kernel)
         else:
             y = conv(double(x)[:, : size[0], : size[1]], kernel.astype(self.dtype))

@@ -170,7 +170,7 @@ MISSING = ("torch", "diffusers", "transformers")
             "needs torch, diffusers, transformers, not installed here: pip install 'jaxdiff[reference]'",
         ),
         (["train-step", "--config", "sd1"], "sd1 has no 'train-step' to measure"),
-        (["unet", "--config", "sd1", "--size", "100"], "size is 100: expected a multiple of 64"),
+        (["unet", "--config", "sd1", "--size", "100"], "size is 100: expected a multiple of 8"),
         (["unet", "--config", "nowhere"], "no config file nowhere"),
     ],
 )

@@ -88,15 +88,14 @@ def test_a_function_mapped_over_devices_counts_on_all_of_them():
 
 
 def test_the_cifar_network_has_its_known_work():
-    # 12.44 GFLOP a picture by another library's counter; our three doubling convolutions do 16 products for 36
+    # 12.44 GFLOP a picture by another library's counter
     net = UNet(cifar10())
     x, t = shape(16, 32, 32, 3), shape(16)
     params = jax.eval_shape(net.init, jax.random.key(0), x, t)
-    saved = 16 * 20 * 2 * 256**2 * (4**2 + 8**2 + 16**2)
     executed = work(net.apply, params, x, t)
     with direct_convolutions(True):
         asked = work(net.apply, params, x, t)  # the same function: it has been traced before
-    assert asked.flops + saved == pytest.approx(16 * 12.44e9, rel=1e-3)
+    assert asked.flops == pytest.approx(16 * 12.44e9, rel=1e-3)
     assert executed.flops < 0.6 * asked.flops
 
 
