@@ -71,7 +71,6 @@ def test_an_unknown_field_or_word_is_refused_with_its_path(text, words):
         ("unet.attention", ("none",), "unet.attention"),
         ("unet.groups", 5, "which does not divide by unet.groups 5"),
         ("unet.heads", (1, 3), "or by 3 heads"),
-        ("data.size", 33, "data.size is 33: expected a multiple of 2"),
         ("unet.patch", 64, "expected a multiple of 64, since the network cuts patches of 64"),
         ("unet", dataclasses.replace(GOOD.unet, pad_after=True, patch=32), "patches of 32 and halves 1 times"),
         ("unet.labels", 4, "a class condition needs the number"),
