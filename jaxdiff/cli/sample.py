@@ -46,7 +46,8 @@ class Args:
       strategy: how devices share the pictures: a mesh, or pmap.
       mesh: ways to share pictures (data), weights (fsdp) and heads (tensor); -1 is the devices that are left.
       programs: a folder that keeps traced programs, so that another start traces nothing.
-      height: of the pictures; by default as the model was trained, or as --image.
+      height: of the pictures, a multiple of 8 (64 with a T2I-adapter), else it is rounded and said; by default as the
+        model was trained, or as --image.
       width: the same.
       grid: where between noise and picture the network is called, such as karras; by default the sampler's own.
       rescale: from 0 to 1, how far guidance may not raise contrast.

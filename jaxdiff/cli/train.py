@@ -103,7 +103,8 @@ def main(argv: list[str]) -> None:
         (workdir / "labels.txt").write_text("\n".join(source.labels))
     (workdir / "config.json").write_text(experiment.to_json(config))
 
-    task = make_task(config.model, encode("") if encode else None)
+    empty = encode("") if encode else None
+    task = make_task(config.model, empty)
     optimizer, ema = training.make_optimizer(config.optimizer, config.train.steps), training.make_ema(config.ema)
     program = parallel.compile(
         functools.partial(training.make_train_step, task.loss, optimizer, ema, accumulate=config.train.accumulate),
@@ -123,9 +124,10 @@ def main(argv: list[str]) -> None:
     if config.held_out:
         held_config = dataclasses.replace(config.data, split=config.held_out, flip=False)
         held_out = data.open_source(held_config)
+        whole = dataclasses.replace(config.model, unet=dataclasses.replace(config.unet, dropout=0.0))
         evaluate = training.make_evaluate(
             parallel.compile(
-                functools.partial(training.make_eval_step, task.loss),
+                functools.partial(training.make_eval_step, make_task(whole, empty).loss),
                 training.make_init_state(task.init, optimizer),
                 config.spec,
                 task.rules,

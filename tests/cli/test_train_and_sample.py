@@ -1,6 +1,7 @@
 """The programs as a user runs them, on a folder of twelve small pictures."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -81,6 +82,18 @@ def test_a_run_leaves_checkpoints_metrics_and_pictures(run):
     assert json.loads((run / "config.json").read_text())["train"]["steps"] == 6
 
 
+def test_the_held_out_loss_is_measured_without_dropout(place, run, tmp_path):
+    def last(rate):
+        workdir = shutil.copytree(run, tmp_path / rate)
+        more = ["--train.steps", "7", "--optimizer.lr", "1e-30", "--held_out", "all", "--unet.dropout", rate]
+        train(place, "--workdir", str(workdir), *more)
+        return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+
+    with_it, without = last("0.9"), last("0.0")  # a step that changes nothing, from the same weights
+    assert with_it["loss"] != without["loss"]
+    assert with_it["ema_loss"] == without["ema_loss"]
+
+
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(place, run):
     # the same length of the cosine, stopped by failing where the preview after step 3 would be written
     blocked = place / "again"
@@ -152,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(place, capsys, tmp_path):
         (["--train.batch_size", "12"], 1, "does not divide by 8 devices"),
         (["--preview.sampler", "dimm"], 1, "unknown sampler 'dimm': expected one of ddim"),
         (["--data.name", "openmojo"], 1, "openmoji"),
-        (["--data.size", "9"], 1, "expected a multiple of 2"),
+        (["--unet.patch", "3"], 1, "data.size is 8: expected a multiple of 3"),
         (["--checkpoint.best", "ema_loss"], 1, "held_out"),
     ],
 )
