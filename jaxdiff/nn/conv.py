@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxdiff.nn.winograd import winograd
 
 # on a CPU, output positions are counted over the batch:
-_MANY, _DEEP = 512, 128  # positions, and input and output channels, from which Winograd's form wins
+_MANY, _DEEP = 2048, 128  # positions, and input and output channels, from which Winograd's form wins
 _FEW, _WIDE = 1024, 512  # of the rest: positions up to which, and input channels from which, im2col wins
 
 direct_convolutions = jax.make_user_context(False)

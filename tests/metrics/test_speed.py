@@ -99,7 +99,7 @@ def test_the_cifar_network_has_its_known_work():
     assert executed.flops < 0.6 * asked.flops
 
 
-WINOGRAD = (shape(2, 16, 16, 128), shape(3, 3, 128, 160)), 2 * (2 * 16 * 16) * 9 * 128 * 160
+WINOGRAD = (shape(8, 16, 16, 128), shape(3, 3, 128, 160)), 2 * (8 * 16 * 16) * 9 * 128 * 160
 
 
 @pytest.mark.parametrize(

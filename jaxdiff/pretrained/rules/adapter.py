@@ -44,6 +44,5 @@ def config(json: Mapping[str, Any]) -> AdapterConfig:
 
 def shapes(net: AdapterConfig, json: Mapping[str, Any]) -> Params:
     """The parameters, as shapes."""
-    side = net.factor * 2 ** len(net.halved)
-    hint = jnp.zeros((1, side, side, net.in_channels))
+    hint = jnp.zeros((1, net.unit, net.unit, net.in_channels))
     return jax.eval_shape(lambda: Adapter(net).init(jax.random.key(0), hint))["params"]
