@@ -51,8 +51,8 @@ that of all devices; text-to-image is guided, so that its U-Net sees two for eac
   with other inputs compiled.
 - `GFLOP`: matrix products and convolutions of one call, with loops multiplied out, as the architecture asks for them.
   In brackets, what the program executes: on a CPU many 3x3 convolutions are computed in Winograd's form, and one that
-  follows a doubling as four 2x2 ones, with fewer products. The first is the field's figure (model FLOPs utilisation),
-  which counts a convolution's products whichever form computes it; the second tells how well the machine is used.
+  follows a doubling in a quarter of its products. The first is the field's figure (model FLOPs utilisation), which
+  counts a convolution's products whichever form computes it; the second tells how well the machine is used.
 - `of peak`: the rate of these against that of a large matrix product (2048 x 2048 on a CPU, 8192 x 8192 elsewhere)
   timed in the same rounds. That of the architecture may exceed 100%.
 - `bytes` and `memory`: what XLA's analysis of the compiled program says, bodies of loops once. `peak memory`: what the

@@ -21,6 +21,7 @@ from jaxdiff.experiment import Experiment
 from jaxdiff.models.autoencoder_kl import unscaled
 from jaxdiff.models.unet import UNet
 from jaxdiff.parallel import MeshSpec, make_mesh
+from jaxdiff.parallel.spread import jit_forward
 from jaxdiff.pipelines import inputs as latent_inputs
 from jaxdiff.pipelines import plan
 from jaxdiff.pipelines.model import make_model
@@ -72,7 +73,7 @@ def _spread(function: Callable[..., Any], whole: Any, batches: list[Any], device
     """`function(whole, *batch)` as a program that splits the batch over devices, and its arguments."""
     mesh = make_mesh(MeshSpec(), devices)
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(("data", "fsdp")))
-    program = jax.jit(function, in_shardings=(everywhere, *[split] * len(batches[0])), out_shardings=split)
+    program = jit_forward(function, in_shardings=(everywhere, *[split] * len(batches[0])), out_shardings=split)
     whole = jax.device_put(whole, everywhere)
     placed = [jax.device_put(batch, split) for batch in batches]
     return program, lambda i: (whole, *placed[i % VARIANTS])

@@ -15,7 +15,7 @@ many 3x3 convolutions in Winograd's form, which has a quarter of them and a few 
 FLOPs utilisation, counts what the architecture asks for whichever form computes it, as one does for cuDNN, which uses
 that form too: it compares implementations, and may exceed 1 where products are saved. The executed work tells how well
 the machine is used. Both are read from a trace, the first from one inside `nn.conv.direct_convolutions(True)`, where
-`nn.resnet.Upsample` too has the 36 products of doubling followed by a convolution instead of 16.
+`nn.resnet.Upsample` too has the 36 products of doubling followed by a convolution instead of 9.
 
 **Time.** Sides take turns, each going first every other round, because neighbours on a machine slow it for minutes:
 a figure is the median of the ratios of one round, not the ratio of two medians.

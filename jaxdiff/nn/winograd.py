@@ -33,15 +33,15 @@ def winograd(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"]) -> Flo
     """The 3x3 convolution with stride 1 and one zero on every side; h and w are multiples of 4."""
     b, h, w, c = x.shape
     v = jnp.pad(x, ((0, 0), (1, 3), (1, 3), (0, 0)))
-    v = _windows(_windows(v, 1), 3).transpose(2, 4, 0, 1, 3, 5)
+    v = _windows(_windows(v, 1, 0), 3, 1)  # [6, 6, b, h / 4, w / 4, c]
     v = jnp.matmul(_BB, v.reshape(36, -1)).reshape(36, -1, c)
     u = jnp.matmul(_GG, kernel.reshape(9, -1)).reshape(36, c, -1)
     y = jnp.matmul(_AA, jnp.einsum("ptc,pco->pto", v, u).reshape(36, -1))
     return y.reshape(4, 4, b, h // 4, w // 4, -1).transpose(2, 3, 0, 4, 1, 5).reshape(b, h, w, -1)
 
 
-def _windows(x: Array, axis: int) -> Array:
-    """Windows of 6, 4 apart, along an axis of 4 (n + 1): the axis becomes n and 6."""
-    x = x.reshape(*x.shape[:axis], -1, 4, *x.shape[axis + 1 :])
-    before, after = jnp.split(x, [x.shape[axis] - 1], axis)[0], jnp.split(x, [1], axis)[1]
-    return jnp.concatenate([before, jnp.split(after, [2], axis + 1)[0]], axis + 1)
+def _windows(x: Array, axis: int, at: int) -> Array:
+    """Windows of 6, 4 apart, along an axis of 4 (n + 1), which becomes n; the 6 are a new axis `at`, before it."""
+    x = jnp.moveaxis(x.reshape(*x.shape[:axis], -1, 4, *x.shape[axis + 1 :]), axis + 1, at)
+    before, after = jnp.split(x, [x.shape[axis + 1] - 1], axis + 1)[0], jnp.split(x, [1], axis + 1)[1]
+    return jnp.concatenate([before, jnp.split(after, [2], at)[0]], at)

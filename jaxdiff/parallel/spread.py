@@ -16,6 +16,16 @@ from jax.sharding import PartitionSpec as P
 from jaxdiff.parallel.mesh import MeshSpec, make_mesh
 
 
+def jit_forward(function: Callable[..., Any], **kwargs: Any) -> Any:
+    """`jax.jit` for programs without a backward pass.
+
+    XLA on a CPU orders operations so that many could run at once, and their buffers lie side by side. In the order that
+    needs least memory Stable Diffusion's U-Net takes a quarter of it, and less time; a training step takes more.
+    """
+    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    return jax.jit(function, compiler_options=options if jax.default_backend() == "cpu" else None, **kwargs)
+
+
 class Spread:
     """`function(whole, batch)`, compiled for many devices, as a function of host arrays that returns host arrays.
 
@@ -68,7 +78,7 @@ class Spread:
         self._program: Any = (
             jax.pmap(traced, in_axes=(None, 0), devices=devices)
             if self._split
-            else jax.jit(traced, out_shardings=self._each)
+            else jit_forward(traced, out_shardings=self._each)
         )
 
     def __call__(self, whole: Any, batch: Any) -> Any:
@@ -119,7 +129,7 @@ class Spread:
                 part.write_bytes(made.serialize())
                 part.rename(path)
             try:
-                self._loaded[path.name] = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+                self._loaded[path.name] = jit_forward(jax.export.deserialize(bytearray(path.read_bytes())).call)
             except Exception as error:
                 raise ValueError(
                     f"{path} is no program that can be read ({error}): delete it, to have it made"

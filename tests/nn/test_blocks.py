@@ -11,6 +11,7 @@ from jaxdiff.nn.conv import conv
 from jaxdiff.nn.embedding import sinusoidal
 from jaxdiff.nn.norm import GroupNorm, silu
 from jaxdiff.nn.resnet import Downsample, ResnetBlock, Upsample, double, dropout, halve
+from jaxdiff.nn.transformer import GegluMlp
 from jaxdiff.nn.winograd import winograd
 
 
@@ -72,7 +73,7 @@ def test_convolution_has_forward_derivatives():
     np.testing.assert_allclose(ours, 2 * textbook(x, kernel), rtol=1e-5, atol=1e-5)
 
 
-def test_doubling_by_four_small_convolutions_is_doubling_then_one_large():
+def test_doubling_and_convolution_are_sums_of_nine_products():
     x = jax.random.normal(jax.random.key(0), (2, 6, 5, 4))
     layer = Upsample(3)
     params = layer.init(jax.random.key(1), x)
@@ -80,6 +81,22 @@ def test_doubling_by_four_small_convolutions_is_doubling_then_one_large():
     params = {"params": {"kernel": kernel, "bias": bias}}
     np.testing.assert_allclose(layer.apply(params, x), textbook(double(x), kernel) + bias[None, None, None], atol=3e-6)
     np.testing.assert_array_equal(layer.apply(params, x, (12, 10)), layer.apply(params, x))
+    y, pull = jax.vjp(lambda kernel, x: layer.apply({"params": {"kernel": kernel, "bias": bias}}, x), kernel, x)
+    _, pull_plain = jax.vjp(lambda kernel, x: textbook(double(x), kernel), kernel, x)
+    for ours, theirs in zip(pull(y), pull_plain(y), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-6 * jnp.abs(theirs).max())
+
+
+def test_a_big_feed_forward_part_is_the_same_in_rows():
+    x = jax.random.normal(jax.random.key(0), (3, 4096, 128))
+    layer = GegluMlp()
+    params = layer.init(jax.random.key(1), x)
+    few, pull_few = jax.vjp(lambda params: layer.apply(params, x[:, :500]), params)
+    assert jax.tree.structure(params) == jax.tree.structure(layer.init(jax.random.key(1), x[:, :500]))
+    y, pull = jax.vjp(lambda params: layer.apply(params, x), params)
+    np.testing.assert_allclose(y[:, :500], few, rtol=1e-5, atol=1e-6)
+    of_rows = pull(jnp.zeros_like(y).at[:, :500].set(few))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * jnp.abs(b).max()), of_rows, pull_few(few))
 
 
 @pytest.mark.parametrize("size", [(11, 10), (12, 9), (11, 9)])

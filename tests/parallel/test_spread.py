@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.parallel import MeshSpec, param_shardings
-from jaxdiff.parallel.spread import Spread
+from jaxdiff.parallel.spread import Spread, jit_forward
 from jaxdiff.sampling import Table
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -130,3 +130,15 @@ def test_no_examples_are_refused():
 def test_a_mesh_that_does_not_fit_is_refused_before_anything_compiles():
     with pytest.raises(ValueError, match="8: choose sizes"):
         Spread(function, MeshSpec(data=3))
+
+
+def test_programs_without_a_backward_pass_are_in_the_order_that_needs_little_memory():
+    x, wide, kernels = jnp.ones((64, 64)), jnp.ones((64, 2048)), [jnp.ones((64, 64))] * 8
+
+    def products(x, wide, kernels):
+        for kernel in kernels:
+            x = x @ (kernel @ wide) @ wide.T  # the kernel's product could be made at any time before
+        return x
+
+    memory = lambda jit: jit(products).lower(x, wide, kernels).compile().memory_analysis().temp_size_in_bytes
+    assert memory(jit_forward) < 0.5 * memory(jax.jit)
