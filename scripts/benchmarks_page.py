@@ -25,7 +25,7 @@ COMMANDS = (
     "loop --config quickstart --batch 28 --rounds 20",
     "unet train-step text-to-image text-encoder loader checkpoint --config openmoji32 --against torch-eager --rounds 5",
     "unet --config sd1 --size 256 --against torch-eager --rounds 5",
-    "unet --config sd1 --size 512 --against torch-eager --rounds 3",
+    "unet --config sd1 --size 512 --against torch-eager --rounds 5",
     "text-encoder decoder --config sd1 --size 256 --against torch-eager --rounds 3",
     "text-to-image --config sd1 --size 256 --steps 4 --batch 1 --rounds 3 --against torch-eager",
     "train-step --config quickstart --devices 1 2 4 8 --rounds 5",
