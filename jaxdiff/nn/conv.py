@@ -2,7 +2,7 @@
 
 XLA's CPU convolution reads its weights slowly when there are few output positions (the 8x8 levels of Stable
 Diffusion's U-Net): there the patches are gathered and multiplied (im2col), which is 2 to 3 times faster. Where there
-are many positions of many channels, Winograd's form takes as little as half of its time.
+are many positions of many channels, Winograd's form is faster than either.
 """
 
 import flax.linen as nn

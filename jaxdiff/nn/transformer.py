@@ -8,7 +8,8 @@ from jaxtyping import Array, Bool, Float
 from jaxdiff.nn.attention import Attention
 from jaxdiff.nn.norm import GroupNorm
 
-_BIG, _ROWS = 2**20, 512  # on a CPU: numbers from which, and positions at a time that, the feed-forward part takes
+_BIG = 2**20  # numbers in the input from which, on a CPU, the feed-forward part goes
+_ROWS = 512  # positions at a time
 
 
 class GegluMlp(nn.Module):
@@ -24,7 +25,7 @@ class GegluMlp(nn.Module):
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
         width = x.shape[-1]
 
-        def rows(mlp: nn.Module, _: None, x: Array) -> tuple[None, Array]:
+        def rows(mlp: nn.Module, _: None, x: Array) -> tuple[None, Array]:  # as nn.scan calls it
             a, gate = jnp.split(nn.Dense(2 * self.ratio * width, dtype=self.dtype, name="fc1")(x), 2, -1)
             return None, nn.Dense(width, dtype=self.dtype, name="fc2")(a * jax.nn.gelu(gate, approximate=False))
 
