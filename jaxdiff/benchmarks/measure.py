@@ -13,6 +13,7 @@ from jaxdiff.benchmarks.programs import Case
 from jaxdiff.benchmarks.torch_peer import NoPeerError
 from jaxdiff.metrics import speed
 from jaxdiff.nn.conv import direct_convolutions
+from jaxdiff.parallel import MeshSpec, make_mesh
 
 Side = Callable[[int], Any]
 
@@ -37,7 +38,7 @@ def measure(
       profile: gets a trace of one call more.
       tell: is called with what is being done now, and with how far it is.
     """
-    with case.context():
+    with jax.set_mesh(make_mesh(MeshSpec(), devices)):
         tell("compiling")
         traced, trace_s = _timed(lambda: case.program.trace(*case.arguments(0)))
         lowered, lower_s = _timed(traced.lower)

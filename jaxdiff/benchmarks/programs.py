@@ -1,6 +1,5 @@
 """The compiled programs that are measured, by name: what one is called with, and what a call of it makes."""
 
-import contextlib
 import dataclasses
 import difflib
 import functools
@@ -46,7 +45,6 @@ class Case:
       calls: of the network in one call.
       bare: the same calls of the network alone, where the cost of what is around them is of interest.
       keep: takes the result of a call that consumed its arguments.
-      context: what it is traced and called in.
     """
 
     name: str
@@ -57,7 +55,6 @@ class Case:
     calls: int = 1
     bare: Callable[[int], Any] | None = None
     keep: Callable[[Any], None] = lambda result: None
-    context: Callable[[], Any] = contextlib.nullcontext
 
     def __call__(self, i: int) -> Any:
         """The result of call i."""
@@ -73,7 +70,9 @@ def _spread(function: Callable[..., Any], whole: Any, batches: list[Any], device
     """`function(whole, *batch)` as a program that splits the batch over devices, and its arguments."""
     mesh = make_mesh(MeshSpec(), devices)
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(("data", "fsdp")))
-    program = jit_forward(function, in_shardings=(everywhere, *[split] * len(batches[0])), out_shardings=split)
+    program = jit_forward(
+        function, devices[0].platform, in_shardings=(everywhere, *[split] * len(batches[0])), out_shardings=split
+    )
     whole = jax.device_put(whole, everywhere)
     placed = [jax.device_put(batch, split) for batch in batches]
     return program, lambda i: (whole, *placed[i % VARIANTS])
@@ -192,7 +191,6 @@ def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Ca
     )
     make_state = training.make_init_state(task.init, optimizer)
     program: Any = parallel.compile(step, make_state, MeshSpec(), task.rules, devices)
-    mesh = jax.tree.leaves(program.shardings)[0].mesh
     # each leaf a copy of its own, since a step consumes them
     state = [jax.device_put(subjects.random_state(make_state), program.shardings, may_alias=False)]
     batches = []
@@ -207,12 +205,11 @@ def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Ca
 
     return Case(
         "train-step",
-        program.step.__wrapped__,  # what is below the mesh's context, which `context` gives
+        program.step.__wrapped__,  # what is below the mesh's context, which `measure` gives
         lambda i: (state[0], *batches[i % VARIANTS]),
         batch,
         subject.unet.dtype,
         keep=keep,
-        context=functools.partial(jax.set_mesh, mesh),
     )
 
 

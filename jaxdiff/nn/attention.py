@@ -2,18 +2,26 @@
 
     softmax(q k' / sqrt(d)) v
 
-On CPU a softmax over a big score matrix is bound by memory, so long sequences go a head and `_BLOCK` queries at a
-time; on GPU 16-bit inputs go to cuDNN's flash attention; on TPU long ones go to Pallas' flash attention. The rest is
-the plain product. All keep the softmax in float32.
+On a CPU a softmax over a big score matrix is bound by memory, so long sequences go a head and `_BLOCK` queries at a
+time; on a GPU 16-bit inputs go to cuDNN's flash attention; on a TPU long ones go to Pallas' flash attention. The rest
+is the plain product. All keep the softmax in float32.
+
+The compiler cannot split the flash kernels over devices by itself, so they are mapped over the mesh in force by hand.
 """
 
 import functools
+import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
+
+from jaxdiff.nn.target import by_platform, known_platform
 
 _BLOCK = 512  # queries at a time on CPU: a 512 x 4096 float32 block of scores fits the second-level caches
 
@@ -35,21 +43,20 @@ def attention(
       v: values.
       mask: true where a key may be looked at; at least one key of each row must be.
       causal: query i sees keys 0..i only.
-      kernel: `plain`, `blocked`, `cudnn` or `flash`; None picks by platform, dtype and length.
+      kernel: `plain`, `blocked`, `cudnn` or `flash`; None picks by the platform compiled for, dtype and length.
     """
-    kernel = kernel or _pick(q, k, masked=mask is not None)
-    return _KERNELS[kernel](q, k, v, mask, causal)
-
-
-def _pick(q: Array, k: Array, *, masked: bool) -> str:
-    platform, scores = jax.default_backend(), q.shape[1] * k.shape[1]
-    if platform == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128:
-        return "cudnn"
-    if platform == "tpu" and not masked and q.shape[1] % _BLOCK == 0 and k.shape[1] % _BLOCK == 0:
-        return "flash"
-    if platform == "cpu" and scores > _BLOCK**2:
-        return "blocked"
-    return "plain"
+    if kernel is not None:
+        return _KERNELS[kernel](q, k, v, mask, causal)
+    n, m, d = q.shape[1], k.shape[1], q.shape[-1]
+    call = lambda kernel: lambda q, k, v, mask: kernel(q, k, v, mask, causal)
+    narrow = q.dtype in (jnp.bfloat16, jnp.float16) and d % 8 == 0 and d <= 128
+    return by_platform(
+        *(q, k, v, mask),
+        cpu=call(_blocked) if n * m > _BLOCK**2 else None,
+        gpu=call(_cudnn) if narrow and (known_platform() or _cudnn_can_be_traced()) else None,
+        tpu=call(_flash) if mask is None and n % _BLOCK == m % _BLOCK == 0 else None,
+        default=call(_plain),
+    )
 
 
 def _bias(n: int, m: int, mask: Array | None, causal: bool) -> Array | None:
@@ -100,9 +107,29 @@ def _blocked(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> 
     return out.reshape(b, h, n, d).transpose(0, 2, 1, 3)
 
 
+@functools.cache
+def _cudnn_can_be_traced() -> bool:
+    """Whether JAX finds cuDNN here; it asks for it when it traces the call, even for another machine."""
+    x = jax.ShapeDtypeStruct((1, 8, 1, 64), jnp.bfloat16)
+    try:
+        jax.eval_shape(functools.partial(jax.nn.dot_product_attention, implementation="cudnn"), x, x, x)
+    except RuntimeError:
+        return False
+    return True
+
+
 def _cudnn(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> Array:
-    lengths = None if mask is None else mask[:, None, None, :]
-    return jax.nn.dot_product_attention(q, k, v, mask=lengths, is_causal=causal, implementation="cudnn")
+    n, m = q.shape[1], k.shape[1]
+    if mask is not None:
+        # The mask becomes a bias of every query, and cuDNN computes gradients beside a bias for even lengths only.
+        mask = jnp.pad(mask, ((0, 0), (0, m % 2)))
+        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+
+    def kernel(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+        bias = None if mask is None else jnp.broadcast_to(mask[:, None, None], (len(q), 1, q.shape[1], k.shape[1]))
+        return jax.nn.dot_product_attention(q, k, v, mask=bias, is_causal=causal, implementation="cudnn")
+
+    return _on_mesh(kernel, q, k, v, mask)[:, :n]
 
 
 def _flash(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> Array:
@@ -110,22 +137,35 @@ def _flash(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> Ar
 
     assert mask is None
     d = q.shape[-1]
-    q, k, v = (jnp.pad(x.transpose(0, 2, 1, 3), ((0, 0),) * 3 + ((0, -d % 128),)) for x in (q, k, v))
-    sizes = tpu.BlockSizes(
-        block_q=_BLOCK,
-        block_k_major=_BLOCK,
-        block_k=_BLOCK,
-        block_b=1,
-        block_q_major_dkv=_BLOCK,
-        block_k_major_dkv=_BLOCK,
-        block_k_dkv=_BLOCK,
-        block_q_dkv=_BLOCK,
-        block_k_major_dq=_BLOCK,
-        block_k_dq=_BLOCK,
-        block_q_dq=_BLOCK,
-    )
-    out = tpu.flash_attention(q, k, v, causal=causal, sm_scale=d**-0.5, block_sizes=sizes)
-    return out[..., :d].transpose(0, 2, 1, 3)
+    sides = ("q", "k_major", "k", "q_major_dkv", "k_major_dkv", "k_dkv", "q_dkv", "k_major_dq", "k_dq", "q_dq")
+    sizes = tpu.BlockSizes(block_b=1, **{f"block_{side}": _BLOCK for side in sides})
+
+    def kernel(q: Array, k: Array, v: Array, mask: None) -> Array:
+        # A head narrower than a register's 128 lanes fills one all the same, in this kernel as in a plain product.
+        q, k, v = (jnp.pad(x.transpose(0, 2, 1, 3), ((0, 0),) * 3 + ((0, -d % 128),)) for x in (q, k, v))
+        out = tpu.flash_attention(q, k, v, causal=causal, sm_scale=d**-0.5, block_sizes=sizes)
+        return out[..., :d].transpose(0, 2, 1, 3)
+
+    return _on_mesh(kernel, q, k, v, None)
+
+
+def _on_mesh(kernel: Callable[..., Array], q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+    """Maps a kernel over the mesh in force: examples over data and fsdp, heads over tensor.
+
+    An axis of the mesh that does not divide them works on copies.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    free = [name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Auto]
+    if not free:
+        return kernel(q, k, v, mask)
+    examples: tuple[str, ...] = ()
+    for name in ("data", "fsdp"):
+        if name in free and q.shape[0] % math.prod(mesh.shape[one] for one in (*examples, name)) == 0:
+            examples = (*examples, name)
+    heads = "tensor" if "tensor" in free and q.shape[2] % mesh.shape["tensor"] == 0 else None
+    each = P(examples, None, heads)
+    specs = (each, each, each, None if mask is None else P(examples))
+    return jax.shard_map(kernel, in_specs=specs, out_specs=each, axis_names=set(free), check_vma=False)(q, k, v, mask)
 
 
 _KERNELS = {"plain": _plain, "blocked": _blocked, "cudnn": _cudnn, "flash": _flash}

@@ -5,12 +5,15 @@ Diffusion's U-Net): there the patches are gathered and multiplied (im2col), whic
 are many positions of many channels, Winograd's form is faster than either.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxdiff.nn.target import by_platform
 from jaxdiff.nn.winograd import winograd
 
 # on a CPU, output positions are counted over the batch:
@@ -63,13 +66,16 @@ def conv(
     padding: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1)),
 ) -> Float[Array, "b i j o"]:
     """The convolution of x with kernel, in the form that is fast for these shapes on this platform."""
+    if kernel.shape[:2] == (1, 1) and stride == 1 and padding == ((0, 0), (0, 0)):
+        return x @ kernel[0, 0]
+    form = lambda function: functools.partial(function, stride, padding)
+    return by_platform(x, kernel, cpu=form(_fast_on_cpu), default=form(_conv))
+
+
+def _fast_on_cpu(stride: int, padding: tuple[tuple[int, int], ...], x: Array, kernel: Array) -> Array:
     k, l, c, o = kernel.shape
     h = (x.shape[1] + sum(padding[0]) - k) // stride + 1
     w = (x.shape[2] + sum(padding[1]) - l) // stride + 1
-    if k == l == stride == 1 and padding == ((0, 0), (0, 0)):
-        return x @ kernel[0, 0]
-    if jax.default_backend() != "cpu":
-        return _conv(stride, padding, x, kernel)
     positions = x.shape[0] * h * w
     same = (k, l, stride) == (3, 3, 1) and padding == ((1, 1), (1, 1)) and not direct_convolutions.value
     if same and h % 4 == w % 4 == 0 and positions >= _MANY and min(c, o) >= _DEEP and x.dtype == jnp.float32:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff.nn.conv import Conv, conv, direct_convolutions
 from jaxdiff.nn.norm import GroupNorm, silu
+from jaxdiff.nn.target import by_platform
 from jaxdiff.typing import Key
 
 
@@ -121,10 +122,10 @@ class Upsample(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, c, self.features))
         x = x.astype(self.dtype)
         size = size or (2 * h, 2 * w)
-        if jax.default_backend() == "cpu" and size == (2 * h, 2 * w) and not direct_convolutions.value:
-            y = _double_then_conv(x, kernel)
-        else:
-            y = conv(double(x)[:, : size[0], : size[1]], kernel.astype(self.dtype))
+        kernel = kernel.astype(self.dtype)
+        whole = size == (2 * h, 2 * w) and not direct_convolutions.value
+        as_written = lambda x, kernel: conv(double(x)[:, : size[0], : size[1]], kernel)
+        y = by_platform(x, kernel, cpu=_double_then_conv if whole else None, default=as_written)
         if self.bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)[None, None, None]
         return y
@@ -137,7 +138,7 @@ def _double_then_conv(x: Array, kernel: Array) -> Array:
         products = jnp.matmul(x, jnp.concatenate(list(row), -1), preferred_element_type=dtype)
         return _interleave(*jnp.split(products, 3, -1), axis=2)
 
-    return _interleave(*lax.map(columns, kernel.astype(x.dtype)), axis=1).astype(x.dtype)
+    return _interleave(*lax.map(columns, kernel), axis=1).astype(x.dtype)
 
 
 def _interleave(before: Array, here: Array, after: Array, *, axis: int) -> Array:

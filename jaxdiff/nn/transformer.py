@@ -3,10 +3,12 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxdiff.nn.attention import Attention
 from jaxdiff.nn.norm import GroupNorm
+from jaxdiff.nn.target import by_platform
 
 _BIG = 2**20  # numbers in the input from which, on a CPU, the feed-forward part goes
 _ROWS = 512  # positions at a time
@@ -24,15 +26,34 @@ class GegluMlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
         width = x.shape[-1]
+        weights = [
+            leaf.astype(self.dtype)
+            for features, inputs, name in ((2 * self.ratio * width, width, "fc1"), (width, self.ratio * width, "fc2"))
+            for leaf in _Affine(features, name=name)(inputs)
+        ]
+        big = x.size >= _BIG and x.size // width % _ROWS == 0
+        return by_platform(x.astype(self.dtype), *weights, cpu=_in_rows if big else None, default=_geglu)
 
-        def rows(mlp: nn.Module, _: None, x: Array) -> tuple[None, Array]:  # as nn.scan calls it
-            a, gate = jnp.split(nn.Dense(2 * self.ratio * width, dtype=self.dtype, name="fc1")(x), 2, -1)
-            return None, nn.Dense(width, dtype=self.dtype, name="fc2")(a * jax.nn.gelu(gate, approximate=False))
 
-        if jax.default_backend() != "cpu" or x.size < _BIG or x.size // width % _ROWS:
-            return rows(self, None, x)[1]
-        each = nn.scan(rows, variable_broadcast="params", split_rngs={"params": False})
-        return each(self, None, x.reshape(-1, _ROWS, width))[1].reshape(x.shape)
+class _Affine(nn.Module):
+    """The kernel [c o] and bias [o] of a dense layer, for functions that use them in a form of their own."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, inputs: int) -> tuple[Array, Array]:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (inputs, self.features))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+def _geglu(x: Array, w1: Array, b1: Array, w2: Array, b2: Array) -> Array:
+    row = (1,) * (x.ndim - 1) + (-1,)
+    a, gate = jnp.split(x @ w1 + b1.reshape(row), 2, -1)
+    return (a * jax.nn.gelu(gate, approximate=False)) @ w2 + b2.reshape(row)
+
+
+def _in_rows(x: Array, *weights: Array) -> Array:
+    return lax.map(lambda rows: _geglu(rows, *weights), x.reshape(-1, _ROWS, x.shape[-1])).reshape(x.shape)
 
 
 class TransformerBlock(nn.Module):

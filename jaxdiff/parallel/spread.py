@@ -1,5 +1,6 @@
 """A function over examples, spread over devices: each gets a part of the batch, and all get the rest whole."""
 
+import contextlib
 import hashlib
 import math
 import os
@@ -15,15 +16,22 @@ from jax.sharding import PartitionSpec as P
 
 from jaxdiff.parallel.mesh import MeshSpec, make_mesh
 
+_CUDNN = [
+    jax.export.DisabledSafetyCheck.custom_call(f"__cudnn$fmha{bias}Softmax{backward}")
+    for bias in ("", "ScaleBias")
+    for backward in ("", "Backward")
+]
+"""Calls of cuDNN's attention, which `jax.export` does not vouch for: a kept program is bound to its version of JAX."""
 
-def jit_forward(function: Callable[..., Any], **kwargs: Any) -> Any:
-    """`jax.jit` for programs without a backward pass.
+
+def jit_forward(function: Callable[..., Any], platform: str, **kwargs: Any) -> Any:
+    """Compiles a program without a backward pass, as `jax.jit`, with the options that are best for its platform.
 
     XLA on a CPU orders operations so that many could run at once, and their buffers lie side by side. In the order that
     needs least memory Stable Diffusion's U-Net takes a quarter of it, and less time; a training step takes more.
     """
     options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-    return jax.jit(function, compiler_options=options if jax.default_backend() == "cpu" else None, **kwargs)
+    return jax.jit(function, compiler_options=options if platform == "cpu" else None, **kwargs)
 
 
 class Spread:
@@ -68,6 +76,7 @@ class Spread:
         self._multiple = math.lcm(self.ways, multiple)
         self._whole, self._each = NamedSharding(self.mesh, P()), NamedSharding(self.mesh, P(("data", "fsdp")))
         self._function, self._programs, self._identity = function, programs, identity
+        self._platform = devices[0].platform
         self._loaded: dict[str, Any] = {}
         self._traces = 0
 
@@ -78,7 +87,7 @@ class Spread:
         self._program: Any = (
             jax.pmap(traced, in_axes=(None, 0), devices=devices)
             if self._split
-            else jit_forward(traced, out_shardings=self._each)
+            else jit_forward(traced, self._platform, out_shardings=self._each)
         )
 
     def __call__(self, whole: Any, batch: Any) -> Any:
@@ -105,7 +114,8 @@ class Spread:
             return x if placed and not self._split else jax.device_put(x, self._whole)
 
         whole, batch = jax.tree.map(put, whole), jax.tree.map(fill, batch)
-        out = self._kept(self._programs, whole, batch) if self._programs else self._program(whole, batch)
+        with contextlib.nullcontext() if self._split else jax.set_mesh(self.mesh):
+            out = self._kept(self._programs, whole, batch) if self._programs else self._program(whole, batch)
         return jax.tree.map(join, out)
 
     def compiled(self) -> int:
@@ -123,13 +133,15 @@ class Spread:
                 self._traces += 1
                 # classes in the arguments would have to be known to the file's format: it gets plain leaves
                 flat = lambda leaves: self._function(*jax.tree.unflatten(tree, leaves))
-                made = jax.export.export(jax.jit(flat, out_shardings=self._each))(leaves)
+                made = jax.export.export(jax.jit(flat, out_shardings=self._each), disabled_checks=_CUDNN)(leaves)
                 folder.mkdir(parents=True, exist_ok=True)
                 part = path.with_suffix(f".{os.getpid()}")
                 part.write_bytes(made.serialize())
                 part.rename(path)
             try:
-                self._loaded[path.name] = jit_forward(jax.export.deserialize(bytearray(path.read_bytes())).call)
+                self._loaded[path.name] = jit_forward(
+                    jax.export.deserialize(bytearray(path.read_bytes())).call, self._platform
+                )
             except Exception as error:
                 raise ValueError(
                     f"{path} is no program that can be read ({error}): delete it, to have it made"

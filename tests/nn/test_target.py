@@ -1,0 +1,143 @@
+"""Which form of an operation a program holds when it is lowered for a platform that need not be here."""
+
+import math
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.cudnn import fused_attention_stablehlo as cudnn
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxdiff.nn import attention as attentions
+from jaxdiff.nn.attention import attention
+from jaxdiff.nn.conv import conv
+from jaxdiff.nn.resnet import Upsample
+from jaxdiff.nn.transformer import GegluMlp
+from jaxdiff.parallel.mesh import AXES, MeshSpec, make_mesh
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+FLASH, CUDNN = "tpu_custom_call", "__cudnn$fmha"
+ONE, MANY = (1, 1, 1), (2, 2, 2)
+
+
+@pytest.fixture(autouse=True)
+def cudnn_seems_installed(monkeypatch):
+    """JAX asks for cuDNN and the chip when it traces; what it then lowers needs neither."""
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda wanted: True)
+    monkeypatch.setattr(cudnn, "is_cuda_compute_capability_equal", lambda wanted: False)
+    attentions._cudnn_can_be_traced.cache_clear()
+    yield
+    attentions._cudnn_can_be_traced.cache_clear()
+
+
+def lowered(function, shapes, platform, sizes=None, batch=("data", "fsdp")):
+    """The program of `function` for a platform: without a mesh, or over one of such sizes that is only described."""
+    if sizes is None:
+        return jax.jit(function).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+    device = AbstractDevice(device_kind="none here", num_cores=1, platform=platform)
+    mesh = AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, abstract_device=device)
+    context = jax.sharding.use_abstract_mesh(mesh)
+    if platform == "cuda":  # cuDNN's call is lowered for devices that are there only: ours, taken for GPUs
+        mesh = make_mesh(MeshSpec(*sizes), jax.devices()[: math.prod(sizes)])
+        context = jax.set_mesh(mesh)
+    with context, mock.patch.object(AbstractDevice, "platform", {"cuda": "gpu"}.get(platform, platform), create=True):
+        at = NamedSharding(mesh, P(batch))
+        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at) for x in shapes]
+        return jax.jit(function).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+
+
+def shapes(b, n, h, d, m=None, dtype=jnp.bfloat16):
+    q, k = (jax.ShapeDtypeStruct((b, length, h, d), dtype) for length in (n, m or n))
+    return q, k, k
+
+
+def value_and_gradient(function):
+    return jax.value_and_grad(lambda *args: function(*args).astype(jnp.float32).sum(), (0, 1, 2))
+
+
+@pytest.mark.parametrize("sizes", [None, ONE, MANY], ids=["no mesh", "one device", "mesh"])
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_long_attention_has_the_kernel_of_the_platform_forward_and_backward(platform, sizes):
+    text = lowered(value_and_gradient(attention), shapes(8, 1024, 2, 40), platform, sizes)
+    assert (FLASH in text) == (platform == "tpu")
+    assert (CUDNN in text) == (platform == "cuda")
+    if platform == "cuda":
+        assert CUDNN + "SoftmaxBackward" in text
+    if platform == "cpu" and sizes:
+        assert "8x2x1024x1024" not in text, "a whole matrix of scores is never there"
+
+
+def test_forms_for_other_platforms_cost_no_memory_where_no_mesh_says_the_platform():
+    """Their residuals are in the traced gradient, as zeros that nothing reads."""
+    step = jax.jit(value_and_gradient(attention))
+    x = shapes(1, 1024, 2, 8, dtype=jnp.float32)
+    memory = lambda: step.lower(*x).compile().memory_analysis().temp_size_in_bytes
+    without = memory()
+    with jax.set_mesh(make_mesh(MeshSpec(), jax.devices()[:1])):
+        assert without == memory()
+
+
+@pytest.mark.parametrize("sizes", [None, MANY], ids=["no mesh", "mesh"])
+@pytest.mark.parametrize("m", [77, 16])
+def test_masked_attention_of_odd_length_reaches_cudnn_with_its_gradient(m, sizes):
+    mask = jax.ShapeDtypeStruct((8, m), jnp.bool_)
+    call = lambda q, k, v, mask: value_and_gradient(lambda q, k, v: attention(q, k, v, mask=mask))(q, k, v)
+    text = lowered(call, (*shapes(8, 65, 2, 32, m), mask), "cuda", sizes)
+    assert "fmhaScaleBiasSoftmaxBackward" in text
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_what_no_flash_kernel_takes_is_plain(platform):
+    for q, k, v in (shapes(2, 64, 2, 20), shapes(2, 77, 2, 32, dtype=jnp.float32)):
+        text = lowered(attention, (q, k, v), platform)
+        assert FLASH not in text
+        assert CUDNN not in text
+
+
+def test_the_mask_that_cudnn_gets_hides_what_the_plain_product_hides(monkeypatch):
+    """cuDNN does not run here: its call is answered by JAX's own product, which takes the same arguments."""
+    xla = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *a, implementation, **k: xla(*a, **k))
+    q, k, v = (jax.random.normal(jax.random.key(i), (2, n, 2, 8)) for i, n in enumerate((5, 7, 7)))
+    mask = jnp.arange(7)[None] < jnp.array([[3], [7]])
+    ours, plain = (attention(q, k, v, mask=mask, kernel=kernel) for kernel in ("cudnn", "plain"))
+    np.testing.assert_allclose(ours, plain, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("sizes", [None, ONE])
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_only_a_cpu_gets_the_forms_that_are_fast_there(platform, sizes):
+    x = jax.ShapeDtypeStruct((2, 32, 32, 128), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 128, 128), jnp.float32)
+    no_split = lambda function, *args: lowered(function, args, platform, sizes, batch=None)
+    text = no_split(conv, x, kernel)
+    assert ("stablehlo.convolution" in text) == (platform != "cpu"), "Winograd's form on a CPU"
+
+    up = Upsample(128)
+    params = jax.eval_shape(up.init, jax.random.key(0), x)["params"]
+    text = no_split(
+        lambda x, *leaves: up.apply({"params": dict(zip(params, leaves, strict=True))}, x), x, *params.values()
+    )
+    assert ("stablehlo.convolution" in text) == (platform != "cpu"), "nine products on a CPU"
+
+    mlp, rows = GegluMlp(), jax.ShapeDtypeStruct((2, 4096, 160), jnp.float32)
+    params = jax.eval_shape(mlp.init, jax.random.key(0), rows)["params"]
+    leaves, tree = jax.tree.flatten(params)
+    text = no_split(lambda x, *leaves: mlp.apply({"params": jax.tree.unflatten(tree, leaves)}, x), rows, *leaves)
+    assert ("512x1280" in text) == (platform == "cpu"), "512 positions at a time on a CPU"
+
+
+@pytest.mark.parametrize(("b", "h"), [(8, 2), (2, 3), (3, 1)])
+def test_a_kernel_mapped_over_a_mesh_computes_what_it_does_alone(b, h):
+    """Examples and heads that divide by the mesh are split; those that do not are copied."""
+    q, k, v = (jax.random.normal(key, (b, 6, h, 8)) for key in jax.random.split(jax.random.key(0), 3))
+    mask = jnp.arange(6)[None] < jnp.arange(1, b + 1)[:, None]
+    plain = lambda q, k, v, mask: attentions._plain(q, k, v, mask, False)
+    alone = plain(q, k, v, mask)
+    with jax.set_mesh(make_mesh(MeshSpec(*MANY))):
+        mapped = jax.jit(lambda *args: attentions._on_mesh(plain, *args))(q, k, v, mask)
+    np.testing.assert_allclose(mapped, alone, rtol=2e-6, atol=2e-7)
