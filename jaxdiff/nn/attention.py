@@ -136,15 +136,13 @@ def _flash(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> Ar
     from jax.experimental.pallas.ops.tpu import flash_attention as tpu
 
     assert mask is None
-    d = q.shape[-1]
     sides = ("q", "k_major", "k", "q_major_dkv", "k_major_dkv", "k_dkv", "q_dkv", "k_major_dq", "k_dq", "q_dq")
     sizes = tpu.BlockSizes(block_b=1, **{f"block_{side}": _BLOCK for side in sides})
 
     def kernel(q: Array, k: Array, v: Array, mask: None) -> Array:
-        # A head narrower than a register's 128 lanes fills one all the same, in this kernel as in a plain product.
-        q, k, v = (jnp.pad(x.transpose(0, 2, 1, 3), ((0, 0),) * 3 + ((0, -d % 128),)) for x in (q, k, v))
-        out = tpu.flash_attention(q, k, v, causal=causal, sm_scale=d**-0.5, block_sizes=sizes)
-        return out[..., :d].transpose(0, 2, 1, 3)
+        q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+        out = tpu.flash_attention(q, k, v, causal=causal, sm_scale=q.shape[-1] ** -0.5, block_sizes=sizes)
+        return out.transpose(0, 2, 1, 3)
 
     return _on_mesh(kernel, q, k, v, None)
 
