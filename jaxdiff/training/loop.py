@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxdiff.parallel import Program
+from jaxdiff.training import processes
 from jaxdiff.training.checkpoint import CheckpointConfig, Checkpoints
 from jaxdiff.training.log import MetricsLog
 from jaxdiff.training.state import TrainState
@@ -133,7 +133,7 @@ def fit(
         def save(metrics: Mapping[str, float] | None) -> None:
             nonlocal saved
             root_data = np.asarray(jax.random.key_data(root)).tolist()
-            checkpoints.save(state, {"data": _everyones(data.get_state()), "root": root_data}, metrics)
+            checkpoints.save(state, {"data": processes.gather(data.get_state()), "root": root_data}, metrics)
             saved = step
 
         with contextlib.closing(log):
@@ -192,16 +192,6 @@ def _next(data: Data, step: int) -> Batch:
         return next(data)
     except StopIteration:
         raise ValueError(f"the data ended after {step} steps: give `fit` an iterator that repeats.") from None
-
-
-def _everyones(state: Any) -> list[Any]:
-    """The iterator states of all processes, in their order."""
-    if jax.process_count() == 1:
-        return [state]
-    text = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    lengths = multihost_utils.process_allgather(np.array(len(text)))
-    texts = multihost_utils.process_allgather(np.pad(text, (0, int(lengths.max()) - len(text))))
-    return [json.loads(bytes(row[:length])) for row, length in zip(texts, lengths, strict=True)]
 
 
 def _own(states: list[Any]) -> Any:
