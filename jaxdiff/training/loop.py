@@ -95,7 +95,7 @@ def fit(
     workdir = Path(workdir)
     init_key, root = jax.random.split(key)
     program.keys(root, 0, train.batch_size)  # refuses other keys than threefry and a batch that does not split
-    with stop_signals() as stopped, Checkpoints(workdir, checkpoint) as checkpoints:
+    with processes.watch(), stop_signals() as stopped, Checkpoints(workdir, checkpoint) as checkpoints:
         if checkpoints.latest:
             state, run = checkpoints.restore(jax.eval_shape(program.init, init_key))
             data.set_state(_own(run["data"]))

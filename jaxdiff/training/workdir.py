@@ -30,7 +30,7 @@ def lock(workdir: Path | str) -> Iterator[None]:
     that a killed run leaves nothing to clean up. A file system without locks (some of clusters) only warns.
 
     Raises:
-      InUseError: (in every process) if another run holds it, also one of this process.
+      InUseError: if another run holds it, also one of this process; processes but the first get it as an OSError.
     """
     with contextlib.ExitStack() as held:
         by_first(lambda: held.enter_context(_locked(Path(workdir))))
