@@ -67,7 +67,7 @@ def fit(
     checkpoint: CheckpointConfig = CheckpointConfig(),
     *,
     report: Callable[[int, Mapping[str, float]], None] | None = None,
-    preview: Callable[[int, Params], None] | None = None,
+    preview: Callable[[int, Params], Mapping[str, np.ndarray] | None] | None = None,
     evaluate: Callable[[TrainState], tuple[TrainState, Mapping[str, float]]] | None = None,
 ) -> TrainState:
     """Trains until `train.steps`, from the last checkpoint in `workdir` if there is one.
@@ -83,7 +83,9 @@ def fit(
       train: length and rhythm.
       checkpoint: when to save, what to keep.
       report: called after each step with its number (from 1) and metrics, one step late.
-      preview: called with the step and the averaged parameters every `train.preview_every` steps and at the end.
+      preview: called with the step and the averaged parameters every `train.preview_every` steps and at the end, in
+        every process, since it may enter programs over all devices; pictures that it returns by name, uint8 [h, w, 3],
+        go to TensorBoard.
       evaluate: called before each save with the state, which it consumes and returns; its metrics join the log, and may
         rank checkpoints. See `training.evaluate`.
 
@@ -146,7 +148,7 @@ def fit(
                 if preview and due(step, train.preview_every):
                     settle()
                     log.pause()
-                    preview(step, state.ema_params)
+                    log.images(step, preview(step, state.ema_params) or {})
                 if due(step, checkpoint.every):
                     settle()
                     log.pause()

@@ -95,8 +95,14 @@ def main(kind, port, index, count, workdir, steps, seconds, *mesh):
         workdir.mkdir(exist_ok=True)
         stream, task, every = Logged(index, count, seconds, workdir / f"ids{index}.jsonl"), MATRIX, 3
     run = program(MeshSpec(*map(int, mesh)), SGD, task=task)
-    train = TrainConfig(steps=int(steps), batch_size=BATCH, log_every=1)
-    print(int(fit(run, stream, jax.random.key(0), workdir, train, CheckpointConfig(every=every)).step))
+    train = TrainConfig(steps=int(steps), batch_size=BATCH, log_every=1, preview_every=2)
+
+    def preview(step, _):
+        """Waits for every process: if one did not enter, the run would never end."""
+        assert processes.gather(step) == [step] * count
+
+    state = fit(run, stream, jax.random.key(0), workdir, train, CheckpointConfig(every=every), preview=preview)
+    print(int(state.step))
 
 
 if __name__ == "__main__":
