@@ -1,7 +1,7 @@
 import pathlib
+import resource
 import subprocess
 import sys
-import time
 
 import jax
 import pytest
@@ -12,11 +12,17 @@ from jaxdiff.cli.train import read_config
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
+def used():
+    """Seconds of processor time that child processes took: the clock on the wall depends on what else runs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_importing_is_quick_and_light():
-    began = time.perf_counter()
+    began = used()
     code = "import jaxdiff, sys; sys.exit(any(name in sys.modules for name in ('tensorflow', 'flax', 'jax')))"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert time.perf_counter() - began < 2
+    assert used() - began < 2
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

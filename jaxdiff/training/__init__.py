@@ -4,12 +4,14 @@ from jaxdiff.training.checkpoint import CheckpointConfig, MismatchError, SaveErr
 from jaxdiff.training.ema import make_ema
 from jaxdiff.training.evaluate import make_eval_step, make_evaluate
 from jaxdiff.training.loop import NonFiniteLoss, TrainConfig, fit
+from jaxdiff.training.manifest import DamagedError
 from jaxdiff.training.optimizer import OptimizerConfig, make_optimizer
 from jaxdiff.training.state import TrainState, make_init_state
 from jaxdiff.training.step import make_train_step
 
 __all__ = [
     "CheckpointConfig",
+    "DamagedError",
     "MismatchError",
     "NonFiniteLoss",
     "OptimizerConfig",

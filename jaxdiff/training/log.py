@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
+import numpy as np
+
 
 class MetricsLog:
     """Averages the metrics of steps, and writes the averages at the end of each interval."""
@@ -56,6 +58,13 @@ class MetricsLog:
                 self._board.add_scalar(name, value, step)
             self._board.flush()
         return line
+
+    def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Shows pictures, uint8 [h, w, 3] by name, in TensorBoard."""
+        if self._board is not None:
+            for name, picture in pictures.items():
+                self._board.add_image(name, picture, step, dataformats="HWC")
+            self._board.flush()
 
     def close(self) -> None:
         """Closes the files."""

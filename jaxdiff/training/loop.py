@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxdiff.parallel import Program
+from jaxdiff.training import processes
 from jaxdiff.training.checkpoint import CheckpointConfig, Checkpoints
 from jaxdiff.training.log import MetricsLog
 from jaxdiff.training.state import TrainState
@@ -67,7 +67,7 @@ def fit(
     checkpoint: CheckpointConfig = CheckpointConfig(),
     *,
     report: Callable[[int, Mapping[str, float]], None] | None = None,
-    preview: Callable[[int, Params], None] | None = None,
+    preview: Callable[[int, Params], Mapping[str, np.ndarray] | None] | None = None,
     evaluate: Callable[[TrainState], tuple[TrainState, Mapping[str, float]]] | None = None,
 ) -> TrainState:
     """Trains until `train.steps`, from the last checkpoint in `workdir` if there is one.
@@ -83,7 +83,9 @@ def fit(
       train: length and rhythm.
       checkpoint: when to save, what to keep.
       report: called after each step with its number (from 1) and metrics, one step late.
-      preview: called with the step and the averaged parameters every `train.preview_every` steps and at the end.
+      preview: called with the step and the averaged parameters every `train.preview_every` steps and at the end, in
+        every process, since it may enter programs over all devices; pictures that it returns by name, uint8 [h, w, 3],
+        go to TensorBoard.
       evaluate: called before each save with the state, which it consumes and returns; its metrics join the log, and may
         rank checkpoints. See `training.evaluate`.
 
@@ -95,7 +97,7 @@ def fit(
     workdir = Path(workdir)
     init_key, root = jax.random.split(key)
     program.keys(root, 0, train.batch_size)  # refuses other keys than threefry and a batch that does not split
-    with stop_signals() as stopped, Checkpoints(workdir, checkpoint) as checkpoints:
+    with processes.watch(), stop_signals() as stopped, Checkpoints(workdir, checkpoint) as checkpoints:
         if checkpoints.latest:
             state, run = checkpoints.restore(jax.eval_shape(program.init, init_key))
             data.set_state(_own(run["data"]))
@@ -133,7 +135,7 @@ def fit(
         def save(metrics: Mapping[str, float] | None) -> None:
             nonlocal saved
             root_data = np.asarray(jax.random.key_data(root)).tolist()
-            checkpoints.save(state, {"data": _everyones(data.get_state()), "root": root_data}, metrics)
+            checkpoints.save(state, {"data": processes.gather(data.get_state()), "root": root_data}, metrics)
             saved = step
 
         with contextlib.closing(log):
@@ -146,7 +148,7 @@ def fit(
                 if preview and due(step, train.preview_every):
                     settle()
                     log.pause()
-                    preview(step, state.ema_params)
+                    log.images(step, preview(step, state.ema_params) or {})
                 if due(step, checkpoint.every):
                     settle()
                     log.pause()
@@ -192,16 +194,6 @@ def _next(data: Data, step: int) -> Batch:
         return next(data)
     except StopIteration:
         raise ValueError(f"the data ended after {step} steps: give `fit` an iterator that repeats.") from None
-
-
-def _everyones(state: Any) -> list[Any]:
-    """The iterator states of all processes, in their order."""
-    if jax.process_count() == 1:
-        return [state]
-    text = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    lengths = multihost_utils.process_allgather(np.array(len(text)))
-    texts = multihost_utils.process_allgather(np.pad(text, (0, int(lengths.max()) - len(text))))
-    return [json.loads(bytes(row[:length])) for row, length in zip(texts, lengths, strict=True)]
 
 
 def _own(states: list[Any]) -> Any:

@@ -10,6 +10,9 @@ import optax
 
 from jaxdiff.typing import Key, Params
 
+NOT_SAVED = ("frozen",)
+"""Fields that checkpoints leave out, since a task reads them again from where they came."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """A run that is stopped and started again ends with the bits of one that was not."""
 
 import json
-import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,24 +12,20 @@ import time
 import jax
 import numpy as np
 import pytest
-from toy_task import Data, program
+from toy_task import MATRIX, Data, program
 
 from jaxdiff.parallel import MeshSpec
-from jaxdiff.training import CheckpointConfig, TrainConfig, fit
+from jaxdiff.training import CheckpointConfig, TrainConfig, fit, manifest
 from jaxdiff.training.checkpoint import Checkpoints, steps
 
 STEPS = 40
+heavy = pytest.mark.heavy
 
 
-def run(workdir, pause):
+def run(workdir, *slow, steps=STEPS):
     script = str(pathlib.Path(__file__).with_name("toy_run.py"))
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-    }
-    command = [sys.executable, script, str(workdir), str(STEPS), str(pause)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    command = [sys.executable, script, str(workdir), str(steps), *map(str, slow)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def lines(workdir):
@@ -38,65 +34,87 @@ def lines(workdir):
 
 
 def wait_for_step(process, workdir, step):
-    """Returns when the log has reached `step`; it may hold a line that is being written."""
-    until = time.monotonic() + 120
-    while (
-        f'"step": {step}' not in (workdir / "metrics.jsonl").read_text()
-        if (workdir / "metrics.jsonl").exists()
-        else True
-    ):
+    """Returns when the log has a line of `step`; it may hold another that is being written."""
+    path, until = workdir / "metrics.jsonl", time.monotonic() + 300
+    while not (path.exists() and f'"step": {step},' in path.read_text()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.005)
 
 
-def final(workdir):
-    like = jax.eval_shape(program().init, jax.random.key(0))
+def final(workdir, steps):
+    like = jax.eval_shape(program(task=MATRIX).init, jax.random.key(0))
     with Checkpoints(workdir) as checkpoints:
-        assert checkpoints.latest.name == str(STEPS)
+        assert checkpoints.latest.name == str(steps)
         state, _ = checkpoints.restore(like)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
-def assert_same(workdir, uninterrupted):
-    for ours, theirs in zip(final(workdir), final(uninterrupted), strict=True):
+def timeless(workdir):
+    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines(workdir)]
+
+
+def assert_same(workdir, uninterrupted, steps=STEPS):
+    for ours, theirs in zip(final(workdir, steps), final(uninterrupted, steps), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    numbers = [line["step"] for line in lines(workdir)]
-    assert numbers == sorted(set(numbers))
+
+
+def train_matrix(workdir, steps=STEPS):
+    train = TrainConfig(steps=steps, batch_size=8, log_every=2)
+    fit(program(task=MATRIX), Data(8), jax.random.key(0), workdir, train, CheckpointConfig(every=3, keep=2))
+    return workdir
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("uninterrupted")
-    train = TrainConfig(steps=STEPS, batch_size=8, log_every=2)
-    fit(program(), Data(8), jax.random.key(0), workdir, train, CheckpointConfig(every=3, keep=2))
-    return workdir
+    return train_matrix(tmp_path_factory.mktemp("uninterrupted"))
+
+
+def kill_at_random(workdir, chance, total):
+    """Starts a run, kills it at some moment within the next steps, and checks that no checkpoint was lost."""
+    before = steps(workdir / "checkpoints")
+    begun = before[-1] if before else 0
+    at = begun + chance.randrange(1, 5)
+    process = run(workdir, at + 2, steps=total)
+    wait_for_step(process, workdir, at + at % 2)
+    time.sleep(chance.uniform(0, 0.1))  # of saving every third step: some are under way
+    process.kill()
+    process.communicate()
+    after = steps(workdir / "checkpoints")
+    assert total not in after
+    assert after[-1:] >= before[-1:]
+    for step in after:
+        assert manifest.check(workdir / "checkpoints" / str(step))
 
 
 @pytest.mark.slow
 def test_sigkill_at_random_moments(tmp_path, uninterrupted):
     chance = random.Random()
-    for first in (4, 16):
-        process = run(tmp_path, 0.03)
-        wait_for_step(process, tmp_path, first + 2 * chance.randrange(5))
-        time.sleep(chance.uniform(0, 0.1))
-        process.kill()
-        process.wait()
-        assert STEPS not in steps(tmp_path / "checkpoints")
-    process = run(tmp_path, 0)
+    for _ in range(3):
+        kill_at_random(tmp_path, chance, STEPS)
+    process = run(tmp_path)
     assert process.wait() == 0, process.communicate()
     assert_same(tmp_path, uninterrupted)
+    assert timeless(tmp_path) == timeless(uninterrupted)
 
-    def timeless(line):
-        return {name: value for name, value in line.items() if name != "images_per_second"}
 
-    assert list(map(timeless, lines(tmp_path))) == list(map(timeless, lines(uninterrupted)))
+@heavy
+def test_fifty_sigkills_at_random_moments(tmp_path):
+    chance, total, saving = random.Random(), 400, 0
+    for _ in range(50):
+        kill_at_random(tmp_path / "killed", chance, total)
+        saving += any((tmp_path / "killed" / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+    assert saving >= 5  # kills that met a save under way
+    process = run(tmp_path / "killed", steps=total)
+    assert process.wait() == 0, process.communicate()
+    assert_same(tmp_path / "killed", train_matrix(tmp_path / "whole", total), total)
+    assert timeless(tmp_path / "killed") == timeless(tmp_path / "whole")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_step_at_hand_and_exits_with_0(number, tmp_path, uninterrupted):
-    process = run(tmp_path, 0.03)
+    process = run(tmp_path, 10)
     wait_for_step(process, tmp_path, 8)
     process.send_signal(number)
     out, err = process.communicate()
@@ -104,9 +122,19 @@ def test_a_signal_saves_the_step_at_hand_and_exits_with_0(number, tmp_path, unin
     stopped = int(out)
     assert 8 <= stopped < STEPS
     assert steps(tmp_path / "checkpoints")[-1] == stopped
-    process = run(tmp_path, 0)
-    assert process.wait() == 0, process.communicate()
-    assert_same(tmp_path, uninterrupted)
+    if number == signal.SIGTERM:
+        process = run(tmp_path)
+        assert process.wait() == 0, process.communicate()
+        assert_same(tmp_path, uninterrupted)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, uninterrupted):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / str(STEPS) / "run" / "metadata").write_text("{}")
+    with pytest.warns(UserWarning, match=rf"checkpoints/{STEPS} is damaged \(changed: run/metadata\).*/39 is taken"):
+        train_matrix(tmp_path / "run")
+    assert_same(tmp_path / "run", uninterrupted)
+    assert timeless(tmp_path / "run") == timeless(uninterrupted)
 
 
 def go(workdir, steps, spec=None, **kwargs):

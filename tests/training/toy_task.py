@@ -47,6 +47,16 @@ def loss(params, batch, keys):
 TASK = Task(init, loss)
 
 
+def matrix_loss(params, batch, keys):
+    x = batch["image"].reshape(batch["image"].shape[0], -1)[:, :64]
+    noise = jax.vmap(lambda key: jax.random.normal(key, (64,)))(keys)
+    return jnp.mean(jnp.square((x + noise) @ params["w"] - noise)), {}
+
+
+MATRIX = Task(lambda key: {"w": jax.random.normal(key, (64, 64)) / 8}, matrix_loss)
+"""One product of matrices: compiles in no time, for tests that start many processes."""
+
+
 class Data:
     """Batches that follow from a count, as Grain's do."""
 
