@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff import __version__
 from jaxdiff.data import prompt as prompt_text
+from jaxdiff.diffusion.schedule import Discrete
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import canvas, inputs, plan
@@ -236,6 +237,7 @@ class LatentPipeline:
     def _low(self, level: int) -> tuple[float, float]:
         """Alpha and sigma of an upscaler's noise level."""
         schedule = scheduler.process(self.schedulers.get("low_res_scheduler", LOW_RES)).schedule
+        assert isinstance(schedule, Discrete)
         most = min(self.index.get("max_noise_level", 350), schedule.steps - 1)
         if not 0 <= level <= most:
             raise ValueError(f"noise_level is {level}: this model knows 0 to {most}")
