@@ -13,12 +13,12 @@ from jaxdiff import experiment
 from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.experiment import Experiment
 from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
-from jaxdiff.pipelines.latent import LatentPipeline
-from jaxdiff.pipelines.text_to_image import Pipeline
+from jaxdiff.pipelines.bundles import diffusion_bundle
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pretrained import ip_adapter as ip_adapters
-from jaxdiff.pretrained import lora, quantize, single_file, textual_inversion
-from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json
-from jaxdiff.tasks.picture import make_task
+from jaxdiff.pretrained import lora, quantize, scheduler, single_file, textual_inversion
+from jaxdiff.pretrained.read import Bundle, read_component, read_directory, read_json
+from jaxdiff.tasks.picture import SCHEDULES, make_task
 from jaxdiff.training import load_params
 from jaxdiff.typing import Params
 
@@ -28,33 +28,140 @@ NARROW = ("unet", "controlnet", "text_encoder")
 Spec = MeshSpec | Literal["pmap"]
 
 
-def load(path: Path | str, spec: Spec = MeshSpec(), **options: Any) -> Pipeline | LatentPipeline:
+def load(
+    path: Path | str,
+    spec: Spec = MeshSpec(),
+    *,
+    dtype: str | None = None,
+    decode_dtype: str | None = None,
+    variant: str | None = None,
+    tokenizer: Path | str | None = None,
+    prediction: str | None = None,
+    loras: Sequence[str | Path] | Mapping[str | Path, float] = (),
+    fuse: bool = False,
+    textual_inversions: Sequence[str | Path] = (),
+    controlnets: Sequence[str | Path] = (),
+    adapter: str | Path | None = None,
+    ip_adapter: str | Path | None = None,
+    image_encoder: str | Path | None = None,
+    vae: str | Path | None = None,
+    clip_skip: int = 0,
+    decode: Literal["whole", "sliced", "tiled"] = "whole",
+    safety: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+    programs: Path | None = None,
+) -> DiffusionPipeline:
     """The pipeline of a model.
 
     Args:
       path: a run of `jaxdiff train` (its last checkpoint is taken), or one of its checkpoints, RUN/checkpoints/STEP; a
         model directory of diffusers; or a single .safetensors or .ckpt file in its authors' layout.
       spec: how devices share a batch.
-      options: of `load_latent`, for the last two.
+      dtype: of weights and computation, float32, bfloat16 or float16; int8 or fp8: of large weights, the computation is
+        in bfloat16; None: the files' weights, float32 computation; of a run, both as it was trained.
+      decode_dtype: of the autoencoder; None: float32 where the model asks for it, else `dtype`.
+      variant: `fp16` takes `*.fp16.safetensors` where there is one.
+      tokenizer: its directory, for a single file, which has none.
+      prediction: what the network of a single file predicts, where the file does not tell.
+      loras: files or directories; a mapping tells how much each counts.
+      fuse: add LoRAs to the weights for good, which saves the work of each call.
+      textual_inversions: files of new words for the prompt.
+      controlnets: directories.
+      adapter: directory of a T2I-adapter.
+      ip_adapter: file of an IP-adapter.
+      image_encoder: directory of CLIP's image encoder, for an IP-adapter.
+      vae: directory of another autoencoder.
+      clip_skip: text states are taken so many blocks earlier than usual.
+      decode: whole, sliced (a picture after another), or tiled (squares of a picture): less memory.
+      safety: whether the model's safety checker blackens pictures.
+      devices: which share a batch; None: all.
+      programs: a folder that keeps traced programs, so that another start traces nothing.
 
     Raises:
       FileNotFoundError: if `path` is no model, or has no checkpoint yet.
       ValueError: for classes that are not supported, broken files, and options that do not fit the model.
-      MismatchError: if the checkpoint is not of the architecture that its config describes.
+      MismatchError: if a checkpoint is not of the architecture that its config describes.
     """
     path = Path(path)
-    if path.is_file() or (path / "model_index.json").is_file():
-        return load_latent(path, spec, **options)
+    known = {"dtype": (dtype, (*DTYPES, *quantize.KINDS)), "decode_dtype": (decode_dtype, DTYPES)}
+    for name, (given, expected) in known.items():
+        if given not in (None, *expected):
+            raise ValueError(f"unknown {name} {given!r}: expected one of {', '.join(expected)}")
+    narrow = dtype if dtype in quantize.KINDS else None
+    if narrow and loras and not fuse:
+        raise ValueError(f"LoRAs cannot be added to {narrow} weights in each call: pass fuse")
+    dtype = "bfloat16" if narrow else dtype
+    mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
+    place = lambda shapes: param_shardings(shapes, mesh)
+    more = {"vae": vae, "adapter": adapter, "image_encoder": image_encoder}
+    more |= {f"controlnet_{n:02d}": folder for n, folder in enumerate(controlnets)}
+    if is_published(path):
+        bundle = read_bundle(
+            path,
+            dtype=dtype,
+            variant=variant,
+            tokenizer=tokenizer,
+            prediction=prediction,
+            parts={name: folder for name, folder in more.items() if folder},
+            textual_inversions=textual_inversions,
+            without=() if safety else ("safety_checker",),
+            place=place,
+        )
+    else:
+        told: dict[str, Any] = {
+            "loras": loras,
+            "textual_inversions": textual_inversions,
+            "ip_adapter": ip_adapter,
+            "variant": variant,
+        }
+        told |= {"tokenizer": tokenizer, "prediction": prediction, "fuse": fuse, "safety": safety, **more}
+        if wrong := [name for name, value in told.items() if value]:
+            raise ValueError(f"{path} is a run of `jaxdiff train`, which takes no {', '.join(wrong)}: leave it out")
+        bundle = run_bundle(path)
+    bundle = _computing(bundle, dtype, decode_dtype)
+    weights = dict(loras) if isinstance(loras, Mapping) else dict.fromkeys(loras, 1.0)
+    read = [lora.read(file, bundle.components) for file in weights]
+    if fuse:
+        bundle, read = fused(bundle, read, list(weights.values())), []
+    if narrow:
+        bundle = _narrow(bundle, narrow)
+    return DiffusionPipeline(
+        bundle,
+        loras=read,
+        lora_weights=() if fuse else tuple(weights.values()),
+        ip_adapter=ip_adapters.read(ip_adapter, bundle.components["unet"], dtype) if ip_adapter else None,
+        clip_skip=clip_skip,
+        decode=decode,
+        safety=safety,
+        spec=spec,
+        devices=devices,
+        programs=programs,
+    )
+
+
+def is_published(path: Path) -> bool:
+    """Whether a model is a file or directory in another library's layout, and no run of `jaxdiff train`."""
+    return path.is_file() or (path / "model_index.json").is_file()
+
+
+def run_bundle(path: Path) -> Bundle:
+    """The networks of a run of `jaxdiff train`, or of one of its checkpoints, with averaged weights.
+
+    Raises:
+      ValueError: if its vocabulary or the names of its classes are missing.
+      FileNotFoundError, MismatchError: see `read_run`.
+    """
     run, config, params = read_run(path)
-    if given := sorted(options):
-        raise ValueError(f"{path} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
+    process = config.process
     vocabulary, labels = run / "vocabulary.json", run / "labels.txt"
-    return Pipeline(
-        config.model,
+    return diffusion_bundle(
+        config.unet,
         params,
-        BytePair.from_json(vocabulary.read_text()) if vocabulary.is_file() else None,
-        labels.read_text().splitlines() if labels.is_file() else (),
-        spec,
+        process=scheduler.native(SCHEDULES[process.schedule](), process.prediction, clip=1.0),
+        size=config.data.size,
+        text=config.text if process.condition == "text" else None,
+        vocabulary=BytePair.from_json(vocabulary.read_text()) if vocabulary.is_file() else None,
+        labels=labels.read_text().splitlines() if labels.is_file() else (),
     )
 
 
@@ -82,98 +189,6 @@ def read_run(path: Path) -> tuple[Path, Experiment, Params]:
     return run, config, load_params(path, jax.eval_shape(make_task(config.model).init, jax.random.key(0)))
 
 
-def load_latent(
-    path: Path | str,
-    spec: Spec = MeshSpec(),
-    *,
-    dtype: str | None = None,
-    decode_dtype: str | None = None,
-    variant: str | None = None,
-    tokenizer: Path | str | None = None,
-    prediction: str | None = None,
-    loras: Sequence[str | Path] | Mapping[str | Path, float] = (),
-    fuse: bool = False,
-    textual_inversions: Sequence[str | Path] = (),
-    controlnets: Sequence[str | Path] = (),
-    adapter: str | Path | None = None,
-    ip_adapter: str | Path | None = None,
-    image_encoder: str | Path | None = None,
-    vae: str | Path | None = None,
-    clip_skip: int = 0,
-    decode: Literal["whole", "sliced", "tiled"] = "whole",
-    safety: bool = False,
-    devices: Sequence[jax.Device] | None = None,
-    programs: Path | None = None,
-) -> LatentPipeline:
-    """The pipeline of a model directory of diffusers, or of a single file.
-
-    Args:
-      path: the directory or file.
-      spec: how devices share a batch.
-      dtype: of weights and computation, float32, bfloat16 or float16; int8 or fp8: of large weights, the computation is
-        in bfloat16; None: the files' weights, float32 computation.
-      decode_dtype: of the autoencoder; None: float32 where the model asks for it, else `dtype`.
-      variant: `fp16` takes `*.fp16.safetensors` where there is one.
-      tokenizer: its directory, for a single file, which has none.
-      prediction: what the network of a single file predicts, where the file does not tell.
-      loras: files or directories; a mapping tells how much each counts.
-      fuse: add LoRAs to the weights for good, which saves the work of each call.
-      textual_inversions: files of new words for the prompt.
-      controlnets: directories.
-      adapter: directory of a T2I-adapter.
-      ip_adapter: file of an IP-adapter.
-      image_encoder: directory of CLIP's image encoder, for an IP-adapter.
-      vae: directory of another autoencoder.
-      clip_skip: text states are taken so many blocks earlier than usual.
-      decode: whole, sliced (a picture after another), or tiled (squares of a picture): less memory.
-      safety: whether the model's safety checker blackens pictures.
-      devices: which share a batch; None: all.
-      programs: a folder that keeps traced programs, so that another start traces nothing.
-    """
-    known = {"dtype": (dtype, (*DTYPES, *quantize.KINDS)), "decode_dtype": (decode_dtype, DTYPES)}
-    for name, (given, expected) in known.items():
-        if given not in (None, *expected):
-            raise ValueError(f"unknown {name} {given!r}: expected one of {', '.join(expected)}")
-    narrow = dtype if dtype in quantize.KINDS else None
-    if narrow and loras and not fuse:
-        raise ValueError(f"LoRAs cannot be added to {narrow} weights in each call: pass fuse")
-    dtype = "bfloat16" if narrow else dtype
-    mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
-    place = lambda shapes: param_shardings(shapes, mesh)
-    more = {"vae": vae, "adapter": adapter, "image_encoder": image_encoder}
-    more |= {f"controlnet_{n:02d}": folder for n, folder in enumerate(controlnets)}
-    bundle = read_bundle(
-        path,
-        dtype=dtype,
-        variant=variant,
-        tokenizer=tokenizer,
-        prediction=prediction,
-        parts={name: folder for name, folder in more.items() if folder},
-        textual_inversions=textual_inversions,
-        without=() if safety else ("safety_checker",),
-        place=place,
-    )
-    bundle = dataclasses.replace(bundle, components=_computing(bundle.components, dtype, decode_dtype))
-    weights = dict(loras) if isinstance(loras, Mapping) else dict.fromkeys(loras, 1.0)
-    read = [lora.read(file, bundle.components) for file in weights]
-    if fuse:
-        bundle, read = fused(bundle, read, list(weights.values())), []
-    if narrow:
-        bundle = _narrow(bundle, narrow)
-    return LatentPipeline(
-        bundle,
-        loras=read,
-        lora_weights=() if fuse else tuple(weights.values()),
-        ip_adapter=ip_adapters.read(ip_adapter, bundle.components["unet"], dtype) if ip_adapter else None,
-        clip_skip=clip_skip,
-        decode=decode,
-        safety=safety,
-        spec=spec,
-        devices=devices,
-        programs=programs,
-    )
-
-
 def read_bundle(
     path: Path | str,
     *,
@@ -191,9 +206,9 @@ def read_bundle(
     Args:
       path: the directory or file.
       dtype: of the weights; None: the files'.
-      variant: see `load_latent`.
-      tokenizer: see `load_latent`.
-      prediction: see `load_latent`.
+      variant: see `load`.
+      tokenizer: see `load`.
+      prediction: see `load`.
       parts: directories of more components by name, or of others than the model's own.
       textual_inversions: files of new words for the prompt.
       without: components that are not wanted.
@@ -231,20 +246,25 @@ def _narrow(bundle: Bundle, kind: str) -> Bundle:
     return dataclasses.replace(bundle, components=parts)
 
 
-def _computing(parts: Mapping[str, Component], dtype: str | None, decode_dtype: str | None) -> dict[str, Component]:
-    """Networks that compute in `dtype`; an autoencoder in float32 where it would overflow."""
+def _computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bundle:
+    """Networks that compute in `dtype`; an autoencoder in float32 where it would overflow.
+
+    Those of our own training have weights of any dtype cast to it, and compute as they were trained if it is None.
+    """
 
     def config(net: Any, dtype: str) -> Any:
         inner = {"net": config(net.net, dtype)} if hasattr(net, "net") else {"dtype": dtype}
         return dataclasses.replace(net, **inner)
 
-    made = {}
-    for name, part in parts.items():
-        chosen = dtype or "float32"
+    made, own = {}, bundle.native is not None
+    for name, part in bundle.components.items():
+        chosen = dtype or (None if own else "float32")
         if name in ("vae", "vqvae"):
             chosen = decode_dtype or ("float32" if getattr(part.config, "upcast", False) else chosen)
-        made[name] = dataclasses.replace(part, config=config(part.config, chosen))
-    return made
+        if own and dtype:
+            part = dataclasses.replace(part, params=jax.tree.map(lambda x: x.astype(dtype), part.params))
+        made[name] = dataclasses.replace(part, config=config(part.config, chosen)) if chosen else part
+    return dataclasses.replace(bundle, components=made)
 
 
 def fused(bundle: Bundle, loras: Sequence[lora.Lora], weights: Sequence[float]) -> Bundle:

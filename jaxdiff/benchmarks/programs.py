@@ -21,11 +21,11 @@ from jaxdiff.models.autoencoder_kl import unscaled
 from jaxdiff.models.unet import UNet
 from jaxdiff.parallel import MeshSpec, make_mesh
 from jaxdiff.parallel.spread import jit_forward
-from jaxdiff.pipelines import inputs as latent_inputs
+from jaxdiff.pipelines import inputs as pipeline_inputs
 from jaxdiff.pipelines import plan
 from jaxdiff.pipelines.model import make_model
 from jaxdiff.pipelines.program import make_program
-from jaxdiff.tasks.picture import SCHEDULES, make_sample, make_task, nothing
+from jaxdiff.tasks.picture import SCHEDULES, make_task
 from jaxdiff.typing import Cond
 
 VARIANTS = 3
@@ -118,62 +118,37 @@ def loop(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
 
 
 def text_to_image(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
-    """From tokens to uint8 pictures, guided, so that the U-Net sees twice as many: what the pipelines compile."""
-    function, whole, batches = (_trained if subject.experiment else _published)(subject, batch, steps)
-    program, arguments = _spread(function, whole, batches, devices)
-    return Case("text-to-image", program, arguments, batch, subject.unet.dtype, calls=steps)
+    """From tokens to uint8 pictures, guided, so that the U-Net sees twice as many: `pipelines.diffusion`.
 
-
-Parts = tuple[Callable[..., Any], Any, list[Any]]
-"""A function, what it takes whole, and its batches."""
-
-
-def _trained(subject: Subject, batch: int, steps: int) -> Parts:
-    """Text encoder, loop, conversion: `pipelines.text_to_image`."""
-    config = subject.experiment
-    assert config is not None
-    model = config.model
-    sample = make_sample(model)
-    schedule = SCHEDULES[config.process.schedule]()
-    table = sampling.with_aux(sampling.make_table("ddim", schedule, steps), guidance=3.0)
-    params = {"unet": subjects.unet_params(subject)}
-    if subject.text:
-        params["text"] = subjects.text_params(subject)
-    inputs = []
-    for seed in range(VARIANTS):
-        told = _told(subject, batch, seed)
-        away = nothing(model, told, _empty(config))
-        inputs.append((told, away, jax.random.split(jax.random.key(seed), batch)))
-    whole = (params, jax.tree.map(np.float32, table))
-    return lambda whole, *more: sample(*whole, *more), whole, inputs
-
-
-def _published(subject: Subject, batch: int, steps: int) -> Parts:
-    """Text encoders, loop, decoder: `pipelines.latent`, whose prompts here are numbers."""
+    Prompts are numbers.
+    """
     bundle = subjects.bundle(subject)
     model = make_model(bundle)
     made = plan.make(
         model.process,
-        subjects.SCHEDULER,
+        bundle.schedulers.get("scheduler", {}),
         steps=steps,
-        weights=latent_inputs.weights(model, (), (), 0),
-        guidance=7.5,
+        weights=pipeline_inputs.weights(model, (), (), 0),
+        guidance=bundle.guidance,
         rescale=0.0,
         picture_guidance=1.5,
     )
     size = (model.factor * subject.side,) * 2
-    tell = functools.partial(latent_inputs.told, model, bundle.tokenizers, chunks=1, size=size)
-    batches = [
-        {
-            "keys": jax.random.split(jax.random.key(seed), batch),
-            "prompt": tell([f"{seed} {i}" for i in range(batch)], True, score=latent_inputs.GOOD),
-            "negative": tell([""] * batch, len(model.texts) == 1, score=latent_inputs.BAD),
-            **latent_inputs.first_noise(model, None, batch, size),
-        }
-        for seed in range(VARIANTS)
-    ]
+    batches = []
+    for seed in range(VARIANTS):
+        one: dict[str, Any] = {"keys": jax.random.split(jax.random.key(seed), batch)}
+        one |= pipeline_inputs.first_noise(model, None, batch, size)
+        if model.reads:
+            tell = functools.partial(pipeline_inputs.told, model, bundle.tokenizers, chunks=1, size=size)
+            prompts = [
+                f"{seed} {i}" if model.texts else model.labels[(seed + i) % len(model.labels)] for i in range(batch)
+            ]
+            one["prompt"] = tell(prompts, True, score=pipeline_inputs.GOOD)
+            one["negative"] = tell([""] * batch, len(model.texts) < 2, score=pipeline_inputs.BAD)
+        batches.append((one,))
     params = {name: part.params for name, part in bundle.components.items()}
-    return make_program(model), (params, made), [(one,) for one in batches]
+    program, arguments = _spread(make_program(model), (params, made), batches, devices)
+    return Case("text-to-image", program, arguments, batch, subject.unet.dtype, calls=steps)
 
 
 def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:

@@ -8,15 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.data.tokenizer_clip import END, START, ClipTokenizer
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.autoencoder_kl import AutoencoderKL
 from jaxdiff.models.text import TextTransformer
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet, UNetConfig
+from jaxdiff.pipelines.bundles import diffusion_bundle
+from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Bundle, Component
 from jaxdiff.pretrained.single_file import KINDS, PRESETS
+from jaxdiff.tasks.picture import SCHEDULES
 from jaxdiff.training import TrainState
 from jaxdiff.typing import Cond, Key, Params
 
@@ -107,7 +111,9 @@ def _net(part: str, json: Mapping[str, Any], dtype: str) -> Any:
 
 
 def bundle(subject: Subject) -> Bundle:
-    """A published model as it is read from its files: with random weights, and tokenizers that know ten digits."""
+    """A model as it is read from its files: with random weights, and tokenizers that know ten digits or bytes."""
+    if subject.experiment:
+        return _trained(subject, subject.experiment)
     dtype, parts = subject.unet.dtype, {}
     for part, json in subject.json.items():
         net = _net(part, json, dtype)
@@ -122,6 +128,21 @@ def bundle(subject: Subject) -> Bundle:
     index = {"_class_name": subject.name, "scheduler": ["diffusers", SCHEDULER["_class_name"]]}
     index |= {name: ["transformers", "CLIPTokenizer"] for name in words}
     return Bundle(subject.name, index, parts, words, {"scheduler": SCHEDULER})
+
+
+def _trained(subject: Subject, config: Experiment) -> Bundle:
+    params, process, text = {"unet": unet_params(subject)}, config.process, config.process.condition == "text"
+    if text:
+        params["text"] = text_params(subject)
+    return diffusion_bundle(
+        config.unet,
+        params,
+        process=scheduler.native(SCHEDULES[process.schedule](), process.prediction, clip=1.0),
+        size=subject.side,
+        text=config.text if text else None,
+        vocabulary=BytePair() if text else None,
+        labels=[str(n) for n in range(config.unet.labels)],
+    )
 
 
 def _digits(vocabulary: int) -> dict[str, int]:

@@ -14,11 +14,10 @@ import tyro
 from jaxdiff.cli.main import compilation_cache
 from jaxdiff.data.grid import grid, save_png
 from jaxdiff.data.picture import decode
-from jaxdiff.loading import load, load_latent
+from jaxdiff.loading import load
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.pipelines import canvas, edit
-from jaxdiff.pipelines.latent import LatentPipeline
-from jaxdiff.pipelines.text_to_image import Pipeline
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,26 +152,20 @@ def main(argv: list[str]) -> None:
 def sample(args: Args) -> None:
     """What `main` does with its arguments."""
     pipe = load(args.model, "pmap" if args.strategy == "pmap" else args.mesh, **_loading(args))
-    for prompt in args.prompt if isinstance(pipe, Pipeline) else ():  # the other one tells by itself
-        if unseen := pipe.cut(prompt):
-            print(f"the prompt is too long for this model; it does not see {unseen!r}")
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     root = jax.random.key(args.seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(np.tile(np.arange(args.num), len(args.prompt)))
-    options = _calling(args, pipe)
+    options = _calling(args)
     noise = None if args.init_noise is None else np.load(args.init_noise, allow_pickle=False)
-    if args.interpolate is not None and isinstance(pipe, LatentPipeline):
+    if args.interpolate is not None:
         noise = _walk(args, pipe, args.interpolate)
     parts, latents = [], []
     for first in range(0, len(prompts), args.batch_size):
         at = slice(first, first + args.batch_size)
         options["init_noise"] = None if noise is None else noise[at]
-        if isinstance(pipe, Pipeline):
-            parts.append(pipe(prompts[at], key=keys[at], **options))
-        else:
-            made = _draw(args, pipe, prompts[at], keys[at], options)
-            parts.append(made[0])
-            latents.append(made[1])
+        made = _draw(args, pipe, prompts[at], keys[at], options)
+        parts.append(made[0])
+        latents.append(made[1])
         if len(prompts) > args.batch_size:
             print(f"{min(at.stop, len(prompts))}/{len(prompts)} pictures", flush=True)
     if args.save_latents:
@@ -180,7 +173,10 @@ def sample(args: Args) -> None:
         with args.save_latents.open("wb") as file:
             np.save(file, np.concatenate(latents))
     settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
-    used = {name: one.default for name, one in inspect.signature(type(pipe).__call__).parameters.items()}
+    used = {
+        name: pipe.guidance if name == "guidance" else one.default
+        for name, one in inspect.signature(type(pipe).__call__).parameters.items()
+    }
     settings |= {name: used[name] for name in settings.keys() & used.keys() if settings[name] is None}
     columns = args.num if args.num > 1 else None
     save_png(args.out, grid(np.concatenate(parts), prompts, columns), settings)
@@ -196,7 +192,7 @@ def _given(args: Args, function: Any) -> dict[str, Any]:
 
 def _loading(args: Args) -> dict[str, Any]:
     """The options of `load` that were given."""
-    options = _given(args, load_latent)
+    options = _given(args, load)
     if args.controlnet:
         options["controlnets"] = args.controlnet
     if args.textual_inversion:
@@ -215,13 +211,13 @@ def weighted(text: str) -> tuple[str, float]:
         return text, 1.0
 
 
-def _calling(args: Args, pipe: Pipeline | LatentPipeline) -> dict[str, Any]:
+def _calling(args: Args) -> dict[str, Any]:
     """The options of a call that were given; pictures are read.
 
     Raises:
       ValueError: if options do not go together, or a run of `jaxdiff train` is asked for what it cannot do.
     """
-    options = _given(args, LatentPipeline.__call__)
+    options = _given(args, DiffusionPipeline.__call__)
     if args.negative_prompt is not None:
         options["negative"] = args.negative_prompt
     if args.outpaint and (args.mask or not args.image):
@@ -244,18 +240,12 @@ def _calling(args: Args, pipe: Pipeline | LatentPipeline) -> dict[str, Any]:
         options["hints"] = [decode(path)[None] for path in args.hint]
     if args.hint_weight:
         options["hint_weights"] = args.hint_weight
-    if isinstance(pipe, Pipeline):
-        known = ("steps", "sampler", "guidance", "eta", "negative", "init_noise")
-        more = [name for name in ("upscale", "interpolate", "save_latents") if getattr(args, name) is not None]
-        if wrong := [f"--{name.replace('_', '-')}" for name in [*options, *more] if name not in known]:
-            raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(wrong)}")
-        return options
     if args.guidance == 1:  # half the work for the same pictures
         options["guidance"] = None
     return {"latents": True, **options}
 
 
-def _draw(args: Args, pipe: LatentPipeline, prompts: list[str], keys: Any, options: dict[str, Any]) -> Any:
+def _draw(args: Args, pipe: DiffusionPipeline, prompts: list[str], keys: Any, options: dict[str, Any]) -> Any:
     """Pictures and latents, in one call of a pipeline or two."""
     plain = {name: value for name, value in options.items() if name != "latents"}
     if args.source_prompt is not None:
@@ -267,7 +257,7 @@ def _draw(args: Args, pipe: LatentPipeline, prompts: list[str], keys: Any, optio
     return pipe(prompts, key=keys, **options)
 
 
-def _walk(args: Args, pipe: LatentPipeline, other: int) -> np.ndarray:
+def _walk(args: Args, pipe: DiffusionPipeline, other: int) -> np.ndarray:
     """Noise for the pictures of each prompt, from that of one seed to that of the other."""
     a, b = (
         pipe.noise(jax.random.fold_in(jax.random.key(seed), 0)[None], args.height, args.width)[0]

@@ -5,7 +5,7 @@ import functools
 import importlib.util
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,8 +20,10 @@ from jaxdiff.cli.progress import progress
 from jaxdiff.data.grid import grid, save_png
 from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.experiment import Experiment
-from jaxdiff.pipelines.text_to_image import Pipeline
-from jaxdiff.tasks.picture import make_task
+from jaxdiff.pipelines.bundles import diffusion_bundle
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pretrained import scheduler
+from jaxdiff.tasks.picture import SCHEDULES, make_task
 from jaxdiff.training import checkpoint
 from jaxdiff.typing import Params
 
@@ -142,7 +144,7 @@ def main(argv: list[str]) -> None:
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), {config.strategy}; writes to {workdir}",
         flush=True,
     )
-    preview = _previewer(config, Pipeline(config.model, {}, vocabulary, source.labels), workdir)
+    preview = _previewer(config, vocabulary, source.labels, workdir)
     with progress(config.train.steps, config.train.batch_size) as report:
         state = training.fit(
             program,
@@ -166,17 +168,33 @@ def _encoder(vocabulary: BytePair, length: int) -> Callable[[str], np.ndarray]:
     return lambda text: vocabulary.encode(text, length)
 
 
-def _previewer(config: Experiment, pipeline: Pipeline, workdir: Path) -> Callable[[int, Params], None]:
+def _previewer(
+    config: Experiment, vocabulary: BytePair | None, labels: Sequence[str], workdir: Path
+) -> Callable[[int, Params], None]:
     """Writes samples/STEP.png, from the whole weights on this process' devices."""
-    wanted = config.preview
+    wanted, process = config.preview, config.process
+    made: list[DiffusionPipeline] = []
+
+    def pipeline(params: Params) -> DiffusionPipeline:
+        bundle = diffusion_bundle(
+            config.unet,
+            params,
+            process=scheduler.native(SCHEDULES[process.schedule](), process.prediction, clip=1.0),
+            size=config.data.size,
+            text=config.text if process.condition == "text" else None,
+            vocabulary=vocabulary,
+            labels=labels if process.condition == "class" else (),
+        )
+        made.append(made.pop() if made else DiffusionPipeline(bundle))
+        made[0].params |= {name: part.params for name, part in bundle.components.items()}
+        return made[0]
 
     def preview(step: int, params: Params) -> None:
         if jax.process_count() > 1:
             params = multihost_utils.process_allgather(params, tiled=True)
         if jax.process_index():
             return
-        pipeline.params = params
-        images = pipeline(
+        images = pipeline(params)(
             wanted.prompts,
             key=jax.random.key(wanted.seed),
             steps=wanted.steps,

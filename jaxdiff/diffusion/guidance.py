@@ -67,7 +67,9 @@ def classifier_free(network: Network, params: Params, cond: Cond, null: Cond, sc
         y = y_null + _scale(aux, "guidance", x_t) * (y_cond - y_null)
         if "rescale" in aux:
             axes, phi = tuple(range(1, y.ndim)), _scale(aux, "rescale", x_t)
-            ratio = y_cond.std(axes, keepdims=True) / y.std(axes, keepdims=True)
+            deviation = y.std(axes, keepdims=True)
+            # an output that is the same everywhere, as an untrained network's, has nothing to rescale
+            ratio = y_cond.std(axes, keepdims=True) / jnp.where(deviation > 0, deviation, 1.0)
             y = y * (phi * ratio + (1 - phi))
         alpha, sigma = (prediction.over_pixels(f(t), x_t) for f in (schedule.alpha, schedule.sigma))
         return prediction.to_x0(y, x_t, alpha, sigma, kind)

@@ -1,4 +1,4 @@
-"""Bits per dimension of real pictures under a model of this library's own training.
+"""Bits per dimension of real pictures under a diffusion model on pixels.
 
 The bound is that of the chain of `steps` (`diffusion.bound`); the ODE gives the likelihood itself of dequantised
 pictures: with u uniform in [-1/2, 1/2) added to each of the 256 levels, which lie 1 / 127.5 apart,
@@ -16,16 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxdiff.diffusion import bound, prediction
+from jaxdiff.diffusion import bound
 from jaxdiff.evaluation.pictures import Pictures
 from jaxdiff.parallel.spread import Spread
-from jaxdiff.pipelines.text_to_image import Pipeline
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.sampling import ode
-from jaxdiff.tasks.picture import condition, network
 
 
 def bits_per_dim(
-    pipe: Pipeline,
+    pipe: DiffusionPipeline,
     pictures: Pictures,
     prompts: Sequence[str],
     kind: Literal["bound", "ode"] = "bound",
@@ -48,24 +47,25 @@ def bits_per_dim(
       report: is told how many pictures are done.
 
     Raises:
-      ValueError: if the pictures have another size than the model's.
+      ValueError: if the model works on latents, or the pictures have another size than the model's.
     """
-    model, side = pipe.model, pipe.model.size
-    if pictures.shape != (side, side):
-        raise ValueError(f"{pictures.name} is {pictures.shape[1]}x{pictures.shape[0]}, the model {side}x{side}")
-    size = side * side * 3
+    schedule, (height, width) = pipe.model.process.schedule, pipe.size
+    if "vae" in pipe.model.nets:
+        raise ValueError(f"{kind}: bits/dim are of pixels, and this model works on latents: leave this metric out")
+    if pictures.shape != (height, width):
+        raise ValueError(f"{pictures.name} is {pictures.shape[1]}x{pictures.shape[0]}, the model {width}x{height}")
+    size = height * width * 3
 
     def function(params: Any, batch: Any) -> Any:
-        cond = condition(model, params, batch["inputs"])
-        denoise = prediction.denoiser(network(model), params, cond, pipe.schedule, model.process.prediction)
+        denoise = pipe.denoiser(params, batch["inputs"])
         x, keys = batch["image"].astype(jnp.float32), batch["keys"]
         if kind == "bound":
             estimate = bound.discrete if steps else bound.continuous
-            return estimate(denoise, pipe.schedule, x / 127.5 - 1, keys, steps or 1000).total
+            return estimate(denoise, schedule, x / 127.5 - 1, keys, steps or 1000).total
         fold = lambda n: jax.vmap(lambda key: jax.random.fold_in(key, n))(keys)
         u = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:]) - 0.5)(fold(0))
         # the first trained step: below it a network was never asked
-        nats = ode.log_likelihood(denoise, pipe.schedule, (x + u) / 127.5 - 1, fold(1), first=1e-3, tolerance=1e-4)
+        nats = ode.log_likelihood(denoise, schedule, (x + u) / 127.5 - 1, fold(1), first=1e-3, tolerance=1e-4)
         return -nats / (size * np.log(2)) + np.log2(127.5)
 
     root = jax.random.key(seed)

@@ -13,8 +13,8 @@ from jaxdiff.models.autoencoder_kl import AutoencoderConfig, AutoencoderKL
 from jaxdiff.models.autoencoder_tiny import AutoencoderTiny, TinyConfig
 from jaxdiff.models.autoencoder_vq import AutoencoderVQ, VQConfig
 from jaxdiff.parallel.spread import Spread
+from jaxdiff.pipelines.program import to_pixels
 from jaxdiff.pretrained.read import read_component
-from jaxdiff.tasks.picture import to_pixels
 
 NETWORKS: dict[type, Any] = {AutoencoderConfig: AutoencoderKL, TinyConfig: AutoencoderTiny, VQConfig: AutoencoderVQ}
 

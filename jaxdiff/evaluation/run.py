@@ -21,7 +21,7 @@ from jaxdiff.loading import load
 from jaxdiff.metrics import statistics
 from jaxdiff.metrics.bootstrap import Estimate
 from jaxdiff.metrics.clip_score import clip_score, r_precision
-from jaxdiff.pipelines.text_to_image import Pipeline
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
 
 Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -38,14 +38,14 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
       ValueError, OSError: for options, pictures or weights that do not serve.
     """
     check(config)
-    pipe: Any = load(config.model, "pmap") if config.model else None
+    pipe = load(config.model, "pmap") if config.model else None
     config = _with_reference(config)
     cells: Sequence[sweep.Cell] = ()
     if config.sweep:
-        if not isinstance(pipe, Pipeline):
-            raise ValueError("a sweep needs a model of jaxdiff's own training")
-        cells = sweep.cells(config.sweep.split(","), [int(n) for n in config.calls.split(",")], pipe.schedule)
-    size = config.size or (pipe.model.size if isinstance(pipe, Pipeline) else 0)
+        assert pipe, "check"
+        schedule = pipe.model.process.schedule
+        cells = sweep.cells(config.sweep.split(","), [int(n) for n in config.calls.split(",")], schedule)
+    size = config.size or (min(pipe.size) if pipe and "vae" not in pipe.model.nets else 0)
     made = _first(config.generated, config.num, size) if config.generated else None
     real = _reference(config, size or (made.shape[0] if made else 0))
     for note in (*(made.notes if made else ()), *(real.notes if isinstance(real, Pictures) else ())):
@@ -55,7 +55,7 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
         count = min(config.num, real.count)
         real = dataclasses.replace(first(real, count), names=[samples.name(i) for i in range(count)])
     seen = Seen(config, real, count, counting)
-    if cells:
+    if cells and pipe:
         return _sweep(config, cells, pipe, seen, counting, say)
     estimates: dict[str, Estimate] = {}
     if {*config.metrics} - {"bound", "ode"}:
@@ -65,7 +65,7 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
         elif made is None:
             made = _made(config, pipe, real, place, counting, steps=config.steps, sampler=config.sampler)
         estimates = seen.measure(made, say)
-    if isinstance(pipe, Pipeline) and isinstance(real, Pictures):
+    if pipe and isinstance(real, Pictures):
         estimates |= _bits(config, pipe, real, counting)
     return _write(config, report.markdown(estimates), {"metrics": report.as_json(estimates)}, seen.origin)
 
@@ -73,7 +73,7 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
 def _sweep(
     config: EvaluateConfig,
     cells: Sequence[sweep.Cell],
-    pipe: Pipeline,
+    pipe: DiffusionPipeline,
     seen: "Seen",
     counting: Counting,
     say: Callable[[str], None],
@@ -212,7 +212,7 @@ def _made(
 ) -> Pictures:
     """The model's pictures, made where they are missing."""
     prompts = list(config.prompt) or (list(real.captions()) if isinstance(real, Pictures) else [])
-    if not prompts and getattr(getattr(pipe.model, "process", None), "condition", "text") != "none":
+    if not prompts and pipe.model.reads:
         raise ValueError(f"{config.reference} has no captions to show: give --prompt")
     with counting("pictures made", config.num) as tell:
         samples.make(
@@ -247,7 +247,7 @@ def _reconstructed(config: EvaluateConfig, real: Pictures, place: Path, counting
     return first(folder(place), real.count)
 
 
-def _bits(config: EvaluateConfig, pipe: Pipeline, real: Pictures, counting: Counting) -> dict[str, Estimate]:
+def _bits(config: EvaluateConfig, pipe: DiffusionPipeline, real: Pictures, counting: Counting) -> dict[str, Estimate]:
     result: dict[str, Estimate] = {}
     names: dict[Literal["bound", "ode"], str] = {
         "bound": f"bits/dim (bound, {config.bound_steps or 'infinitely many'} steps)",

@@ -103,7 +103,11 @@ class Spread:
 
         def fill(x: Any) -> Any:
             x = x[rows] if len(rows) > count else x
-            return x.reshape(self.ways, -1, *x.shape[1:]) if self._split else jax.device_put(x, self._each)
+            return (
+                x.reshape(self.ways, len(rows) // self.ways, *x.shape[1:])
+                if self._split
+                else jax.device_put(x, self._each)
+            )
 
         def join(x: Any) -> np.ndarray:
             x = np.asarray(x)

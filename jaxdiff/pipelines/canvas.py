@@ -6,9 +6,23 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+LARGEST = 2**14
+"""The longest side of a picture, in pixels: more is taken for a slip, before memory runs out."""
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuses sides that are not from 1 to `LARGEST`."""
+    if not (1 <= height <= LARGEST and 1 <= width <= LARGEST):
+        raise ValueError(f"the pictures would be {height}x{width}: expected sides from 1 to {LARGEST}")
+
 
 def fit(height: int, width: int, unit: int) -> tuple[int, int]:
-    """The nearest size whose sides are multiples of `unit`; a warning says so where it is another."""
+    """The nearest size whose sides are multiples of `unit`; a warning says so where it is another.
+
+    Raises:
+      ValueError: if a side is not from 1 to `LARGEST`.
+    """
+    check_size(height, width)
     fitted = tuple(max(1, round(side / unit)) * unit for side in (height, width))
     if fitted != (height, width):
         warnings.warn(
@@ -57,7 +71,7 @@ def check_mask(mask: np.ndarray, image: np.ndarray) -> Float[np.ndarray, "b h w 
         raise ValueError(
             f"mask is {mask.shape[1]}x{mask.shape[2]} and image {image.shape[1]}x{image.shape[2]}: expected one size"
         )
-    if mask.min() < 0 or mask.max() > 1:
+    if not (mask.min() >= 0 and mask.max() <= 1):
         raise ValueError(
             f"mask has values from {mask.min()} to {mask.max()}: expected 1 where new content goes, else 0"
         )
@@ -78,10 +92,11 @@ def outpaint(
     The new part repeats the border, so that colours go on where little is changed.
 
     Raises:
-      ValueError: if a side would shrink.
+      ValueError: if a side would shrink, or grow beyond `LARGEST`.
     """
     if min(left, right, top, bottom) < 0:
         raise ValueError(f"outpaint by left {left}, right {right}, top {top}, bottom {bottom}: expected 0 or more")
+    check_size(image.shape[1] + top + bottom, image.shape[2] + left + right)
     around = ((0, 0), (top, bottom), (left, right), (0, 0))
     mask = np.pad(np.zeros((*image.shape[:3], 1), np.float32), around, constant_values=1.0)
     return np.pad(image, around, mode="edge"), mask

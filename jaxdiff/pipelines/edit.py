@@ -1,5 +1,6 @@
 """What takes more than one call of a pipeline: enlarging, editing by inversion, and walks between two noises."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,19 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from jaxdiff.pipelines import canvas
-from jaxdiff.pipelines.latent import LatentPipeline
+from jaxdiff.pipelines import canvas, inputs
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.typing import Key
+
+INVERSION = {"sampler": "ddim", "grid": "trailing"}
+"""What the way down of an inversion takes where the options leave it open."""
 
 
 def hires(
-    pipe: LatentPipeline,
+    pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     *,
     key: Key,
     scale: float = 2.0,
-    strength: float = 0.6,
-    **options: Any,
+    upscale_strength: float = 0.6,
+    options: Any = None,
+    **fields: Any,
 ) -> tuple[UInt8[np.ndarray, "b h w 3"], Float[np.ndarray, "b i j c"]]:
     """Larger pictures than a model can compose: made in its own size, enlarged as latents, and refined.
 
@@ -29,37 +34,46 @@ def hires(
       prompts: what to show.
       key: one key, or keys [b]; each pass draws from its own part of them.
       scale: how much larger a side becomes.
-      strength: how much is changed in the second pass; below about 0.5 the enlarged latents stay blurred.
-      options: of both passes.
+      upscale_strength: how much is changed in the second pass; below about 0.5 the enlarged latents stay blurred.
+      options: of the first pass; of the second too, but for what they say of the first picture.
+      fields: options by name.
 
     Returns:
       The pictures and their latents.
+
+    Raises:
+      ValueError: if the enlarged pictures have no size, or the model does not start from latents.
     """
-    again = _other(key)
-    _, small = pipe(prompts, key=key, latents=True, **options)
-    factor, (_, i, j, _) = pipe.model.factor, small.shape
-    wanted = canvas.fit(round(i * scale * factor), round(j * scale * factor), pipe.model.unit)
-    height, width = (side // factor for side in wanted)
+    given, unit, factor = pipe.options(options, **fields), pipe.model.unit, pipe.model.factor
+    if pipe.model.extra:
+        raise ValueError("this model starts from a picture of its own kind: it enlarges none that it has made")
+    if not 0 < scale <= canvas.LARGEST:
+        raise ValueError(f"pictures cannot be made {scale} times larger: expected a number above 0")
+    again = _other(inputs.check_key(key))
+    own = [side // factor for side in pipe.size]
+    h, w = inputs.size(pipe.model, own, given.image, given.init_noise, given.height, given.width)
+    height, width = (side // factor for side in canvas.fit(round(h * scale), round(w * scale), unit))
+    _, small = pipe(prompts, key=key, options=given, latents=True)
     large = jax.image.resize(small, (len(small), height, width, small.shape[-1]), "bilinear")
-    rest = {name: value for name, value in options.items() if name not in ("init_noise", "height", "width", "image")}
-    return pipe(prompts, key=again, image=np.asarray(large), strength=strength, latents=True, **rest)
+    second = dataclasses.replace(
+        given, image=np.asarray(large), strength=upscale_strength, mask=None, init_noise=None, height=None, width=None
+    )
+    return pipe(prompts, key=again, options=second, latents=True)
 
 
 def invert_and_edit(
-    pipe: LatentPipeline,
+    pipe: DiffusionPipeline,
     image: UInt8[np.ndarray, "n y x 3"],
     prompts: str | Sequence[str],
     *,
     source: str = "",
     key: Key,
-    steps: int = 50,
-    grid: str = "trailing",
-    guidance: float | None = 7.5,
-    **options: Any,
+    options: Any = None,
+    **fields: Any,
 ) -> tuple[UInt8[np.ndarray, "b h w 3"], Float[np.ndarray, "b i j c"]]:
     """Another picture of the same composition: the noise that makes a picture, by DDIM backwards, under a new prompt.
 
-    With guidance None and the prompt `source` it gives the picture back, the better the more steps.
+    With guidance None and the prompt `source` it gives the picture back, the better the more steps; 50 serve.
 
     Args:
       pipe: the model.
@@ -67,33 +81,32 @@ def invert_and_edit(
       prompts: what to show instead.
       source: what `image` shows.
       key: of the sampler's noise, which has none unless `eta` is given.
-      steps: of both ways.
-      grid: of both ways.
-      guidance: of the way down; the way up follows `source` without guidance.
-      options: of the way down.
+      options: of the way down; the way up has its steps and grid, and follows `source` without guidance. `INVERSION`
+        says what is used where they leave sampler or grid open.
+      fields: options by name.
+
+    Raises:
+      ValueError: for options that an inversion does not take.
 
     Source: Song et al. 2021, arXiv 2010.02502, section 4.3.
     """
-    again = _other(key)
-    up = {name: options[name] for name in ("height", "width", "chunks", "lora_weights") if name in options}
-    _, noise = pipe(
-        source, image=image, key=key, steps=steps, sampler="ddim_inverse", grid=grid, guidance=None, latents=True, **up
-    )
-    return pipe(
-        prompts,
-        init_noise=noise,
-        key=again,
-        steps=steps,
-        sampler="ddim",
-        grid=grid,
-        guidance=guidance,
-        latents=True,
-        **options,
-    )
+    given = pipe.options(options, **fields)
+    sampler, grid = given.sampler or INVERSION["sampler"], given.grid or INVERSION["grid"]
+    given = dataclasses.replace(given, sampler=sampler, grid=grid)
+    wrong = [name for name in ("init_noise", "image", "mask", "strength") if getattr(given, name) is not None]
+    if wrong or pipe.model.extra:
+        what = ", ".join(wrong) or "models that start from a picture of their own kind"
+        raise ValueError(f"an inversion finds the noise of a whole picture: it does not go with {what}")
+    again = _other(inputs.check_key(key))
+    names = ("steps", "grid", "height", "width", "chunks", "lora_weights", "hints", "hint_weights", "picture")
+    up = {name: getattr(given, name) for name in (*names, "picture_weight")}
+    _, noise = pipe(source, image=image, key=key, sampler="ddim_inverse", guidance=None, latents=True, **up)
+    down = dataclasses.replace(given, init_noise=noise, height=None, width=None)
+    return pipe(prompts, key=again, options=down, latents=True)
 
 
 def _other(key: Key) -> Key:
-    """Of the second call: other than the first call's, one for each where they are several."""
+    """Keys for the second call, independent of `key`, same shape."""
     fold = lambda key: jax.random.fold_in(key, 1)
     return jax.vmap(fold)(key) if key.ndim else fold(key)
 

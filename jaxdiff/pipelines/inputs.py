@@ -1,17 +1,60 @@
 """The arrays that a call of a pipeline gives its program, checked on the host before anything compiles."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.data import prompt as prompt_text
-from jaxdiff.data.tokenizer_clip import ClipTokenizer
+from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.pipelines import canvas
 from jaxdiff.pipelines.model import Model
+from jaxdiff.typing import Key
 
 GOOD, BAD = 6.0, 2.5
 """Aesthetic scores that SDXL's refiner is told for the prompt and for the negative one."""
+
+
+def check_key(key: Any) -> Key:
+    """One key [], or keys [b].
+
+    Raises:
+      ValueError: if it is a number or a raw array of uint32, as the old `jax.random.PRNGKey` makes.
+    """
+    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim < 2:
+        return key
+    what = f"{key.dtype} of shape {key.shape}" if hasattr(key, "dtype") else repr(key)
+    raise ValueError(f"key is {what}: expected jax.random.key(seed), or as many of them as pictures, [pictures]")
+
+
+def root_key(seed: int) -> Key:
+    """The key of a seed of up to 64 bits; below 2^32 it is `jax.random.key(seed)`.
+
+    Raises:
+      ValueError: for other numbers.
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed is {seed}: expected 0 to 2^64 - 1")
+    key = jax.random.key(seed % 2**32)
+    return jax.random.fold_in(key, seed >> 32) if seed >> 32 else key
+
+
+def prompts(given: str | Sequence[str]) -> list[str]:
+    """Prompts as a list.
+
+    Raises:
+      ValueError: if there is none, or one is no text.
+    """
+    listed = [given] if isinstance(given, str) else list(given)
+    if not listed:
+        raise ValueError("no prompt was given: pass at least one")
+    for n, one in enumerate(listed):
+        if not isinstance(one, str):
+            raise ValueError(f"prompts[{n}] is {one!r}: expected text")
+    return listed
 
 
 def check_task(
@@ -31,16 +74,10 @@ def check_task(
         raise ValueError("a mask was given without the picture it is for: pass image")
     if extra > channels and mask is None:
         raise ValueError("this model fills a part of a picture: pass mask, 1 where new content goes")
-    if mask is not None and 0 < extra <= channels:
-        raise ValueError("this model takes no mask: it enlarges or edits whole pictures")
-    if strength is not None and (0 < extra <= channels or (image is None and noise is None)):
+    if strength is not None and image is None and noise is None:
         raise ValueError("strength is for models that start from a picture: pass image, or leave strength out")
     if model.looks and picture is None:
         raise ValueError("this model looks at a picture: pass picture")
-    if picture is not None and not model.looks:
-        raise ValueError(
-            "this model looks at no picture: load it with an IP-adapter, or pass image to change a picture"
-        )
 
 
 def size(
@@ -52,6 +89,10 @@ def size(
     width: int | None,
 ) -> tuple[int, int]:
     """Of the pictures: what is asked for, else what the image or the noise has, else the model's own (in latents)."""
+    for name, x in (("image", image), ("init_noise", noise)):
+        if x is not None and (not hasattr(x, "shape") or len(x.shape) != 4):
+            shape = f"has shape {x.shape}" if hasattr(x, "shape") else f"is a {type(x).__name__}"
+            raise ValueError(f"{name} {shape}: expected an array [pictures, height, width, channels]")
     if noise is not None:
         sides = [side * model.factor for side in noise.shape[1:3]]
     elif image is not None:
@@ -67,6 +108,7 @@ def first_noise(model: Model, noise: np.ndarray | None, count: int, size: tuple[
     h, w = (side // model.factor for side in size)
     batch = {"canvas": np.zeros((count, h, w, 0), np.uint8)}
     if noise is not None:
+        _check_real("init_noise", noise)
         expected = (count, h, w, model.channels)
         if noise.shape != expected:
             raise ValueError(
@@ -75,6 +117,12 @@ def first_noise(model: Model, noise: np.ndarray | None, count: int, size: tuple[
             )
         batch["noise"] = noise.astype(np.float32)
     return batch
+
+
+def _check_real(name: str, x: np.ndarray) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.floating) or not np.isfinite(x).all():
+        kind = f"of {x.dtype}" if not jnp.issubdtype(x.dtype, jnp.floating) else "not finite everywhere"
+        raise ValueError(f"{name} is {kind}: expected finite floating-point numbers")
 
 
 def pictures(
@@ -88,6 +136,7 @@ def pictures(
                 f"image is {image.dtype} of shape {image.shape}: expected uint8 pictures; or latents "
                 f"{(count, *small, model.channels)} without a mask, where the model starts from them"
             )
+        _check_real("image", image)
         return {"image": image.astype(np.float32)}
     image = canvas.check_pictures(image, count)
     given = {"image": canvas.resize(image, *(small if model.extra == 3 else size))}
@@ -127,24 +176,49 @@ def weights(model: Model, hints: Sequence[float], loras: Sequence[float], count:
 
 def told(
     model: Model,
-    tokenizers: Mapping[str, ClipTokenizer],
+    tokenizers: Mapping[str, Any],
     prompts: Sequence[str],
     keep: bool,
     chunks: int,
     size: tuple[int, int],
     score: float,
 ) -> dict[str, Any]:
-    """What `program.conditions` takes as a prompt; without `keep` it stands for zeros."""
+    """What `program.conditions` takes as a prompt; without `keep` it stands for zeros.
+
+    Raises:
+      ValueError: if `chunks` is below 1, or a prompt is none of the classes that the model knows.
+    """
     count = len(prompts)
     made: dict[str, Any] = {"keep": np.full(count, keep, np.float32), "text": {}}
     for name, length in model.texts.items():
         tokenizer = tokenizers[name.replace("text_encoder", "tokenizer")]
+        if isinstance(tokenizer, BytePair):
+            made["text"][name] = np.stack([tokenizer.encode(text, length) for text in prompts])
+            continue
         rows = [prompt_text.encode(tokenizer, text, chunks, length) for text in prompts]
         made["text"][name] = tuple(np.stack(x) for x in zip(*rows, strict=True))
+    if model.labels:
+        made["label"] = np.array([label(model, text) for text in prompts], np.int32)
     if model.sizes:
         last = (score,) if model.sizes == 5 else size
         made["sizes"] = np.tile(np.array([*size, 0, 0, *last], np.float32), (count, 1))
     return made
+
+
+def label(model: Model, prompt: str) -> int:
+    """The class of that name; of an empty prompt the label that stands for nothing.
+
+    Raises:
+      ValueError: if there is none; lists some that there are, the nearest names first.
+    """
+    if not prompt:
+        return model.nets["unet"].labels
+    if prompt in model.labels:
+        return model.labels.index(prompt)
+    near = difflib.get_close_matches(prompt, model.labels, n=3, cutoff=0.4)
+    listed = [*near, *(name for name in model.labels if name not in near)]
+    more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+    raise ValueError(f"{prompt!r} is no class of this model: expected one of {', '.join(listed[:10])}{more}")
 
 
 def for_each(given: str | Sequence[str] | None, count: int) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxdiff.models.image_clip import ImageTokens, Resampler
+from jaxdiff.models.text import TextConfig
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.scheduler import Process
 
@@ -18,7 +19,8 @@ class Model:
       nets: configs of the networks by component.
       kinds: their classes in the reference library.
       process: schedule and kind of prediction.
-      channels: of a latent.
+      channels: of a latent, or of a picture where there is no autoencoder.
+      labels: names of the classes, where it knows classes; the label after the last stands for nothing.
       extra: what the U-Net's input has besides them; tells its task (`program.read_pictures`).
       skip: text states are those before the last `skip` blocks.
       norm: whether the text encoder's final norm is applied to them.
@@ -33,6 +35,7 @@ class Model:
     kinds: Mapping[str, str]
     process: Process
     channels: int
+    labels: tuple[str, ...] = ()
     extra: int = 0
     skip: int = 0
     norm: bool = True
@@ -50,6 +53,16 @@ class Model:
     def texts(self) -> dict[str, int]:
         """Tokens that each text encoder takes, by component."""
         return {name: self.nets[name].length for name in self.named("text_encoder")}
+
+    @property
+    def reads(self) -> bool:
+        """Whether prompts say what it shows, in words or as a class."""
+        return bool(self.texts or self.labels)
+
+    @property
+    def chunked(self) -> bool:
+        """Whether prompts may be weighted, and longer than one text of the encoder: CLIP's."""
+        return any(not isinstance(self.nets[name], TextConfig) for name in self.texts)
 
     @property
     def looks(self) -> bool:
@@ -97,6 +110,11 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
             f"the unet takes {extra} channels besides the {net.out_channels} of a latent: known are 0, "
             f"{net.out_channels + 1} (inpainting), {net.out_channels} (editing) and 3 (upscaling)"
         )
+    labels: tuple[str, ...] = ()
+    if net.labels and extra != 3:  # an upscaler's label is the level of its noise
+        labels = bundle.labels or tuple(map(str, range(net.labels + 1)))
+    if clip_skip and any(isinstance(part.config, TextConfig) for part in parts.values()):
+        raise ValueError("clip_skip is for CLIP's text encoders: this model has another, so leave it out")
     waves = unet["addition_time_embed_dim"] if unet.get("addition_embed_type") else 0
     numbers = unet.get("projection_class_embeddings_input_dim") or 0
     return Model(
@@ -104,6 +122,7 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
         kinds={name: part.kind for name, part in parts.items()},
         process=bundle.process(),
         channels=net.out_channels,
+        labels=labels,
         extra=extra,
         skip=clip_skip + xl,
         norm=not xl,

@@ -7,6 +7,7 @@ A picture starts as `signal` latents + `noise` eps. That serves every task:
     back to noise           `ddim_inverse`, the grid upwards; signal alpha(t_last), noise 0
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxdiff import sampling
+from jaxdiff.diffusion.schedule import Discrete, Schedule
 from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.scheduler import Process
 from jaxdiff.sampling.registry import lookup
@@ -43,7 +45,7 @@ class Plan(NamedTuple):
 
 def make(
     process: Process,
-    config: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
     *,
     steps: int,
     sampler: Sampler = None,
@@ -59,7 +61,7 @@ def make(
 
     Args:
       process: the model's.
-      config: its scheduler_config.json, which a given one need not repeat.
+      config: its scheduler_config.json, which a given one need not repeat; None for a model that was trained here.
       steps: of the whole grid.
       sampler: None takes the model's.
       grid: the name of a grid; None takes the sampler's.
@@ -73,24 +75,21 @@ def make(
     Raises:
       ValueError: for an unknown sampler or grid, another process, or steps that cannot be made.
     """
-    name, options, schedule = "", {} if eta is None else {"eta": eta}, process.schedule
-    factor, whole = 1.0, 0.0
-    if not 1 <= steps <= schedule.steps:
+    schedule, options = process.schedule, {} if eta is None else {"eta": eta}
+    if isinstance(schedule, Discrete) and not 1 <= steps <= schedule.steps:
         raise ValueError(f"steps is {steps}: this model was trained on {schedule.steps}, so 1 to {schedule.steps} work")
     if isinstance(sampler, str):
-        name = sampler
         grid = grid or lookup("sampler", sampler, sampling.SAMPLERS).grid
+        chosen = dataclasses.replace(process, sampler=sampler, whole=False, options={})
     else:
-        chosen = process if sampler is None else _chosen(process, config, sampler)
-        name, options = chosen.sampler, {**chosen.options, **options}
-    if grid is None:
-        times = chosen.times(steps)
-        factor, whole = chosen.start(times), float(chosen.whole)
-    else:
-        times = lookup("grid", grid, sampling.grid.GRIDS)(schedule, steps)
+        chosen = process if sampler is None else _chosen(process, config or {}, sampler)
+    if grid is not None:
+        lookup("grid", grid, sampling.grid.GRIDS)
+        chosen = dataclasses.replace(chosen, grid=grid, whole=False)
+    name, options, times = chosen.sampler, {**chosen.options, **options}, chosen.times(steps)
+    factor = chosen.start(times)
     if strength is not None:
         times = sampling.grid.cut(times, strength)
-        factor = factor if strength == 1 else 1.0
     table = sampling.make_table(name, schedule, steps, times, **options)
     # where each call leaves the picture, as far as its next one knows
     after = [np.append(f(table.t[1:]), last) for f, last in ((schedule.alpha, 1.0), (schedule.sigma, 0.0))]
@@ -100,15 +99,23 @@ def make(
         signal, noise = float(schedule.alpha(times[-1:])[0]), 0.0
     elif start == "picture" or (start == "hole" and strength != 1):
         signal, noise = (float(f(times[:1])[0]) for f in (schedule.alpha, schedule.sigma))
-    return jax.tree.map(lambda x: np.asarray(x, np.float32), Plan(table, signal, noise, weights, low, whole))
+    return jax.tree.map(
+        lambda x: np.asarray(x, np.float32), Plan(table, signal, noise, weights, low, float(chosen.whole))
+    )
 
 
 def _chosen(process: Process, config: Mapping[str, Any], given: Mapping[str, Any]) -> Process:
     """The sampler of another scheduler_config.json, for the same process."""
     chosen = scheduler.process({**config, **given})
-    if chosen.kind != process.kind or not np.array_equal(chosen.schedule.knots, process.schedule.knots):
+    if chosen.kind != process.kind or not _equal(chosen.schedule, process.schedule):
         raise ValueError(
             f"the given {given.get('_class_name')} has another process than the model: it predicts {chosen.kind}, the "
             f"model {process.kind}, or their betas differ; leave prediction_type and beta_* out of it"
         )
     return chosen
+
+
+def _equal(a: Schedule, b: Schedule) -> bool:
+    """Whether two schedules are the same, number by number."""
+    leaves, other = jax.tree.leaves(a), jax.tree.leaves(b)
+    return type(a) is type(b) and len(leaves) == len(other) and all(map(np.array_equal, leaves, other))

@@ -8,6 +8,7 @@ arguments.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from jaxdiff.models.autoencoder_tiny import AutoencoderTiny
 from jaxdiff.models.autoencoder_vq import AutoencoderVQ
 from jaxdiff.models.controlnet import controlled
 from jaxdiff.models.image_clip import ClipImage, Resampler, SafetyChecker, prepare
+from jaxdiff.models.text import TextConfig, TextTransformer
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet, with_sizes
 from jaxdiff.pipelines.model import Model
@@ -60,7 +62,7 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
         if noise is None:
             noise = unit_noise(batch["keys"], FIRST, (*batch["canvas"].shape[1:3], model.channels))
         given = read_pictures(model, params, plan, batch)
-        denoise = guided(model, params, plan, conditions(model, params, plan, batch, given))
+        denoise = guided(model, params, conditions(model, params, plan.weights, batch, given), plan.weights, plan.whole)
         if model.process.clip is not None:
             denoise = guidance.static_threshold(model.process.clip)(denoise)
         kernel = table_kernel(denoise, plan.table.b.shape[1])
@@ -72,7 +74,7 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
         latents = drive(kernel, plan.table, x, batch["keys"])
         assert isinstance(latents, jax.Array)
         picture = decode(model, params, latents)
-        pixels = jnp.round(jnp.clip(picture * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
+        pixels = to_pixels(picture)
         made = {"latents": latents, "bad": ~jnp.isfinite(picture).all((1, 2, 3))}
         if model.safety:
             made["flagged"] = unsafe(model, params, pixels)
@@ -80,6 +82,11 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
         return {**made, "pixels": pixels}
 
     return program
+
+
+def to_pixels(x: Float[Array, "*s"]) -> UInt8[Array, "*s"]:
+    """[-1, 1] -> 0..255, rounded."""
+    return jnp.round(jnp.clip(x * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
 
 
 def with_loras(params: Params, weights: Float[Array, " n"]) -> Params:
@@ -139,10 +146,13 @@ def read_pictures(model: Model, params: Params, plan: Plan, batch: Any) -> dict[
     return {"known": known, "mask": mask, "joined": jnp.concatenate([mask, masked], -1)}
 
 
-def conditions(model: Model, params: Params, plan: Plan, batch: Any, given: Mapping[str, Array]) -> tuple[Cond, ...]:
+def conditions(
+    model: Model, params: Params, weights: Mapping[str, Any], batch: Any, given: Mapping[str, Array]
+) -> tuple[Cond, ...]:
     """What the U-Net is told: with the prompt, and with the negative one; three for a picture to edit.
 
-    `prompt` and `negative` are {text: {encoder: Encoded}, keep: [b] (0 replaces the states by zeros), sizes: [b n]}.
+    `prompt` and `negative` are {text: {encoder: Encoded, or tokens [b l] for our own}, keep: [b] (0 replaces the states
+    by zeros), sizes: [b n], label: [b]}, as far as the model has them.
     """
     parts = [batch[name] for name in ("prompt", "negative") if name in batch]
     if not parts:
@@ -150,19 +160,17 @@ def conditions(model: Model, params: Params, plan: Plan, batch: Any, given: Mapp
     ways = len(parts)
     told = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
     again = lambda x: jnp.concatenate([x] * ways)
-    context, pooled = read_text(model, params, told)
     hints = tuple(again(hint.astype(jnp.float32) / 255) for hint in batch.get("hints", ()))
     cond = Cond(
-        context=context,
-        pooled=pooled,
+        **read_text(model, params, told),
         hints=hints,
-        label=again(batch["level"]) if "level" in batch else None,
+        label=again(batch["level"]) if "level" in batch else told.get("label"),
         image=again(given["joined"]) if "joined" in given else None,
     )
     if "hint" in batch:
         net = model.nets["adapter"]
         features = Adapter(net).apply({"params": params["adapter"]}, batch["hint"].astype(jnp.float32) / 255)
-        cond = dataclasses.replace(cond, features=tuple(again(plan.weights["adapter"] * y) for y in features))
+        cond = dataclasses.replace(cond, features=tuple(again(weights["adapter"] * y) for y in features))
     if "picture" in batch:
         seen = prepare(batch["picture"].astype(jnp.float32) / 255, model.nets["image_encoder"].size)
         seen = jnp.concatenate([seen, jnp.zeros_like(seen)][:ways])
@@ -174,28 +182,37 @@ def conditions(model: Model, params: Params, plan: Plan, batch: Any, given: Mapp
     return tuple(conds)
 
 
-def read_text(model: Model, params: Params, told: Any) -> tuple[Array | None, Array | None]:
-    """Context and pooled vector of prompts: the states of all encoders side by side, the last one's vector."""
+def read_text(model: Model, params: Params, told: Any) -> dict[str, Any]:
+    """Context and pooled vector of prompts, as fields of `Cond`.
+
+    Of CLIP's encoders that is the states of all side by side, and the last one's vector.
+    """
     contexts, pooled = list[Array](), None
     for name in model.named("text_encoder"):
+        net = model.nets[name]
+        if isinstance(net, TextConfig):
+            weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
+            out: Any = TextTransformer(net).apply({"params": weights_of}, tokens)
+            return dict(zip(("context", "context_mask", "pooled"), out, strict=True))
         tokens, weights = told["text"][name]
         rows, chunks, length = tokens.shape
-        net = ClipText(model.nets[name])
-        weights_of, tokens = dequantize(params[name], model.nets[name].dtype, tokens)
-        states, vectors = _pair(net.apply({"params": weights_of}, tokens.reshape(-1, length), model.skip, model.norm))
+        weights_of, tokens = dequantize(params[name], net.dtype, tokens)
+        states, vectors = _pair(
+            ClipText(net).apply({"params": weights_of}, tokens.reshape(-1, length), model.skip, model.norm)
+        )
         states = states.astype(jnp.float32).reshape(rows, chunks * length, -1)
         contexts.append(emphasised(states, weights.reshape(rows, -1)))
         pooled = vectors.reshape(rows, chunks, -1)[:, 0].astype(jnp.float32)  # of the first chunk
     if not contexts:
-        return None, None
+        return {}
     context = jnp.concatenate(contexts, -1) * told["keep"][:, None, None]
     if not model.sizes:
-        return context, None
+        return {"context": context}
     assert pooled is not None
     pooled = with_sizes(
         pooled * told["keep"][:, None], told["sizes"], model.waves, sin_first=model.nets["unet"].sin_first
     )
-    return context, pooled
+    return {"context": context, "pooled": pooled}
 
 
 def emphasised(states: Float[Array, "b l d"], weights: Float[Array, "b l"]) -> Float[Array, "b l d"]:
@@ -227,8 +244,18 @@ def _pair(out: Any) -> tuple[Array, Array]:
     return out
 
 
-def guided(model: Model, params: Params, plan: Plan, conds: tuple[Cond, ...]) -> Denoise:
-    """The U-Net, with its ControlNets, as the denoiser that these conditions steer."""
+def guided(
+    model: Model, params: Params, conds: tuple[Cond, ...], weights: Mapping[str, Any], whole: Any = 0.0
+) -> Denoise:
+    """The U-Net, with its ControlNets, as the denoiser that these conditions steer; one steers it without guidance.
+
+    Args:
+      model: which networks.
+      params: by component.
+      conds: see `conditions`.
+      weights: of the ControlNets; see `Plan`.
+      whole: see `Plan`.
+    """
     unet, controls = model.nets["unet"], model.named("controlnet")
     schedule, kind = model.process.schedule, model.process.kind
     if controls:
@@ -236,11 +263,11 @@ def guided(model: Model, params: Params, plan: Plan, conds: tuple[Cond, ...]) ->
         params = {
             "unet": params["unet"],
             "controls": [params[name] for name in controls],
-            "scales": plan.weights["control"],
+            "scales": weights["control"],
         }
     else:
         network, params = _plain(unet), params["unet"]
-    network = _from_8_bits(_told_whole_steps(network, plan.whole), unet.dtype)
+    network = _from_8_bits(_told_whole_steps(network, whole), unet.dtype)
     if len(conds) == 1:
         return prediction.denoiser(network, params, conds[0], schedule, kind)
     if len(conds) == 2:
@@ -286,8 +313,10 @@ def instructed(network: Network, params: Params, conds: tuple[Cond, ...], schedu
         x3, t3 = (jnp.concatenate([x] * 3) for x in (x_t, jnp.broadcast_to(t, x_t.shape[:1])))
         y = prediction.evaluate(network, params, x3, t3, all_three, schedule, kind)
         y_text, y_picture, y_0 = jnp.split(y, 3)
-        y = y_0 + aux["guidance"] * (y_text - y_picture) + aux["picture_guidance"] * (y_picture - y_0)
-        return prediction.to_x0(y, x_t, schedule.alpha(t), schedule.sigma(t), kind)
+        over = functools.partial(prediction.over_pixels, x=x_t)
+        text, picture = (over(jnp.asarray(aux[name], jnp.float32)) for name in ("guidance", "picture_guidance"))
+        y = y_0 + text * (y_text - y_picture) + picture * (y_picture - y_0)
+        return prediction.to_x0(y, x_t, over(schedule.alpha(t)), over(schedule.sigma(t)), kind)
 
     return denoise
 

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.data import tokenizer_clip
-from jaxdiff.data.tokenizer_clip import ClipTokenizer
 from jaxdiff.pretrained import files, scheduler
 from jaxdiff.pretrained.components import FAMILIES, family
 from jaxdiff.pretrained.rules import TensorError, flatten, from_tensors
@@ -33,7 +32,7 @@ class Component:
     """One network of a pipeline.
 
     Attributes:
-      kind: its class in the reference library, "UNet2DConditionModel".
+      kind: its class in the reference library, "UNet2DConditionModel"; or our own, where that has none.
       json: its config.json.
       config: our config.
       params: its parameters.
@@ -47,27 +46,33 @@ class Component:
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """A pipeline directory, read.
+    """The parts of a model that samples: a pipeline directory, read, or a run of our own training.
 
     Attributes:
       kind: the class of the pipeline, "StableDiffusionPipeline".
       index: model_index.json.
       components: networks by name, "unet".
-      tokenizers: tokenizers by name.
+      tokenizers: by name: a `ClipTokenizer`, or the `BytePair` of our own models.
       schedulers: scheduler_config.json by name; `process()` is what the main one means.
       skipped: names of optional components whose class is not supported, with the reason.
+      native: the process of a model that has no scheduler_config.json.
+      labels: names of the classes of a model that knows classes; () where they have none.
+      guidance: the scale of calls that give none.
     """
 
     kind: str
     index: Mapping[str, Any]
     components: dict[str, Component]
-    tokenizers: dict[str, ClipTokenizer]
+    tokenizers: dict[str, Any]
     schedulers: dict[str, Mapping[str, Any]]
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    native: scheduler.Process | None = None
+    labels: tuple[str, ...] = ()
+    guidance: float = 7.5
 
     def process(self, name: str = "scheduler") -> scheduler.Process:
         """The schedule, the kind of prediction, and how the authors sample."""
-        return scheduler.process(self.schedulers[name])
+        return self.native or scheduler.process(self.schedulers[name])
 
 
 def read_directory(

@@ -1,6 +1,6 @@
 """scheduler_config.json of diffusers as our schedule, kind of prediction, sampler and grid.
 
-Its classes place their calls in three ways; `Process.times` repeats them:
+Its classes place their calls in three ways; `Placing.times` repeats them:
 
 - steps: whole trained steps (DDPM, DDIM, PNDM);
 - levels: the same, but `linspace` has fractional ones, between which sigma is interpolated (Euler, Heun, LMS);
@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff.diffusion import prediction
 from jaxdiff.diffusion import schedule as schedules
-from jaxdiff.diffusion.schedule import Discrete
-from jaxdiff.sampling import grid
+from jaxdiff.diffusion.schedule import Discrete, Schedule
+from jaxdiff.sampling import grid as grids
+from jaxdiff.sampling.registry import SAMPLERS, lookup
 
 # class -> (our sampler, way of placing calls, spacing where the config says none)
 _CLASSES = {
@@ -45,6 +47,53 @@ _SOLVERS = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Placing:
+    """How a published scheduler places its calls.
+
+    Attributes:
+      way: see the module docstring.
+      spacing: leading, trailing or linspace.
+      offset: added to the trained steps of `leading`.
+      karras: whether noise levels are spaced by Karras' rule instead.
+      final: where the grid ends: `data`, `first` (the first trained step), `below` (the smallest level of the grid).
+    """
+
+    way: str = "steps"
+    spacing: str = "leading"
+    offset: int = 0
+    karras: bool = False
+    final: str = "data"
+
+    def times(self, s: Discrete, steps: int) -> grids.Grid:
+        """The grid of that many steps, as the reference library places them."""
+        calls = self._calls(s, steps)
+        first = 1 / s.steps
+        final = {"data": 0.0, "first": first, "below": first / 2 if self.karras else first}[self.final]
+        # where the last call is at the final level already, the reference stays there for a step; so, nearly, do we
+        return grids.check(np.append(calls, min(final, calls[-1] * (1 - 1e-6))))
+
+    def _calls(self, s: Discrete, steps: int) -> np.ndarray:
+        trained = s.steps
+        if self.karras and self.way == "halves":
+            return grids.karras(s, steps)[:-1]
+        if self.karras and self.way == "levels":
+            plain = dataclasses.replace(self, karras=False)._calls(s, steps)
+            return grids.karras(s, steps, first=plain[0], last=plain[-1])[:-1]
+        if self.spacing == "trailing":
+            return grids.trailing(s, steps)[:-1]
+        extra = int(self.way == "halves")
+        if self.spacing == "leading":
+            whole = np.arange(steps + extra, dtype=np.float64)[::-1] * (trained // (steps + extra)) + self.offset
+        elif self.way == "levels":
+            known = np.exp(-np.asarray(s.knots) / 2)
+            levels = np.interp(np.linspace(trained - 1, 0, steps), np.arange(len(known)), known)
+            return grids.from_levels(s, levels)[:-1]
+        else:
+            whole = np.linspace(0, trained - 1, steps + extra).round()[::-1]
+        return grids.from_steps(s, whole[:steps])[:-1]
+
+
+@dataclasses.dataclass(frozen=True)
 class Process:
     """How a model was trained, and how its authors sample from it.
 
@@ -52,64 +101,68 @@ class Process:
       schedule: the noise.
       kind: what the network predicts.
       sampler: a name in `sampling.SAMPLERS`.
-      way: how calls are placed, see the module docstring.
-      spacing: leading, trailing or linspace.
-      offset: added to the trained steps of `leading`.
-      karras: whether noise levels are spaced by Karras' rule instead.
+      grid: how a published scheduler places its calls; or the name of a grid in `sampling.grid.GRIDS`.
       whole: whether the network is told the nearest trained step, while noise levels lie between (`halves` by Karras).
-      final: where the grid ends: `data`, `first` (the first trained step), `below` (the smallest level of the grid).
       options: the sampler's.
       clip: estimates of x0 are clipped to [-clip, clip]; None: not.
     """
 
-    schedule: Discrete
+    schedule: Schedule
     kind: str
     sampler: str
-    way: str = "steps"
-    spacing: str = "leading"
-    offset: int = 0
-    karras: bool = False
+    grid: Placing | str = Placing()
     whole: bool = False
-    final: str = "data"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     clip: float | None = None
 
-    def times(self, steps: int) -> grid.Grid:
-        """The grid of that many steps, as the reference library places them."""
-        calls = self._calls(steps)
-        first = 1 / self.schedule.steps
-        final = {"data": 0.0, "first": first, "below": first / 2 if self.karras else first}[self.final]
-        # where the last call is at the final level already, the reference stays there for a step; so, nearly, do we
-        return grid.check(np.append(calls, min(final, calls[-1] * (1 - 1e-6))))
+    def times(self, steps: int) -> grids.Grid:
+        """The grid of that many steps.
 
-    def start(self, times: grid.Grid) -> float:
-        """What unit noise is multiplied by to be the picture at times[0], as the reference library does it.
-
-        That is 1, the deviation of pure noise, except for the classes that work on noise levels: where their grid
-        starts at the last trained step they leave the signal's share out, and start with sigma.
+        Raises:
+          ValueError: for steps that it cannot make on this schedule.
         """
-        alone = self.way == "levels" and self.spacing in ("linspace", "trailing")
-        return float(self.schedule.sigma(np.asarray(times[:1]))[0]) if alone else 1.0
+        if isinstance(self.grid, str):
+            return grids.GRIDS[self.grid](self.schedule, steps)
+        assert isinstance(self.schedule, Discrete)
+        return self.grid.times(self.schedule, steps)
 
-    def _calls(self, steps: int) -> np.ndarray:
-        s, trained = self.schedule, self.schedule.steps
-        if self.karras and self.way == "halves":
-            return grid.karras(s, steps)[:-1]
-        if self.karras and self.way == "levels":
-            plain = dataclasses.replace(self, karras=False)._calls(steps)
-            return grid.karras(s, steps, first=plain[0], last=plain[-1])[:-1]
-        if self.spacing == "trailing":
-            return grid.trailing(s, steps)[:-1]
-        extra = int(self.way == "halves")
-        if self.spacing == "leading":
-            whole = np.arange(steps + extra, dtype=np.float64)[::-1] * (trained // (steps + extra)) + self.offset
-        elif self.way == "levels":
-            known = np.exp(-np.asarray(s.knots) / 2)
-            levels = np.interp(np.linspace(trained - 1, 0, steps), np.arange(len(known)), known)
-            return grid.from_levels(s, levels)[:-1]
-        else:
-            whole = np.linspace(0, trained - 1, steps + extra).round()[::-1]
-        return grid.from_steps(s, whole[:steps])[:-1]
+    def start(self, times: grids.Grid) -> float:
+        """What unit noise is multiplied by to be the picture at times[0].
+
+        That is sqrt(alpha^2 + sigma^2), the deviation of noisy data of unit variance, except for published classes that
+        work on noise levels: where their grid starts at the last trained step they leave the signal's share out.
+        """
+        alpha, sigma = (float(f(np.asarray(times[:1]))[0]) for f in (self.schedule.alpha, self.schedule.sigma))
+        placed = self.grid if isinstance(self.grid, Placing) else Placing()
+        alone = placed.way == "levels" and placed.spacing in ("linspace", "trailing")
+        return sigma if alone else float(np.hypot(alpha, sigma))
+
+
+def native(
+    schedule: Schedule,
+    kind: str,
+    sampler: str = "ddim",
+    grid: str | None = None,
+    clip: float | None = None,
+    options: Mapping[str, Any] = {},
+) -> Process:
+    """The process of a model that was trained here, on any schedule.
+
+    Args:
+      schedule: the noise.
+      kind: what the network predicts, one of `prediction.KINDS`.
+      sampler: a name in `sampling.SAMPLERS`.
+      grid: a name in `sampling.grid.GRIDS`; None: the sampler's own.
+      clip: estimates of x0 are clipped to [-clip, clip]; None: not.
+      options: the sampler's, such as eta.
+
+    Raises:
+      ValueError: for an unknown kind, sampler or grid, or a kind that this schedule does not allow.
+    """
+    prediction.check(kind, schedule)
+    grid = grid or lookup("sampler", sampler, SAMPLERS).grid
+    lookup("grid", grid, grids.GRIDS)
+    return Process(schedule, kind, sampler, grid, options=dict(options), clip=clip)
 
 
 def process(config: Mapping[str, Any]) -> Process:
@@ -151,12 +204,8 @@ def process(config: Mapping[str, Any]) -> Process:
         schedule=_schedule(name, config),
         kind=_KINDS[kind],
         sampler=sampler,
-        way=way,
-        spacing=config.get("timestep_spacing", spacing),
-        offset=config.get("steps_offset", 0),
-        karras=karras,
+        grid=Placing(way, config.get("timestep_spacing", spacing), config.get("steps_offset", 0), karras, final),
         whole=karras and way == "halves" and not (name.startswith("DPM") and cosine),
-        final=final,
         options=options,
         clip=config.get("clip_sample_range", 1.0) if config.get("clip_sample", name in _CLIPPING) else None,
     )

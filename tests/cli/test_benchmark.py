@@ -19,7 +19,7 @@ from jaxdiff.cli import benchmark
 from jaxdiff.cli.main import main
 from jaxdiff.metrics import speed
 from jaxdiff.models.unet import UNetConfig, cifar10
-from jaxdiff.pipelines.latent import LatentPipeline
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.single_file import PRESETS
 
@@ -226,7 +226,7 @@ def test_whole_pictures_of_a_published_model_are_its_pipelines(name, json_, monk
     assert told == ["compiling", "first calls", "measuring, round 1 of 2", "measuring, round 2 of 2"]
     made = case(1)["pixels"]
     assert (made.dtype, made.shape) == (np.uint8, (2, 8, 8, 3))  # this autoencoder halves nothing
-    pipe = LatentPipeline(subject.bundle(small), devices=one)
+    pipe = DiffusionPipeline(subject.bundle(small), devices=one)
     expected = pipe(["1 0", "1 1"], key=jax.random.split(jax.random.key(1), 2), steps=2, height=8, width=8)
     np.testing.assert_array_equal(made, expected)
     if name == "sd1":  # two calls for pairs, texts of both kinds, the decoder

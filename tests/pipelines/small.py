@@ -12,7 +12,7 @@ import numpy as np
 from reference.sd_weights import load, noise, weights
 
 from jaxdiff.data import tokenizer_clip
-from jaxdiff.pipelines.latent import LatentPipeline
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Bundle, Component
 from jaxdiff.pretrained.rules import flatten, from_tensors, unflatten
@@ -118,7 +118,7 @@ def bundle(names=SD1, scheduler="ddim", **index):
 
 def pipeline(names=SD1, scheduler="ddim", index=None, **options):
     """On one device: eight virtual ones would each make a picture."""
-    return LatentPipeline(bundle(names, scheduler, **(index or {})), devices=jax.devices()[:1], **options)
+    return DiffusionPipeline(bundle(names, scheduler, **(index or {})), devices=jax.devices()[:1], **options)
 
 
 def first(height=8, width=8):

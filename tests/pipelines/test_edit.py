@@ -32,7 +32,9 @@ def test_inversion_finds_the_noise_of_a_picture(pipe):
 def test_enlarged_pictures_are_those_that_were_made(pipe):
     """At no strength to speak of the second pass changes little, and the first is seen in it."""
     options = {"steps": 20, "sampler": "ddim"}
-    pixels, latents = edit.hires(pipe, small.PROMPTS, key=jax.random.key(0), scale=1.375, strength=0.05, **options)
+    pixels, latents = edit.hires(
+        pipe, small.PROMPTS, key=jax.random.key(0), scale=1.375, upscale_strength=0.05, **options
+    )
     assert pixels.shape == (2, 22, 22, 3)
     _, first = pipe(small.PROMPTS, key=jax.random.key(0), latents=True, **options)
     wanted = np.asarray(jax.image.resize(first, latents.shape, "bilinear"))

@@ -9,7 +9,7 @@ from pipelines import small
 from reference.sd_weights import weights
 from safetensors.numpy import save_file
 
-from jaxdiff.pipelines.latent import LatentPipeline
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pretrained import ip_adapter
 
 STEPS = 2
@@ -36,7 +36,7 @@ def test_pictures_agree_with_the_reference(task, tmp_path):
         options["ip_adapter"] = ip_adapter.read(tmp_path / "ip.safetensors", bundle.components["unet"])
     given = {"hints": small.picture("hint"), "hint_weights": [0.7]}
     given = given if task == "adapter" else {"picture": seen, "picture_weight": 0.6}
-    pipe = LatentPipeline(bundle, devices=jax.devices()[:1], **options)
+    pipe = DiffusionPipeline(bundle, devices=jax.devices()[:1], **options)
     shared = {"steps": 5, "guidance": small.GUIDANCE, "negative": small.NEGATIVE, "init_noise": small.first()}
     made = pipe(small.PROMPTS, key=jax.random.key(0), **shared, **given)
     error = np.abs(made.astype(float) - small.SEEN_PICTURES[task] / 257).max()
@@ -66,7 +66,7 @@ def test_a_picture_counts_as_much_as_it_is_weighed(plain, tmp_path):
     save_file(weights(shapes), tmp_path / "ip.safetensors")
     bundle = small.bundle({**small.TINY, "image_encoder": "tiny vision"})
     adapter = ip_adapter.read(tmp_path / "ip.safetensors", bundle.components["unet"])
-    pipe = LatentPipeline(bundle, ip_adapter=adapter, devices=jax.devices()[:1])
+    pipe = DiffusionPipeline(bundle, ip_adapter=adapter, devices=jax.devices()[:1])
     pictures = [small.picture(name, 32) for name in ("one", "two")]
     np.testing.assert_array_equal(run(pipe, picture=pictures[0], picture_weight=0.0), plain)
     one, two = (run(pipe, picture=picture) for picture in pictures)
@@ -76,7 +76,7 @@ def test_a_picture_counts_as_much_as_it_is_weighed(plain, tmp_path):
     with pytest.raises(ValueError, match="looks at a picture: pass picture"):
         run(pipe)
     with pytest.raises(ValueError, match="needs CLIP's image encoder"):
-        LatentPipeline(small.bundle(small.TINY), ip_adapter=adapter)
+        DiffusionPipeline(small.bundle(small.TINY), ip_adapter=adapter)
 
 
 def test_variations_of_a_picture():
@@ -106,7 +106,7 @@ def test_the_safety_checker_blackens(plain):
         limits = {name: np.full_like(checker.params[name], limit) for name in ("limits", "special_limits")}
         part = dataclasses.replace(checker, params={**checker.params, **limits})
         parts = {**bundle.components, "safety_checker": part}
-        return LatentPipeline(dataclasses.replace(bundle, components=parts), safety=True, devices=jax.devices()[:1])
+        return DiffusionPipeline(dataclasses.replace(bundle, components=parts), safety=True, devices=jax.devices()[:1])
 
     np.testing.assert_array_equal(run(pipe(2.0)), plain)
     with pytest.warns(UserWarning, match="blackened pictures 0, 1"):

@@ -22,12 +22,12 @@ def test_calls_agree(n):
     if case["class"] == "PNDMScheduler":  # its second call is a step of its own, at the time of the first
         expected = np.delete(expected, 1)
     # Karras levels lie between trained steps: the reference rounds them to whole ones, or interpolates sigma
-    np.testing.assert_allclose(steps, expected, atol=0.51 if found.karras else 2e-2)
-    if case["last"] is not None and found.way != "steps":
+    np.testing.assert_allclose(steps, expected, atol=0.51 if found.grid.karras else 2e-2)
+    if case["last"] is not None and found.grid.way != "steps":
         last = np.exp(-found.schedule.log_snr(times[-1:]) / 2)[0]
         np.testing.assert_allclose(last, case["last"], rtol=1e-5, atol=1e-7)
     # the classes of noise levels work on x / alpha
-    scale = found.schedule.alpha(times[:1])[0] if found.way == "levels" else 1.0
+    scale = found.schedule.alpha(times[:1])[0] if found.grid.way == "levels" else 1.0
     np.testing.assert_allclose(found.start(times), scale * case["start"], rtol=1e-5)
     assert sampling.make_table(found.sampler, found.schedule, 10, times, **found.options).t.shape[0] >= 10
 

@@ -14,7 +14,7 @@ from jaxdiff.models.autoencoder_kl import AutoencoderConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel import MeshSpec, rules
 from jaxdiff.pipelines import canvas, plan, program
-from jaxdiff.pipelines.latent import LatentPipeline
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.model import Model
 from jaxdiff.pretrained.read import Component
 
@@ -77,14 +77,14 @@ def test_a_picture_depends_on_its_own_key_and_prompt(pipe):
 
 def test_eight_devices_make_the_pictures_of_one(lora):
     one = small.pipeline(small.TINY)
-    eight = LatentPipeline(small.bundle(small.TINY))
+    eight = DiffusionPipeline(small.bundle(small.TINY))
     ours = run(eight, [*small.PROMPTS, "third"])
     assert np.abs(ours.astype(int) - run(one, [*small.PROMPTS, "third"]).astype(int)).max() <= 1
 
 
 def test_weights_split_over_a_mesh_make_the_pictures_of_one_device(monkeypatch):
     monkeypatch.setattr(rules, "SMALLEST", 1)  # all but vectors are split, as they are in a large model
-    mesh = LatentPipeline(small.bundle(small.TINY), spec=MeshSpec(data=2, fsdp=2, tensor=2))
+    mesh = DiffusionPipeline(small.bundle(small.TINY), spec=MeshSpec(data=2, fsdp=2, tensor=2))
     axes = {axis for leaf in jax.tree.leaves(mesh.params) for axis in leaf.sharding.spec}
     assert axes == {None, "fsdp", "tensor"}
     ours = run(mesh, [*small.PROMPTS, "third"])
@@ -181,7 +181,7 @@ def test_a_picture_that_is_not_finite_is_an_error():
     bundle = dataclasses.replace(
         bundle, components={**bundle.components, "vae": Component(vae.kind, vae.json, vae.config, params)}
     )
-    broken = LatentPipeline(bundle, devices=jax.devices()[:1])
+    broken = DiffusionPipeline(bundle, devices=jax.devices()[:1])
     with pytest.raises(FloatingPointError, match="decode_dtype='float32'"):
         run(broken)
 
@@ -296,9 +296,9 @@ def test_what_a_task_lacks_is_told(parts, options, words):
 def test_models_that_cannot_be_are_refused():
     bundle = small.bundle(small.TINY)
     with pytest.raises(ValueError, match="no safety_checker"):
-        LatentPipeline(bundle, safety=True)
+        DiffusionPipeline(bundle, safety=True)
     with pytest.raises(ValueError, match="has text_encoder but no tokenizer"):
-        LatentPipeline(dataclasses.replace(bundle, tokenizers={}))
+        DiffusionPipeline(dataclasses.replace(bundle, tokenizers={}))
     rest = {name: one for name, one in bundle.components.items() if name != "unet"}
     with pytest.raises(ValueError, match="has no unet but vae, text_encoder"):
-        LatentPipeline(dataclasses.replace(bundle, components=rest))
+        DiffusionPipeline(dataclasses.replace(bundle, components=rest))

@@ -1,0 +1,179 @@
+"""What a call of a diffusion pipeline may be given, and which of it a model takes."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.pipelines.model import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of a call; `Options` of a pipeline is a class of those that its model takes.
+
+    Attributes:
+      steps: of the sampler, over the whole grid.
+      sampler: a name in `sampling.SAMPLERS`, a scheduler_config.json of diffusers, or None: the model's own.
+      grid: the name of a grid in `sampling.grid.GRIDS`; None: the sampler's own.
+      guidance: 1 follows the model's own distribution, more follows the prompt more closely. None: no guidance, at half
+        the work.
+      rescale: from 0 to 1, how far the guided output is held to the standard deviation of the unguided.
+      negative: what to keep away from, in words or a class; one for all, or one for each.
+      chunks: of 75 tokens, how much of a long prompt is read.
+      eta: noise added at each step, where the sampler has it: 0 none, 1 as DDPM.
+      init_noise: [b h w c] unit Gaussian in the size of the latents, instead of noise from the keys.
+      height: of the pictures; None: that of `image`, or what the model was trained on.
+      width: the same.
+      image: uint8 [b h w 3], to change, fill, edit or enlarge, whatever the model does; or latents [b h w c].
+      mask: [b h w 1], 1 where new content goes.
+      strength: how much of `image` is changed, in (0, 1]; None: 0.8, and with a mask 1.
+      picture_guidance: how closely an edited picture keeps to `image`.
+      noise_level: of the noise that an upscaler adds to `image`, so that it may invent details.
+      hints: uint8 [b h w 3] for each ControlNet, and last for the T2I-adapter.
+      hint_weights: how much each counts; 1 for each if empty.
+      picture: uint8 [b h w 3] for the IP-adapter, or of which to make variations.
+      picture_weight: how much it counts for an IP-adapter.
+      lora_weights: how much each LoRA counts; None: as the pipeline was made.
+    """
+
+    steps: int = 20
+    sampler: str | Mapping[str, Any] | None = None
+    grid: str | None = None
+    guidance: float | None = 7.5
+    rescale: float = 0.0
+    negative: str | Sequence[str] | None = None
+    chunks: int = 1
+    eta: float | None = None
+    init_noise: Any = None
+    height: int | None = None
+    width: int | None = None
+    image: Any = None
+    mask: Any = None
+    strength: float | None = None
+    picture_guidance: float = 1.5
+    noise_level: int = 20
+    hints: Any = ()
+    hint_weights: Sequence[float] = ()
+    picture: Any = None
+    picture_weight: float = 1.0
+    lora_weights: Sequence[float] | None = None
+
+
+def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
+    """The class of the options that a model takes: fields of `Options`, with the model's own default of guidance."""
+    names = {"steps", "sampler", "grid", "eta", "init_noise", "height", "width", "image"}
+    edits, enlarges = model.extra == model.channels, model.extra == 3
+    told = model.reads or model.looks
+    more = {
+        ("guidance",): told,
+        ("rescale",): told and not edits,
+        ("negative",): model.reads,
+        ("chunks",): model.chunked,
+        ("mask", "strength"): not edits and not enlarges,
+        ("picture_guidance",): edits,
+        ("noise_level",): enlarges,
+        ("hints", "hint_weights"): bool(model.named("controlnet") or model.named("adapter")),
+        ("picture",): model.looks,
+        ("picture_weight",): model.picture_tokens is not None,
+        ("lora_weights",): loras > 0,
+    }
+    names.update(name for group, has in more.items() if has for name in group)
+    fields = [
+        (f.name, f.type, dataclasses.field(default=guidance if f.name == "guidance" else f.default))
+        for f in dataclasses.fields(Options)
+        if f.name in names
+    ]
+    return dataclasses.make_dataclass("Options", fields, frozen=True, namespace={"__doc__": Options.__doc__})
+
+
+def merged(kind: type, guidance: float, given: Any, fields: Mapping[str, Any]) -> Options:
+    """The options of a call, checked as far as they can be alone.
+
+    Args:
+      kind: the class of what the model takes, see `of_model`.
+      guidance: the scale of calls that give none.
+      given: an instance of that class, or of `Options`; None: all defaults.
+      fields: by name, before those of `given`.
+
+    Raises:
+      ValueError: for a name that is no option, one that this model does not take, and a number that makes no sense.
+    """
+    defaults = {f.name: f.default for f in dataclasses.fields(Options)} | {"guidance": guidance}
+    values = {} if given is None else {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
+    values |= fields
+    if unknown := [name for name in values if name not in defaults]:
+        near = difflib.get_close_matches(unknown[0], defaults, 1)
+        raise ValueError(f"there is no option {unknown[0]!r}" + (f": did you mean {near[0]}?" if near else ""))
+    made = Options(**{**defaults, **values})
+    _check_numbers(made)
+    names = {f.name for f in dataclasses.fields(kind)}
+    off = {"guidance": (None, 1)}
+    for name in values.keys() - names:
+        value = values[name]
+        if not _same(value, defaults[name]) and not any(_same(value, one) for one in off.get(name, ())):
+            why = _WHY.get(name)
+            raise ValueError(f"this model takes no {name}" + (f": {why}" if why else ""))
+    return made
+
+
+_WHY = {
+    "guidance": "it reads no prompt that could guide it",
+    "rescale": "it has no guided output to rescale",
+    "negative": "it reads no prompt",
+    "chunks": "it reads no prompt in chunks",
+    "mask": "it enlarges or edits whole pictures",
+    "strength": "strength is for models that start from a picture, and this one enlarges or edits it",
+    "picture_guidance": "only models that edit pictures by instructions do",
+    "noise_level": "only models that enlarge pictures do",
+    "hints": "load the model with a ControlNet or a T2I-adapter",
+    "hint_weights": "load the model with a ControlNet or a T2I-adapter",
+    "picture": "it looks at no picture; load it with an IP-adapter, or pass image to change a picture",
+    "picture_weight": "load it with an IP-adapter",
+    "lora_weights": "load it with LoRAs",
+}
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values that may be arrays or sequences are one, or equal scalars, or both empty."""
+    if a is b:
+        return True
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return False
+    return a == b or (isinstance(a, list | tuple) and not a and isinstance(b, list | tuple) and not b)
+
+
+def _check_numbers(options: Options) -> None:
+    """Refuses what is no number of the expected kind, or not finite."""
+    for name in ("steps", "chunks", "height", "width", "noise_level"):
+        value = getattr(options, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+            raise ValueError(f"{name} is {value!r}: expected a whole number")
+        if value is not None and value < (name != "noise_level"):
+            raise ValueError(f"{name} is {value}: expected 1 or more")
+    for name in ("guidance", "rescale", "eta", "strength", "picture_guidance", "picture_weight"):
+        value = getattr(options, name)
+        if value is None and name in ("guidance", "eta", "strength"):
+            continue
+        if isinstance(value, list | tuple) or np.ndim(value):
+            raise ValueError(
+                f"{name} is a list of {len(value)}: expected one number for all pictures; make one call for each"
+            )
+        _check_number(name, value)
+    if not 0 <= options.rescale <= 1:
+        raise ValueError(f"rescale is {options.rescale}: expected 0 to 1")
+    for name in ("hint_weights", "lora_weights"):
+        value = getattr(options, name)
+        if isinstance(value, int | float | str):
+            raise ValueError(f"{name} is {value!r}: expected a list of numbers")
+        for n, one in enumerate(() if value is None else value):
+            _check_number(f"{name}[{n}]", one)
+
+
+def _check_number(name: str, value: Any) -> None:
+    number = isinstance(value, int | float | np.number) or getattr(value, "shape", None) == ()
+    if isinstance(value, bool) or not number or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}: expected a finite number")
