@@ -1,4 +1,4 @@
-"""The variational bound, term by term, and the losses that train it: learned variances, importance-sampled times.
+"""The variational bound, term by term.
 
 For a chain of T steps at times t_1 < ... < t_T (t_i = i / T here), the negative log-likelihood of x0 is at most
 
@@ -15,28 +15,24 @@ at its estimate D. If p has the posterior's own variance ("small"), then L_i nee
 which in the limit of many steps is the integral -1/2 int SNR'(t) E |x0 - D|^2 dt: each continuous-time estimate draws
 one t per example. `antithetic` spreads the t of a batch evenly, which takes most of the variance away.
 
-With a learned variance the network says v in [-1, 1] for each number, and log var = (v + 1)/2 log beta + (1 - v)/2 log
-var_small (improved DDPM, arXiv 2102.09672, equation 15). `hybrid` adds the bound, through which only the variance
-learns, to the simple loss (equation 16).
-
 Pictures are integers scaled to [-1, 1] in `bins` levels; L_0 integrates the density over each level's bin, the
 outermost to infinity. Continuous data (`bins` None) have L_0 = -log N(x0; D-mean, var), a density. Everything is
 returned for each example in bits per dimension.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxdiff.diffusion import loss, prediction
+from jaxdiff.diffusion import draws, loss
 from jaxdiff.diffusion.prediction import over_pixels
 from jaxdiff.diffusion.schedule import Schedule
-from jaxdiff.typing import Cond, Denoise, Key, Network, Params
+from jaxdiff.typing import Denoise, Key
 
-BITS = 1 / jnp.log(2.0)
+BITS = 1 / math.log(2)
 
 
 class Posterior(NamedTuple):
@@ -80,6 +76,11 @@ def bin_log_prob(x0: Array, mean: Array, log_var: Array, bins: int) -> Array:
     return jnp.where(x0 < -1 + half, upper, jnp.where(x0 > 1 - half, above, inside))
 
 
+def normal_log_prob(x0: Array, mean: Array, log_var: Array) -> Array:
+    """The log density of N(mean, var) at each number."""
+    return -0.5 * ((x0 - mean) ** 2 * jnp.exp(-log_var) + log_var + math.log(2 * math.pi))
+
+
 def prior(schedule: Schedule, x0: Float[Array, " b *s"], std: float = 1.0) -> Float[Array, " b"]:
     """L_prior in bits/dim: from q(x_1 | x0) to N(0, std^2 I)."""
     t = jnp.ones((), jnp.float32)
@@ -88,17 +89,18 @@ def prior(schedule: Schedule, x0: Float[Array, " b *s"], std: float = 1.0) -> Fl
 
 
 def reconstruction(
-    denoise: Denoise, schedule: Schedule, x0: Float[Array, " b *s"], keys: Key, steps: int, bins: int | None = 256
+    denoise: Denoise, schedule: Schedule, x0: Float[Array, " b *s"], keys: Key, first: float, bins: int | None = 256
 ) -> Float[Array, " b"]:
-    """L_0 in bits/dim, from the first of `steps` times; its variance is that of x0 given x_1, sigma^2 / alpha^2."""
-    t = jnp.full(x0.shape[:1], 1 / steps, jnp.float32)
-    alpha, sigma = over_pixels(schedule.alpha(t), x0), over_pixels(schedule.sigma(t), x0)
-    D = denoise(alpha * x0 + sigma * loss.noise_like(keys, x0), t, {})
-    log_var = 2 * jnp.log(sigma / alpha)
-    if bins is None:
-        density = -0.5 * ((x0 - D) ** 2 * jnp.exp(-log_var) + log_var + jnp.log(2 * jnp.pi))
-        return -BITS * loss.per_example(density)
-    return -BITS * loss.per_example(bin_log_prob(x0, D, log_var, bins))
+    """L_0 in bits/dim, from time `first`; its variance is that of x0 given x_t, sigma^2 / alpha^2."""
+    t = jnp.full(x0.shape[:1], first, jnp.float32)
+    x_t = loss.noised(x0, draws.noise_like(keys, x0), t, schedule)
+    return decoded(x0, denoise(x_t, t, {}), over_pixels(-schedule.log_snr(t), x0), bins)
+
+
+def decoded(x0: Float[Array, " b *s"], mean: Array, log_var: Array, bins: int | None) -> Float[Array, " b"]:
+    """-log N(x0; mean, var) in bits/dim; with `bins` the mass of each number's bin."""
+    log_p = normal_log_prob(x0, mean, log_var) if bins is None else bin_log_prob(x0, mean, log_var, bins)
+    return -BITS * loss.per_example(log_p)
 
 
 def diffusion(
@@ -113,7 +115,7 @@ def diffusion(
 
 def _error(denoise: Denoise, schedule: Schedule, x0: Array, keys: Key, t: Array) -> Array:
     """|x0 - D(x_t)|^2 per number."""
-    x_t = over_pixels(schedule.alpha(t), x0) * x0 + over_pixels(schedule.sigma(t), x0) * loss.noise_like(keys, x0)
+    x_t = loss.noised(x0, draws.noise_like(keys, x0), t, schedule)
     return loss.per_example((x0 - denoise(x_t, t, {})) ** 2)
 
 
@@ -141,11 +143,11 @@ def discrete(
 
     def add(total: Array, i: Array) -> tuple[Array, None]:
         each = jnp.full(x0.shape[:1], i, jnp.float32)
-        term = diffusion(denoise, schedule, x0, loss.fold(keys, i), each, steps)
+        term = diffusion(denoise, schedule, x0, draws.fold(keys, i), each, steps)
         return total + term, None
 
     total, _ = jax.lax.scan(add, jnp.zeros(x0.shape[0]), jnp.arange(2, steps + 1))
-    first = reconstruction(denoise, schedule, x0, loss.fold(keys, 0), steps, bins)
+    first = reconstruction(denoise, schedule, x0, draws.fold(keys, draws.FIRST), 1 / steps, bins)
     return Bound(prior(schedule, x0), total, first)
 
 
@@ -163,110 +165,18 @@ def continuous(
     schedule: Schedule,
     x0: Float[Array, " b *s"],
     keys: Key,
-    steps: int = 1000,
+    first: float | None = None,
     bins: int | None = 256,
 ) -> Bound:
-    """An unbiased estimate of the bound in the limit of infinitely many steps above 1 / steps: two network calls.
+    """An unbiased estimate of the bound in the limit of infinitely many steps above `first`: two network calls.
 
-    Time is drawn uniformly in log-SNR between its ends, where the integrand -1/2 SNR' E|x0 - D|^2 varies least.
+    `first` is by default the schedule's least noisy trained time. Time is drawn uniformly in log-SNR between the ends,
+    where the integrand -1/2 SNR' E|x0 - D|^2 varies least.
     """
-    ends = schedule.log_snr(jnp.array([1 / steps, 1.0], jnp.float32))
-    lam = ends[0] + antithetic(loss.fold(keys, loss.TIME)) * (ends[1] - ends[0])
-    error = _error(denoise, schedule, x0, loss.fold(keys, loss.NOISE), schedule.time(lam))
+    first = schedule.first if first is None else first
+    ends = schedule.log_snr(jnp.array([first, 1.0], jnp.float32))
+    lam = ends[0] + antithetic(draws.fold(keys, draws.TIME)) * (ends[1] - ends[0])
+    error = _error(denoise, schedule, x0, draws.fold(keys, draws.NOISE), schedule.time(lam))
     middle = BITS * 0.5 * (ends[0] - ends[1]) * jnp.exp(lam) * error
-    first = reconstruction(denoise, schedule, x0, loss.fold(keys, 0), steps, bins)
-    return Bound(prior(schedule, x0), middle, first)
-
-
-def learned_log_variance(v: Any, log_small: Any, log_large: Any) -> Any:
-    """The logarithm of the variance between both ends, at v in [-1, 1]."""
-    return (v + 1) / 2 * log_large + (1 - v) / 2 * log_small
-
-
-def learned_denoiser(network: Network, params: Params, cond: Cond, schedule: Schedule, kind: str) -> Denoise:
-    """The denoiser of a network with a learned variance, for the table `ddpm(..., variance="learned")`.
-
-    The network's last axis holds its prediction and then v. Returns (x0, standard deviation of this step's noise).
-    """
-    prediction.check(kind, schedule)
-
-    def denoise(x_t: Array, t: Array, aux: Any) -> Any:
-        y, v = jnp.split(prediction.evaluate(network, params, x_t, t, cond, schedule, kind), 2, axis=-1)
-        x0 = prediction.to_x0(y, x_t, over_pixels(schedule.alpha(t), x_t), over_pixels(schedule.sigma(t), x_t), kind)
-        small, large = aux["log_variances"]
-        return x0, jnp.exp(learned_log_variance(v, small, large) / 2)
-
-    return denoise
-
-
-def hybrid(
-    network: Network, schedule: Schedule, kind: str, steps: int = 1000, weight: float = 1e-3, bins: int = 256
-) -> Callable[[Params, Array, Cond, Key, Array, Array], Array]:
-    """The loss simple + weight x steps x L_i of a network with a learned variance, at given steps.
-
-    Returns (params, x0 [b ...], cond, keys [b], i [b] in 1 ... steps, importance [b]) -> loss [b]; `importance` is what
-    the sampler of i says (`Importance`), ones for uniform steps. The bound's gradient reaches only the variance.
-
-    Source: Nichol & Dhariwal 2021, arXiv 2102.09672, equation 16; its released code for the scale.
-    """
-    prediction.check(kind, schedule)
-
-    def f(params: Params, x0: Array, cond: Cond, keys: Key, i: Array, importance: Array) -> Array:
-        t, s = i / steps, jnp.maximum(i - 1, 1) / steps
-        alpha, sigma = over_pixels(schedule.alpha(t), x0), over_pixels(schedule.sigma(t), x0)
-        eps = loss.noise_like(loss.fold(keys, loss.NOISE), x0)
-        x_t = alpha * x0 + sigma * eps
-        y, v = jnp.split(prediction.evaluate(network, params, x_t, t, cond, schedule, kind), 2, axis=-1)
-        simple = loss.per_example((y - prediction.target(x0, eps, alpha, sigma, kind)) ** 2)
-        D = jax.lax.stop_gradient(prediction.to_x0(y, x_t, alpha, sigma, kind))
-        q = posterior(schedule, jnp.maximum(t, 2 / steps), s)
-        from_x, from_x0, small, large = (over_pixels(a, x0) for a in q)
-        log_var = learned_log_variance(v, small, large)
-        kl = gaussian_kl(from_x * x_t + from_x0 * x0, small, from_x * x_t + from_x0 * D, log_var)
-        first = -bin_log_prob(x0, D, log_var, bins)
-        term = BITS * loss.per_example(jnp.where(over_pixels(i, x0) > 1, kl, first))
-        return importance * (simple + weight * steps * term)
-
-    return f
-
-
-class Importance(NamedTuple):
-    """Steps drawn in proportion to sqrt(E L_i^2), from the last losses seen at each; uniform until all are known.
-
-    Attributes:
-      history: [steps, kept] the last losses of each step.
-      seen: [steps] how many of them are real.
-
-    Source: Nichol & Dhariwal 2021, arXiv 2102.09672, equation 18.
-    """
-
-    history: Float[Array, "n k"]
-    seen: Float[Array, " n"]
-
-    def probabilities(self) -> Float[Array, " n"]:
-        """The probability of each step, with one part in a thousand uniform."""
-        n, kept = self.history.shape
-        root = jnp.sqrt((self.history**2).mean(axis=1))
-        p = 0.999 * root / jnp.maximum(root.sum(), 1e-30) + 0.001 / n
-        return jnp.where(jnp.all(self.seen >= kept), p, 1 / n)
-
-    def draw(self, keys: Key) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-        """Steps 1 ... n for keys [b], and the weight 1 / (n p) that keeps the loss unbiased."""
-        p = self.probabilities()
-        i = jax.vmap(lambda key: jax.random.choice(key, p.shape[0], p=p))(loss.fold(keys, loss.TIME))
-        return (i + 1).astype(jnp.float32), 1 / (p.shape[0] * p[i])
-
-    def update(self, i: Float[Array, " b"], losses: Float[Array, " b"]) -> "Importance":
-        """Remember these unweighted losses, oldest first out."""
-
-        def one(state: "Importance", pair: tuple[Array, Array]) -> tuple["Importance", None]:
-            n, value = pair
-            row = jnp.roll(state.history[n], -1).at[-1].set(value)
-            return Importance(state.history.at[n].set(row), state.seen.at[n].add(1)), None
-
-        return jax.lax.scan(one, self, (i.astype(jnp.int32) - 1, losses))[0]
-
-
-def importance(steps: int = 1000, kept: int = 10) -> Importance:
-    """The state of importance sampling before any loss is known."""
-    return Importance(jnp.zeros((steps, kept)), jnp.zeros(steps))
+    last = reconstruction(denoise, schedule, x0, draws.fold(keys, draws.FIRST), first, bins)
+    return Bound(prior(schedule, x0), middle, last)

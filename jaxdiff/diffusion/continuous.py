@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 else:
     Times = Float[Array, " *t"] | Float[np.ndarray, " *t"] | float | np.floating
 EDGE = 1e-5
+FIRST = 1e-3
+"""The least noisy time to train at, of schedules that do not say: the first of a thousand steps."""
 
 
 def namespace(t: Any) -> tuple[Any, Any]:
@@ -39,6 +41,10 @@ def softplus(x: Times) -> Times:
 
 class VariancePreserving:
     """alpha and sigma from `log_snr`, for every schedule with alpha^2 + sigma^2 = 1."""
+
+    @property
+    def first(self) -> float:
+        return FIRST
 
     def log_snr(self, t: Times) -> Times:
         raise NotImplementedError
@@ -129,6 +135,10 @@ class VE(VarianceExploding):
     sigma_min: Any
     sigma_max: Any
 
+    @property
+    def first(self) -> float:
+        return EDGE
+
     def sigma(self, t: Times) -> Times:
         xp, t = namespace(t)
         rate = xp.log(xp.asarray(self.sigma_max / self.sigma_min, dtype=t.dtype))
@@ -149,9 +159,13 @@ class VE(VarianceExploding):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EDM(VarianceExploding):
-    """sigma = sigma_max t; networks take log(sigma) / 4."""
+    """sigma = sigma_max t; networks take log(sigma) / 4; the smallest trained level is 0.002."""
 
     sigma_max: Any
+
+    @property
+    def first(self) -> Any:
+        return 0.002 / self.sigma_max
 
     def sigma(self, t: Times) -> Times:
         return self.sigma_max * t
@@ -167,6 +181,10 @@ class Flow:
     """alpha = 1 - u, sigma = u with u = shift t / (1 + (shift - 1) t): u / (1 - u) is t / (1 - t) times the shift."""
 
     shift: Any
+
+    @property
+    def first(self) -> float:
+        return FIRST
 
     def alpha(self, t: Times) -> Times:
         return (1 - t) / (1 + (self.shift - 1) * t)

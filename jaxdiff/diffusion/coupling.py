@@ -17,7 +17,7 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Array, Float, Int
 
-from jaxdiff.diffusion import loss
+from jaxdiff.diffusion import draws
 from jaxdiff.typing import Key
 
 
@@ -28,7 +28,7 @@ def nearest(keys: Key, x0: Float[Array, " b *s"], k: int = 4) -> Float[Array, " 
         eps = jax.random.normal(key, (k, *x.shape), jnp.float32)
         return eps[jnp.argmin(((eps - x[None]) ** 2).reshape(k, -1).sum(axis=1))]
 
-    return jax.vmap(one)(loss.fold(keys, loss.NOISE), x0)
+    return jax.vmap(one)(draws.fold(keys, draws.NOISE), x0)
 
 
 def _assign(cost: Array | np.ndarray) -> np.ndarray:
@@ -45,5 +45,5 @@ def assignment(x0: Float[Array, " b *s"], eps: Float[Array, " b *s"]) -> Int[Arr
 
 def optimal_transport(keys: Key, x0: Float[Array, " b *s"]) -> Float[Array, " b *s"]:
     """Unit Gaussian noise for a batch, paired with its pictures by the least sum of squared distances."""
-    eps = loss.noise_like(loss.fold(keys, loss.NOISE), x0)
+    eps = draws.noise_like(draws.fold(keys, draws.NOISE), x0)
     return eps[assignment(x0, eps)]

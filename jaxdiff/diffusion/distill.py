@@ -7,28 +7,36 @@ grid,
     loss = w d(f(x_t, t), stop_gradient f(x_s, s)),
 
 where x_s is either a teacher's ODE step from x_t (distillation) or, with no teacher, the same x0 and the same eps at s
-(training): then x_t - x_s points along the expected direction. d is |a - b|^2 or the pseudo-Huber distance
-sqrt(|a - b|^2 + c^2) - c with c = 0.00054 sqrt(dimensions), and w = 1 / (t - s) in levels (Song & Dhariwal 2023, arXiv
-2310.14189, which also has f itself, not its EMA, on the right: pass the same parameters).
+(training): then x_t - x_s points along the expected direction. d is the pseudo-Huber distance sqrt(|a - b|^2 + c^2) - c
+with c = 0.00054 sqrt(dimensions), and w = 1 / (t - s) in levels (Song & Dhariwal 2023, arXiv 2310.14189, which also has
+f itself, not its average, on the right: pass the same parameters).
+
+The grid is Karras': with position p from 0 (cleanest) to 1 and s = sigma / alpha, s(p)^(1/7) is linear in p. It has a
+number of intervals that may grow while a run trains, so it is computed in the loss and no array of a fixed size.
 
 **Progressive distillation** (Salimans & Ho 2022, arXiv 2202.00512). One DDIM step of the student from t to u does what
 two of the teacher do, over s in the middle. The x0 that carries x_t to the teacher's x_u in one step is
 
     x0 = (x_u - (sigma_u / sigma_t) x_t) / (alpha_u - (sigma_u / sigma_t) alpha_t)                  (equation 44)
 
-which becomes the student's target; the weight is max(SNR, 1) (`loss.truncated_snr`).
+which becomes the student's target. Where the student's steps have become those of its teacher, the student is the
+teacher of the next stage, with half as many steps (`stage`, `teacher`).
+
+**Stages** of a run are a rule of its step, so the number of steps or intervals is a traced number and nothing compiles
+again.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from jaxdiff.diffusion import loss, precondition, prediction
+from jaxdiff.diffusion import loss, precondition, prediction, times
 from jaxdiff.diffusion.prediction import over_pixels
-from jaxdiff.diffusion.schedule import Schedule
+from jaxdiff.diffusion.schedule import Schedule, namespace
 from jaxdiff.typing import Cond, Denoise, Key, Network, Params
 
 
@@ -52,76 +60,129 @@ def consistency_function(
     return denoise
 
 
+def karras_times(schedule: Schedule, position: Float[Array, " b"] | Float[np.ndarray, " b"], rho: float = 7.0) -> Any:
+    """The times at positions from 0, the schedule's least noisy time, to 1, along a grid even in s^(1/rho).
+
+    Source: Karras et al. 2022, arXiv 2206.00364, equation 5.
+    """
+    low, high = _roots(schedule, rho)
+    return schedule.time(-2 * rho * namespace(position)[0].log(low + position * (high - low)))
+
+
+def log_normal_position(
+    schedule: Schedule, u: Float[Array, " b"], mean: float = -1.1, std: float = 2.0, rho: float = 7.0
+) -> Float[Array, " b"]:
+    """The quantile at u of the position whose log(sigma / alpha) is N(mean, std^2), cut off at both ends of the grid.
+
+    Source: Song & Dhariwal 2023, arXiv 2310.14189, section 3.5.
+    """
+    low, high = _roots(schedule, rho)
+    below, above = (jax.scipy.special.ndtr(jnp.float32((rho * np.log(a) - mean) / std)) for a in (low, high))
+    s = jnp.exp(mean + std * times.normal_quantile(below + u * (above - below)))
+    return (s ** (1 / rho) - low) / (high - low)
+
+
+def _roots(schedule: Schedule, rho: float) -> tuple[float, float]:
+    """s^(1/rho) at the least and the most noisy time."""
+    low, high = (float(np.exp(-schedule.log_snr(np.float64(t)) / (2 * rho))) for t in (schedule.first, 1.0))
+    return low, high
+
+
 def consistency(
     network: Network,
     schedule: Schedule,
-    grid: Float[Array, " n"],
-    teacher: Denoise | None = None,
-    distance: Literal["huber", "square"] = "huber",
-    sigma_min: float = 0.002,
-) -> Callable[[Params, Params, Array, Cond, Key], Array]:
-    """Consistency training, or with a teacher distillation, between neighbours of a falling grid of times.
+    position: Callable[[Array], Array] = lambda u: u,
+    huber: float = 0.00054,
+) -> Callable[..., Array]:
+    """Consistency training, or with a teacher distillation, between neighbours of a grid of times.
 
     Args:
       network: F inside the consistency function.
       schedule: the process.
-      grid: falling times; its last is the smallest level and not 0.
-      teacher: a denoiser whose DDIM step makes the neighbour.
-      distance: pseudo-Huber or squared.
-      sigma_min: the level at which f is the identity.
+      position: u in (0, 1) -> where on the grid to train (`log_normal_position`); by default every interval alike.
+      huber: c / sqrt(dimensions); towards infinity the distance becomes |a - b|^2 / (2 c).
 
     Returns:
-      (params, target_params, x0 [b ...], cond, keys [b]) -> loss [b].
-
-    Raises:
-      ValueError: if the grid has fewer than two times.
+      (params, target_params, x0 [b ...], u [b], cond, keys [b], intervals, teacher=None) -> loss [b]. `intervals` may
+      be traced; `teacher` is a denoiser whose DDIM step makes the neighbour.
     """
-    if grid.shape[0] < 2:
-        raise ValueError(f"consistency needs neighbours: a grid of at least 2 times, got {grid.shape[0]}")
 
-    def f(params: Params, target_params: Params, x0: Array, cond: Cond, keys: Key) -> Array:
-        times = jnp.asarray(grid, jnp.float32)
-        pick = lambda key: jax.random.randint(key, (), 0, times.shape[0] - 1)
-        n = jax.vmap(pick)(loss.fold(keys, loss.TIME))
-        t, s = times[n], times[n + 1]
-        eps = loss.noise_like(loss.fold(keys, loss.NOISE), x0)
-        at = lambda u: over_pixels(schedule.alpha(u), x0) * x0 + over_pixels(schedule.sigma(u), x0) * eps
-        x_t = at(t)
-        x_s = at(s) if teacher is None else ddim_step(x_t, teacher(x_t, t, {}), schedule, t, s)
-        mapped = consistency_function(network, params, cond, schedule, sigma_min)(x_t, t, {})
-        wanted = consistency_function(network, target_params, cond, schedule, sigma_min)(x_s, s, {})
+    def f(
+        params: Params,
+        target_params: Params,
+        x0: Array,
+        u: Array,
+        cond: Cond,
+        keys: Key,
+        intervals: Array | int,
+        teacher: Denoise | None = None,
+    ) -> Array:
+        n = times.whole(position(u), intervals)
+        t, s = (karras_times(schedule, (n + k) / intervals) for k in (1, 0))
+        eps = loss.independent(keys, x0)
+        x_t = loss.noised(x0, eps, t, schedule)
+        x_s = (
+            loss.noised(x0, eps, s, schedule)
+            if teacher is None
+            else ddim_step(x_t, teacher(x_t, t, {}), schedule, t, s)
+        )
+        mapped = consistency_function(network, params, cond, schedule)(x_t, t, {})
+        wanted = consistency_function(network, target_params, cond, schedule)(x_s, s, {})
         square = ((mapped - jax.lax.stop_gradient(wanted)) ** 2).reshape(x0.shape[0], -1).sum(axis=1)
-        if distance == "square":
-            return square
-        c, level = 0.00054 * (x0.size / x0.shape[0]) ** 0.5, lambda u: jnp.exp(-schedule.log_snr(u) / 2)
-        return (jnp.sqrt(square + c**2) - c) / (level(t) - level(s))
+        c, level = huber * (x0.size / x0.shape[0]) ** 0.5, lambda time: jnp.exp(-schedule.log_snr(time) / 2)
+        return square / (jnp.sqrt(square + c**2) + c) / (level(t) - level(s))
 
     return f
 
 
 def progressive(
-    network: Network, schedule: Schedule, kind: str, steps: int, weight: loss.Weight | None = None
-) -> Callable[[Params, Denoise, Array, Cond, Key], Array]:
-    """Progressive distillation of a 2 x `steps` DDIM sampler into one of `steps`.
+    network: Network, schedule: Schedule, kind: str, weight: loss.Weight | None = None
+) -> Callable[..., Array]:
+    """Progressive distillation: one DDIM step of the student does what two of its teacher do.
 
-    Returns (params, teacher, x0 [b ...], cond, keys [b]) -> loss [b]; by default weighted by max(SNR, 1).
+    Args:
+      network: the student.
+      schedule: the process.
+      kind: what the network outputs.
+      weight: in x0 units; the paper's is `loss.truncated_snr`. None for the plain error of the output.
+
+    Returns:
+      (params, teacher, x0 [b ...], u [b], cond, keys [b], steps) -> loss [b]. `teacher` is a denoiser that samples in
+      2 x steps; `steps`, which may be traced, are the student's.
 
     Source: Salimans & Ho 2022, arXiv 2202.00512, algorithm 2.
     """
     prediction.check(kind, schedule)
-    weight = weight or loss.truncated_snr()
 
-    def f(params: Params, teacher: Denoise, x0: Array, cond: Cond, keys: Key) -> Array:
-        i = jax.vmap(lambda key: jax.random.randint(key, (), 1, steps + 1))(loss.fold(keys, loss.TIME))
-        t, s, u = i / steps, (i - 0.5) / steps, (i - 1) / steps
+    def f(params: Params, teacher: Denoise, x0: Array, u: Array, cond: Cond, keys: Key, steps: Array | int) -> Array:
+        i = times.whole(u, steps) + 1
+        t, middle, below = i / steps, (i - 0.5) / steps, (i - 1) / steps
         alpha, sigma = over_pixels(schedule.alpha(t), x0), over_pixels(schedule.sigma(t), x0)
-        x_t = alpha * x0 + sigma * loss.noise_like(loss.fold(keys, loss.NOISE), x0)
-        x_s = ddim_step(x_t, teacher(x_t, t, {}), schedule, t, s)
-        x_u = ddim_step(x_s, teacher(x_s, s, {}), schedule, s, u)
-        ratio = over_pixels(schedule.sigma(u), x0) / sigma
-        wanted = jax.lax.stop_gradient((x_u - ratio * x_t) / (over_pixels(schedule.alpha(u), x0) - ratio * alpha))
+        x_t = loss.noised(x0, loss.independent(keys, x0), t, schedule)
+        x_s = ddim_step(x_t, teacher(x_t, t, {}), schedule, t, middle)
+        x_u = ddim_step(x_s, teacher(x_s, middle, {}), schedule, middle, below)
+        ratio = over_pixels(schedule.sigma(below), x0) / sigma
+        wanted = jax.lax.stop_gradient((x_u - ratio * x_t) / (over_pixels(schedule.alpha(below), x0) - ratio * alpha))
         output = prediction.evaluate(network, params, x_t, t, cond, schedule, kind)
-        noise = prediction.to_eps(wanted, x_t, alpha, sigma)
-        return loss.weighted_mse(output, wanted, noise, t, schedule, kind, weight)
+        return loss.weighted_mse(
+            output, wanted, prediction.to_eps(wanted, x_t, alpha, sigma), t, schedule, kind, weight
+        )
 
     return f
+
+
+def stage(step: Array | int, length: int, first: int, last: int) -> Array:
+    """Which stage a run is in after `step` updates: 0, and one more each `length`, until `last` is reached by twos."""
+    return jnp.clip(jnp.asarray(step, jnp.int32) // length, 0, round(abs(np.log2(last / first))))
+
+
+def intervals(step: Array | int, length: int, first: int, last: int) -> Array:
+    """first, doubled or halved at each stage until it is `last`; a whole float32 number."""
+    move = jnp.left_shift if last > first else jnp.right_shift
+    return move(jnp.int32(first), stage(step, length, first, last)).astype(jnp.float32)
+
+
+def teacher(params: Params, before: Params, step: Array | int, length: int, first: int, last: int) -> Params:
+    """The teacher of the update after `step`: `params` themselves where a stage begins, and else the one `before`."""
+    begins = stage(step, length, first, last) > stage(jnp.asarray(step) - 1, length, first, last)
+    return jax.tree.map(lambda new, old: jnp.where(begins, jax.lax.stop_gradient(new), old), params, before)

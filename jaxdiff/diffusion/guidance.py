@@ -37,6 +37,40 @@ def _scale(aux: Any, name: str, x: Array, default: float = 1.0) -> Array:
     return prediction.over_pixels(jnp.asarray(aux.get(name, default), jnp.float32), x)
 
 
+def outputs(
+    network: Network, params: Params, cond: Cond, null: Cond, schedule: Schedule, kind: str
+) -> Callable[[Array, Array], tuple[Array, Array]]:
+    """(x_t, t) -> the network's outputs for both conditions, computed in one doubled batch.
+
+    Raises:
+      ValueError: as `prediction.denoiser`, and if the two conditions do not have the same fields.
+    """
+    prediction.check(kind, schedule)
+    if str(jax.tree.structure(cond)) != str(jax.tree.structure(null)):
+        raise ValueError(f"cond and null must have the same fields, got {cond} and {null}")
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, jnp.broadcast_to(b, a.shape)]), cond, null)
+
+    def evaluate(x_t: Array, t: Array) -> tuple[Array, Array]:
+        t2 = jnp.concatenate([jnp.broadcast_to(t, x_t.shape[:1])] * 2)
+        y = prediction.evaluate(network, params, jnp.concatenate([x_t, x_t]), t2, both, schedule, kind)
+        y_cond, y_null = jnp.split(y, 2)
+        return y_cond, y_null
+
+    return evaluate
+
+
+def guided(y_cond: Array, y_null: Array, aux: Any) -> Array:
+    """`y_null` + g (`y_cond` - `y_null`) with g = `aux["guidance"]`, rescaled by `aux["rescale"]`."""
+    y = y_null + _scale(aux, "guidance", y_cond) * (y_cond - y_null)
+    if "rescale" in aux:
+        axes, phi = tuple(range(1, y.ndim)), _scale(aux, "rescale", y)
+        deviation = y.std(axes, keepdims=True)
+        # an output that is the same everywhere, as an untrained network's, has nothing to rescale
+        ratio = y_cond.std(axes, keepdims=True) / jnp.where(deviation > 0, deviation, 1.0)
+        y = y * (phi * ratio + (1 - phi))
+    return y
+
+
 def classifier_free(network: Network, params: Params, cond: Cond, null: Cond, schedule: Schedule, kind: str) -> Denoise:
     """Classifier-free guidance with scale `aux["guidance"]`, both conditions in one doubled batch.
 
@@ -52,25 +86,12 @@ def classifier_free(network: Network, params: Params, cond: Cond, null: Cond, sc
       kind: what the network outputs.
 
     Raises:
-      ValueError: as `prediction.denoiser`, and if the two conditions do not have the same fields.
+      ValueError: as `outputs`.
     """
-    prediction.check(kind, schedule)
-    if str(jax.tree.structure(cond)) != str(jax.tree.structure(null)):
-        raise ValueError(f"cond and null must have the same fields, got {cond} and {null}")
-    both = jax.tree.map(lambda a, b: jnp.concatenate([a, jnp.broadcast_to(b, a.shape)]), cond, null)
+    both = outputs(network, params, cond, null, schedule, kind)
 
     def denoise(x_t: Array, t: Array, aux: Any) -> Array:
-        t2 = jnp.concatenate([jnp.broadcast_to(t, x_t.shape[:1])] * 2)
-        y_cond, y_null = jnp.split(
-            prediction.evaluate(network, params, jnp.concatenate([x_t, x_t]), t2, both, schedule, kind), 2
-        )
-        y = y_null + _scale(aux, "guidance", x_t) * (y_cond - y_null)
-        if "rescale" in aux:
-            axes, phi = tuple(range(1, y.ndim)), _scale(aux, "rescale", x_t)
-            deviation = y.std(axes, keepdims=True)
-            # an output that is the same everywhere, as an untrained network's, has nothing to rescale
-            ratio = y_cond.std(axes, keepdims=True) / jnp.where(deviation > 0, deviation, 1.0)
-            y = y * (phi * ratio + (1 - phi))
+        y = guided(*both(x_t, t), aux)
         alpha, sigma = (prediction.over_pixels(f(t), x_t) for f in (schedule.alpha, schedule.sigma))
         return prediction.to_x0(y, x_t, alpha, sigma, kind)
 

@@ -69,7 +69,11 @@ __all__ = [
 
 @runtime_checkable
 class Schedule(Protocol):
-    """What a sampler, a loss or a denoiser asks of a noise schedule; all five are elementwise."""
+    """What a sampler, a loss or a denoiser asks of a noise schedule; the five functions are elementwise."""
+
+    @property
+    def first(self) -> float:
+        """The least noisy time that networks are trained at."""
 
     def alpha(self, t: Times) -> Times:
         """The scale of the signal."""
@@ -104,6 +108,10 @@ class Discrete(VariancePreserving):
     def steps(self) -> int:
         """The number of trained steps."""
         return self.knots.shape[0] + self.zero_terminal
+
+    @property
+    def first(self) -> float:
+        return 1 / self.steps
 
     def log_snr(self, t: Times) -> Times:
         xp, t = namespace(t)

@@ -8,6 +8,7 @@ pictures: with u uniform in [-1/2, 1/2) added to each of the 256 levels, which l
 an upper bound for pictures that are integers. Source: Song et al. 2021, arXiv 2011.13456, section 4.3.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -60,8 +61,8 @@ def bits_per_dim(
         denoise = pipe.denoiser(params, batch["inputs"])
         x, keys = batch["image"].astype(jnp.float32), batch["keys"]
         if kind == "bound":
-            estimate = bound.discrete if steps else bound.continuous
-            return estimate(denoise, schedule, x / 127.5 - 1, keys, steps or 1000).total
+            estimate = functools.partial(bound.discrete, steps=steps) if steps else bound.continuous
+            return estimate(denoise, schedule, x / 127.5 - 1, keys).total
         fold = lambda n: jax.vmap(lambda key: jax.random.fold_in(key, n))(keys)
         u = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:]) - 0.5)(fold(0))
         # the first trained step: below it a network was never asked

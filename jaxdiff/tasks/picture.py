@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, UInt8
 
 from jaxdiff import sampling
-from jaxdiff.diffusion import guidance, loss, prediction, schedule
+from jaxdiff.diffusion import draws, guidance, loss, prediction, schedule, times
 from jaxdiff.models.text import TextConfig, TextTransformer
 from jaxdiff.models.unet import UNet, UNetConfig
 from jaxdiff.tasks.task import Task
@@ -123,7 +123,8 @@ def make_task(model: Model, empty: np.ndarray | None = None) -> Task:
             network(model, keys), SCHEDULES[process.schedule](), process.prediction, weight() if weight else None
         )
         x0 = batch["image"].astype(jnp.float32) / 127.5 - 1
-        return denoising(params, x0, condition(model, params, inputs), keys).mean(), {}
+        t = times.uniform()(draws.uniform(keys))
+        return denoising(params, x0, t, condition(model, params, inputs), keys).mean(), {}
 
     return Task(init, loss_fn)
 

@@ -18,7 +18,7 @@ def cost(x0, eps):
 
 def test_optimal_transport_is_the_best_permutation_of_all():
     x0 = jax.random.normal(jax.random.key(1), (6, 3, 2))
-    independent = np.asarray(loss.noise_like(loss.fold(keys(6), loss.NOISE), x0))
+    independent = np.asarray(loss.independent(keys(6), x0))
     coupled = jax.jit(coupling.optimal_transport)(keys(6), x0)
     best = min(cost(x0, independent[list(p)]) for p in itertools.permutations(range(6)))
     assert np.isclose(cost(x0, coupled), best, rtol=1e-5)
@@ -41,7 +41,6 @@ def test_a_loss_takes_coupled_noise():
         return x
 
     s = schedule.flow()
-    loss.denoising(network, s, "flow", noise=coupling.optimal_transport, times=lambda k: jnp.float32(1.0))(
-        {}, x0, Cond(), keys(16)
-    )
+    f = loss.denoising(network, s, "flow", noise=coupling.optimal_transport)
+    f({}, x0, jnp.ones(16), Cond(), keys(16))
     np.testing.assert_allclose(seen["x"], coupling.optimal_transport(keys(16), x0), rtol=1e-6)

@@ -1,10 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+import scipy.stats
 
 from jaxdiff import sampling
-from jaxdiff.diffusion import distill, exact, schedule
+from jaxdiff.diffusion import distill, exact, loss, schedule
 from jaxdiff.sampling import grid
 from jaxdiff.typing import Cond
 
@@ -35,47 +35,88 @@ def test_the_consistency_function_is_the_identity_at_the_smallest_level():
     np.testing.assert_allclose(f(X0, jnp.float32(0.002 / 80), {}), X0, rtol=1e-4)
 
 
-def test_the_exact_consistency_function_has_next_to_no_distillation_loss():
+def gaussian_draws(count, monkeypatch):
+    """Eight pairs (x0, eps) for each of `count` even u: averages of quadratic functions are exact expectations."""
+    z = 2 * np.concatenate([np.eye(4), -np.eye(4)])
+    mean, covariance = DATA.moments()
+    x0 = mean + z[:, :2] @ np.linalg.cholesky(covariance).T
+    tile = lambda a: jnp.asarray(np.tile(a, (count, 1)), jnp.float32)
+    monkeypatch.setattr(loss, "independent", lambda keys, x: tile(z[:, 2:]))
+    return tile(x0), jnp.repeat((jnp.arange(float(count)) + 0.5) / count, 8)
+
+
+def test_the_exact_consistency_function_has_next_to_no_distillation_loss(monkeypatch):
     """With the exact denoiser as the teacher only the teacher's DDIM step is inexact, by the square of its length."""
-    losses = []
-    for steps in (40, 80):
-        times = jnp.asarray(grid.karras(EDM, steps, last=0.01 / 80)[:-1], jnp.float32)
-        f = distill.consistency(ideal, EDM, times, DATA.denoiser(EDM), distance="square")
-        losses.append(float(f({}, {}, X0, Cond(), keys()).mean()))
-    assert losses[0] < 1e-3
-    assert losses[1] < 0.2 * losses[0]
-    wrong = distill.consistency(lambda p, x, t, c: 0.5 * ideal(p, x, t, c), EDM, times, DATA.denoiser(EDM), "square")
-    assert float(wrong({}, {}, X0, Cond(), keys()).mean()) > 20 * losses[1]
+
+    def mean_loss(network, count):
+        x0, u = gaussian_draws(count, monkeypatch)
+        f = distill.consistency(network, EDM, huber=1e3)
+        return float(f({}, {}, x0, u, Cond(), keys(), count, DATA.denoiser(EDM)).mean())
+
+    losses = [mean_loss(ideal, count) for count in (40, 80)]
+    # the square of an error of second order over an interval of first order
+    assert 2.5 < np.log2(losses[0] / losses[1]) < 3.5
+    assert mean_loss(lambda p, x, t, c: 0.9 * ideal(p, x, t, c), 80) > 20 * losses[1]
 
 
-def test_consistency_training_has_the_gradient_of_distillation_on_average():
-    """Both losses at the exact function differ by noise alone, whose gradient averages out (theorem 2 of the paper)."""
-    times = jnp.asarray(grid.karras(EDM, 80, last=0.01 / 80)[:-1], jnp.float32)
+def test_consistency_training_tends_to_the_gradient_of_distillation(monkeypatch):
+    """Theorem 2 of the paper: on average they differ by what vanishes with the intervals."""
     network = lambda p, x, t, c: p["a"] * ideal(p, x, t, c)
-    x0 = jnp.asarray(DATA.sample(np.random.default_rng(1), 20_000), jnp.float32)
 
-    def gradient(teacher, a):
-        f = distill.consistency(network, EDM, times, teacher, "square")
-        value = lambda p: f(p, {"a": jnp.float32(a)}, x0, Cond(), jax.random.split(jax.random.key(3), 20_000)).mean()
-        return float(jax.grad(value)({"a": jnp.float32(a)})["a"])
+    def gradient(count, teacher):
+        x0, u = gaussian_draws(count, monkeypatch)
+        f = distill.consistency(network, EDM, huber=1e3)
+        # u lies in the middle of its interval, whose length is the inverse of the loss's weight
+        below, above = (distill.karras_times(EDM, u + k / (2 * count)) for k in (-1, 1))
+        one = {"a": jnp.float32(1.3)}
+        value = lambda p: (f(p, one, x0, u, Cond(), keys(), count, teacher) * (above - below)).mean()
+        return float(jax.grad(value)({"a": jnp.float32(1.3)})["a"])
 
-    trained, distilled = gradient(None, 1.3), gradient(DATA.denoiser(EDM), 1.3)
-    assert trained == pytest.approx(distilled, rel=0.25)
-    assert abs(gradient(None, 1.0)) < 0.25 * abs(trained)
+    gaps = []
+    for count in (20, 40, 80):
+        distilled = gradient(count, DATA.denoiser(EDM))
+        gaps.append(abs(gradient(count, None) - distilled) / abs(distilled))
+    assert gaps[0] > 1.6 * gaps[1] > 1.6**2 * gaps[2]
+    assert gaps[2] < 0.1
 
 
-def test_target_parameters_get_no_gradient_and_huber_is_finite():
-    times = jnp.asarray(grid.karras(EDM, 10, last=0.01 / 80)[:-1], jnp.float32)
+def test_target_parameters_get_no_gradient():
     network = lambda p, x, t, c: p["a"] * x
-    f = distill.consistency(network, EDM, times)
-    value = lambda p, q: f(p, q, X0, Cond(), keys()).mean()
+    f = distill.consistency(network, EDM)
+    value = lambda p, q: f(p, q, X0, jnp.linspace(0.01, 0.99, 64), Cond(), keys(), 10).mean()
     one = {"a": jnp.float32(0.4)}
     student, target = jax.grad(value, argnums=(0, 1))(one, one)
     assert np.isfinite(float(student["a"]))
     assert float(student["a"]) != 0
     assert float(target["a"]) == 0
-    with pytest.raises(ValueError, match="at least 2 times"):
-        distill.consistency(network, EDM, times[:1])
+
+
+def test_the_distance_is_pseudo_huber_over_the_interval(monkeypatch):
+    x0, u = gaussian_draws(8, monkeypatch)
+    f = distill.consistency(lambda p, x, t, c: p["a"] * x, EDM, huber=0.3)
+    got = f({"a": 0.4}, {"a": 0.2}, x0, u, Cond(), keys(), 8)
+    n = np.floor(np.asarray(u) * 8).astype(int)
+    rising = grid.karras(EDM, 9, last=0.002 / 80)[:-1][::-1]
+    t, s = rising[n + 1], rising[n]
+    eps = np.asarray(loss.independent(keys(), x0), np.float64)
+
+    def mapped(time, a):
+        sigma = 80 * time[:, None]
+        x = np.asarray(x0) + sigma * eps
+        norm = np.sqrt(sigma**2 + 0.25)
+        return 0.25 / ((sigma - 0.002) ** 2 + 0.25) * x + (sigma - 0.002) * 0.5 / norm * a * x / norm
+
+    square = ((mapped(t, 0.4) - mapped(s, 0.2)) ** 2).sum(1)
+    want = (np.sqrt(square + 2 * 0.09) - np.sqrt(2) * 0.3) / (80 * (t - s))
+    np.testing.assert_allclose(got, want, rtol=2e-3)  # the smallest levels are differences of float32 times
+
+
+def test_log_normal_positions_are_the_truncated_distribution():
+    u = np.linspace(0.01, 0.99, 50)
+    t = distill.karras_times(EDM, distill.log_normal_position(EDM, jnp.asarray(u, jnp.float32)))
+    cdf = lambda sigma: scipy.stats.norm.cdf((np.log(sigma) + 1.1) / 2)
+    want = (cdf(80 * np.asarray(t, np.float64)) - cdf(0.002)) / (cdf(80) - cdf(0.002))
+    np.testing.assert_allclose(want, u, atol=1e-4)
 
 
 def test_progressive_distillation_asks_for_what_two_steps_of_the_teacher_do():
@@ -85,11 +126,11 @@ def test_progressive_distillation_asks_for_what_two_steps_of_the_teacher_do():
         asked["x"], asked["t"] = x, timestep / 999
         return params["x0"]
 
-    teacher = DATA.denoiser(VP)
-    batch_teacher = lambda x, t, aux: jax.vmap(lambda x, t: DATA.x0(x[None], VP.alpha(t), VP.sigma(t))[0])(x, t)
-    f = distill.progressive(network, VP, "x0", steps)
-    f({"x0": X0}, batch_teacher, X0, Cond(), keys())
+    teacher, u = DATA.denoiser(VP), jnp.linspace(0.01, 0.99, 64)
+    f = distill.progressive(network, VP, "x0", loss.truncated_snr())
+    f({"x0": X0}, teacher, X0, u, Cond(), keys(), steps)
     t = np.asarray(asked["t"], np.float64)
+    assert len(np.unique(t)) == steps
     target = []
     for n in range(64):
         two = sampling.ddim(VP, np.array([t[n], t[n] - 1 / 8, max(t[n] - 1 / 4, 0)]))
@@ -97,5 +138,22 @@ def test_progressive_distillation_asks_for_what_two_steps_of_the_teacher_do():
         one = sampling.ddim(VP, np.array([t[n], max(t[n] - 1 / 4, 0)]))
         target.append((x_u - one.A[0, 0, 0] * np.asarray(asked["x"][n])) / one.b[0, 0])
     perfect = jnp.asarray(np.concatenate(target), jnp.float32)
-    assert float(jnp.max(f({"x0": perfect}, batch_teacher, X0, Cond(), keys()))) < 1e-5
-    assert float(jnp.mean(f({"x0": perfect + 0.1}, batch_teacher, X0, Cond(), keys()))) > 5e-3
+    assert float(jnp.max(f({"x0": perfect}, teacher, X0, u, Cond(), keys(), steps))) < 1e-5
+    assert float(jnp.mean(f({"x0": perfect + 0.1}, teacher, X0, u, Cond(), keys(), steps))) > 5e-3
+
+
+def test_stages_halve_and_double_by_the_rule_of_the_step():
+    halved = [int(distill.intervals(step, 10, 8, 1)) for step in range(0, 60, 5)]
+    assert halved == [8, 8, 4, 4, 2, 2, 1, 1, 1, 1, 1, 1]
+    doubled = [int(distill.intervals(jnp.int32(step), 10, 10, 40)) for step in (0, 9, 10, 20, 99)]
+    assert doubled == [10, 10, 20, 40, 40]
+    assert int(distill.intervals(10**6, 1, 18, 18)) == 18
+
+
+def test_the_teacher_of_a_stage_is_the_student_that_began_it():
+    teacher, seen = {"a": jnp.float32(-1)}, []
+    for step in range(9):
+        teacher = distill.teacher({"a": jnp.float32(step)}, teacher, jnp.int32(step), 2, 4, 1)
+        seen.append(float(teacher["a"]))
+    # three stages of 4, 2 and 1 steps begin at 0, 2 and 4; the last goes on
+    assert seen == [-1, -1, 2, 2, 4, 4, 4, 4, 4]

@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
-from jaxdiff.diffusion import loss, prediction, schedule
+from jaxdiff.diffusion import draws, loss, prediction, schedule
 from jaxdiff.typing import Cond
 
 LAMBDA = jnp.linspace(-8, 8, 33)
@@ -59,37 +60,64 @@ def test_the_named_weight_of_each_kind_is_its_plain_error(kind, weight):
 
 def test_a_perfect_network_has_no_loss_and_examples_do_not_depend_on_their_batch(key):
     s, keys = schedule.cosine(), jax.random.split(key, 8)
-    x0 = jax.random.normal(jax.random.key(1), (8, 4, 4, 3))
+    x0, t = jax.random.normal(jax.random.key(1), (8, 4, 4, 3)), jnp.linspace(0.1, 0.9, 8)
     f = loss.denoising(lambda p, x, t, cond: p["a"] * x, s, "v", loss.min_snr())
-    all_at_once = f({"a": 0.3}, x0, Cond(), keys)
-    one = f({"a": 0.3}, x0[5:6], Cond(), keys[5:6])
+    all_at_once = f({"a": 0.3}, x0, t, Cond(), keys)
+    one = f({"a": 0.3}, x0[5:6], t[5:6], Cond(), keys[5:6])
     assert all_at_once.shape == (8,)
     np.testing.assert_allclose(all_at_once[5], one[0], rtol=1e-6)
-    perfect = loss.denoising(lambda p, x, t, cond: x0, s, "x0", loss.min_snr())
-    np.testing.assert_array_equal(perfect({}, x0, Cond(), keys), 0)
+
+    def perfect(params, x_t, timestep, cond):
+        """Knows x0, and reads eps from what it is shown."""
+        alpha, sigma = s.alpha(t)[:, None, None, None], s.sigma(t)[:, None, None, None]
+        np.testing.assert_allclose(timestep, 1000 * t - 1, rtol=1e-5)
+        return alpha * (x_t - alpha * x0) / sigma - sigma * x0
+
+    assert float(loss.denoising(perfect, s, "v", loss.min_snr())({}, x0, t, Cond(), keys).max()) < 1e-9
 
 
-@pytest.mark.parametrize(
-    ("sampler", "cdf"),
-    [
-        (loss.uniform(0.2, 0.6), lambda t: np.clip((t - 0.2) / 0.4, 0, 1)),
-        (loss.uniform_steps(10), lambda t: np.floor(t * 10 + 1e-6) / 10),
-        (loss.logit_normal(0.5, 2.0), None),
-        (loss.log_normal(schedule.edm(), -1.2, 1.2), None),
-        (loss.mode(0.0), lambda t: t),
-    ],
-)
-def test_times_have_their_distribution(key, sampler, cdf):
-    import scipy.stats
+def test_each_use_of_a_key_has_its_own_draw(key):
+    keys = jax.random.split(key, 4000)
+    x0 = jnp.zeros((4000, 1))
+    uses = (draws.FIRST, draws.TIME, draws.NOISE, draws.DROP, draws.OFFSET, draws.PERTURB)
+    each = np.concatenate([draws.noise_like(draws.fold(keys, use), x0) for use in uses], axis=1)
+    np.testing.assert_allclose(np.corrcoef(each.T), np.eye(6), atol=0.08)  # 4000 draws: 5 sigma
+    time = scipy.stats.norm.ppf(np.asarray(draws.uniform(keys), np.float64))
+    eps, shifted = (f(keys, x0)[:, 0] for f in (loss.independent, loss.offset(loss.independent, 1.0)))
+    perturbed = perturb(keys, x0, 0.5)
+    gone = loss.dropped(keys, 0.5)
+    together = np.corrcoef([time, eps, shifted - eps, perturbed - eps, gone])
+    np.testing.assert_allclose(together, np.eye(5), atol=0.08)
+    assert np.std(perturbed - eps) == pytest.approx(0.5, rel=0.05)
 
-    t = np.asarray(jax.vmap(sampler)(jax.random.split(key, 4000)), np.float64)
-    assert np.all((t >= 0) & (t <= 1))
-    if cdf is None:
-        z = (np.log(t / (1 - t)) - 0.5) / 2 if t.max() > 0.9 else (np.log(80 * t) + 1.2) / 1.2
-        cdf, t = scipy.stats.norm.cdf, z
-    grid = np.quantile(t, np.linspace(0.05, 0.95, 19))
-    empirical = (t[:, None] <= grid + 1e-7).mean(0)
-    np.testing.assert_allclose(empirical, cdf(grid), atol=0.04)  # 4000 draws: 2.5 sigma is 0.02
+
+def perturb(keys, x0, scale):
+    """The noise that a network sees at alpha = 0."""
+    seen = {}
+
+    def network(params, x, t, cond):
+        seen["x"] = x
+        return x
+
+    loss.denoising(network, schedule.flow(), "flow", perturbation=scale)({}, x0, jnp.ones(len(x0)), Cond(), keys)
+    return seen["x"][:, 0]
+
+
+def test_the_target_of_perturbed_input_is_the_noise_without_it(key):
+    keys, x0 = jax.random.split(key, 8), jax.random.normal(jax.random.key(1), (8, 4))
+    eps, t = loss.independent(keys, x0), jnp.linspace(0.1, 0.9, 8)
+    f = loss.denoising(lambda p, x, t, cond: eps - x0, schedule.flow(), "flow", perturbation=0.3)
+    np.testing.assert_allclose(f({}, x0, t, Cond(), keys), 0, atol=1e-12)
+
+
+def test_offset_noise_is_one_number_a_channel_of_each_picture(key):
+    keys, x0 = jax.random.split(key, 500), jnp.zeros((500, 3, 2, 4))
+    shift = loss.offset(loss.independent, 0.3)(keys, x0) - loss.independent(keys, x0)
+    np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1, :1], shift.shape), atol=1e-6)
+    assert np.std(shift[:, 0, 0]) == pytest.approx(0.3, rel=0.1)  # 2000 draws: 6 sigma
+    one, other = np.corrcoef(shift[:, 0, 0].T)[0, 1:3]
+    assert abs(one) < 0.25
+    assert abs(other) < 0.25
 
 
 def test_dropping_replaces_whole_examples_at_the_given_rate(key):
@@ -106,18 +134,3 @@ def test_dropping_replaces_whole_examples_at_the_given_rate(key):
 def test_a_kind_that_divides_by_zero_is_refused():
     with pytest.raises(ValueError, match="divides by alpha"):
         loss.denoising(lambda *a: a[1], schedule.flow(), "eps")
-
-
-def test_score_matching_and_flow_matching_are_those_of_the_papers(key):
-    keys = lambda: jax.random.split(jax.random.key(4), 8)
-    x0, s = jax.random.normal(jax.random.key(1), (8, 4)), schedule.ve()
-    t = jax.vmap(loss.uniform())(loss.fold(keys(), loss.TIME))
-    eps, sigma = loss.noise_like(loss.fold(keys(), loss.NOISE), x0), s.sigma(t)[:, None]
-    score = lambda p, x, level, cond: jnp.sin(x) / level[:, None]
-    want = ((sigma * score({}, x0 + sigma * eps, sigma[:, 0], None) + eps) ** 2).mean(axis=1)
-    np.testing.assert_allclose(loss.score_matching(score, s)({}, x0, Cond(), keys()), want, rtol=1e-4)
-    u = jax.vmap(loss.logit_normal())(loss.fold(keys(), loss.TIME))[:, None]
-    velocity = lambda p, x, level, cond: jnp.sin(x)
-    want = ((jnp.sin((1 - u) * x0 + u * eps) - (eps - x0)) ** 2).mean(axis=1)
-    got = loss.flow_matching(velocity, schedule.flow())({}, x0, Cond(), keys())
-    np.testing.assert_allclose(got, want, rtol=1e-4)

@@ -9,7 +9,7 @@ from problems import DETERMINISTIC, FAR, MIXTURE, STOCHASTIC, VP, even, flow
 
 import jaxdiff.sampling.solvers
 from jaxdiff import sampling
-from jaxdiff.diffusion import bound, exact, guidance, schedule
+from jaxdiff.diffusion import exact, guidance, schedule, variance
 from jaxdiff.sampling import grid
 from jaxdiff.typing import Cond
 
@@ -155,11 +155,11 @@ def test_a_learned_variance_reaches_the_noise(key):
     s, times = schedule.linear(), grid.trailing(schedule.linear(), 6)
     table = sampling.ddpm(s, times, "learned")
     x = jnp.zeros((4, 2, 2, 1))
-    for v, variance in ((-1.0, "small"), (1.0, "large")):
+    for v, name in ((-1.0, "small"), (1.0, "large")):
         network = lambda p, x, t, c, v=v: jnp.concatenate([0.3 * x, jnp.full_like(x, v)], axis=-1)
-        learned = bound.learned_denoiser(network, {}, Cond(), s, "x0")
+        learned = variance.learned_denoiser(network, {}, Cond(), s, "x0")
         got = sampling.run(table, learned, x, jax.random.key(1))
-        want = sampling.run(sampling.ddpm(s, times, variance), lambda x, t, aux: 0.3 * x, x, jax.random.key(1))
+        want = sampling.run(sampling.ddpm(s, times, name), lambda x, t, aux: 0.3 * x, x, jax.random.key(1))
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 

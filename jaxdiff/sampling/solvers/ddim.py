@@ -38,7 +38,7 @@ def ddpm(schedule: Schedule, times: Grid, variance: Literal["small", "large", "l
       schedule: the process.
       times: strictly decreasing, in [0, 1].
       variance: "small" (posterior) or "large" (beta); or "learned", which leaves the scale of the noise to the denoiser
-        (`bound.learned_denoiser`) and tells it the logarithms of both as `aux["log_variances"]`.
+        (`variance.learned_denoiser`) and tells it the logarithms of both as `aux["log_variances"]`.
 
     Source: Ho et al. 2020, arXiv 2006.11239, algorithm 2; Nichol & Dhariwal 2021, arXiv 2102.09672, equation 15.
     """
