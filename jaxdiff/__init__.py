@@ -12,7 +12,12 @@ _MODULES = frozenset(
     {"cli", "data", "diffusion", "metrics", "models", "nn", "parallel", "pipelines", "pretrained", "sampling", "tasks"}
     | {"training", "typing"}
 )
-_NAMES = {"Cond": "jaxdiff.typing", "Table": "jaxdiff.sampling", "load": "jaxdiff.loading"}
+_NAMES = {
+    "Cond": ("jaxdiff.typing", "Cond"),
+    "Table": ("jaxdiff.sampling", "Table"),
+    "load": ("jaxdiff.loading", "load"),
+    "train": ("jaxdiff.experiment", "run"),
+}
 
 __all__ = sorted([*_MODULES, *_NAMES])
 
@@ -21,7 +26,8 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"jaxdiff.{name}")
     if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
+        module, attribute = _NAMES[name]
+        return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")
 
 

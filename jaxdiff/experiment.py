@@ -1,41 +1,43 @@
-"""What a training run is: frozen dataclasses, their JSON beside the checkpoints, and the checks that span fields."""
+"""What a training run is, the checks that span its fields, its JSON beside the checkpoints, and running it."""
 
+import contextlib
 import dataclasses
-import difflib
+import functools
+import itertools
 import json
-import types
-import typing
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 
-from jaxdiff import sampling
+from jaxdiff import data, kinds, parallel, training
+from jaxdiff.data.grid import grid, save_png
 from jaxdiff.data.source import DataConfig
 from jaxdiff.data.source import check as check_data
-from jaxdiff.models.text import TextConfig
-from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel import MeshSpec
-from jaxdiff.tasks.picture import SCHEDULES, Model, ProcessConfig
-from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig, make_ema, make_optimizer
+from jaxdiff.pretrained.read import read_json
+from jaxdiff.tasks import TaskConfig
+from jaxdiff.training import CheckpointConfig, OptimizerConfig, Task, TrainConfig, TrainState, Variables
+from jaxdiff.training import checkpoint as checkpoints
+from jaxdiff.training import optimizer as optimizers
+from jaxdiff.training.evaluate import averaged
+from jaxdiff.training.workdir import lock, write_text
+from jaxdiff.typing import Batch, Metrics, Params
+
+Spec = MeshSpec | Literal["pmap"]
+Report = Callable[[int, Metrics], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class PreviewConfig:
-    """The sample grids that a run writes.
+    """What is common to the previews of all tasks.
 
     Attributes:
-      prompts: one picture each; class names where the model knows classes.
-      sampler: a name in `sampling.SAMPLERS`.
-      steps: of the sampler.
-      guidance: 1 is off.
-      seed: the same for every grid of a run.
+      seed: the same for every preview of a run.
     """
 
-    prompts: tuple[str, ...] = ()
-    sampler: str = "ddim"
-    steps: int = 20
-    guidance: float = 3.0
     seed: int = 0
 
 
@@ -45,56 +47,65 @@ class Experiment:
 
     Attributes:
       name: of the run; its default workdir is runs/NAME.
+      task: what is trained; see `jaxdiff.tasks`.
       seed: the root of all randomness, weights, data order and noise.
       strategy: how devices share the work: a mesh, or pmap (one whole copy of the model on each device).
       ema: decay of the average of the weights that samples are drawn from.
       held_out: split of the data whose loss under the averaged weights, `ema_loss`, is measured before each checkpoint
         and can rank them (--checkpoint.best ema_loss); empty measures nothing.
       held_out_batches: batches of it that are measured, the same with the same noise every time.
-      vocabulary: most ids the byte-pair vocabulary may have; it is learned from the captions.
     """
 
     name: str
+    task: TaskConfig
     seed: int = 0
     strategy: Literal["mesh", "pmap"] = "mesh"
     ema: float = 0.9999
     held_out: str = ""
     held_out_batches: int = 4
-    vocabulary: int = 1024
     mesh: MeshSpec = MeshSpec()
     data: DataConfig = DataConfig()
-    process: ProcessConfig = ProcessConfig()
-    unet: UNetConfig = UNetConfig()
-    text: TextConfig = TextConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     preview: PreviewConfig = PreviewConfig()
 
     @property
-    def model(self) -> Model:
-        """The numbers that a checkpoint's parameters belong to."""
-        return Model(self.process, self.unet, self.text, self.data.size)
-
-    @property
-    def spec(self) -> MeshSpec | Literal["pmap"]:
+    def spec(self) -> Spec:
         """How devices share the work, as `parallel.compile` takes it."""
         return "pmap" if self.strategy == "pmap" else self.mesh
 
 
+LEAST = {
+    "train.steps": 1,
+    "train.batch_size": 1,
+    "train.accumulate": 1,
+    "train.log_every": 1,
+    "train.preview_every": 0,
+    "checkpoint.every": 0,
+    "checkpoint.keep": 1,
+    "held_out_batches": 1,
+}
+"""The least that counts may be."""
+
+
 def check(config: Experiment) -> None:
-    """Every check that needs no data and no compiling.
+    """Makes every check that needs no data and no compiling.
 
     Raises:
       ValueError: the message names the fields, what they are, and what to do.
     """
+    kinds.from_json(Experiment, to_json(config))  # a config file is Python: its values may be of any type
+    for path, least in LEAST.items():
+        value: Any = functools.reduce(getattr, path.split("."), config)
+        if value < least:
+            raise ValueError(f"{path} is {value}: expected {least} or more")
+    for path, seed in (("seed", config.seed), ("preview.seed", config.preview.seed)):
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"{path} is {seed}: expected 0 to {2**32 - 1}")
     check_data(config.data)
-    make_optimizer(config.optimizer, config.train.steps)
-    make_ema(config.ema)
-    sampling.make_table(config.preview.sampler, SCHEDULES[config.process.schedule](), config.preview.steps)
-    for field, least in (("steps", 1), ("batch_size", 1), ("accumulate", 1), ("log_every", 1), ("preview_every", 0)):
-        if getattr(config.train, field) < least:
-            raise ValueError(f"train.{field} is {getattr(config.train, field)}: expected {least} or more")
+    optimizers.check(config.optimizer, config.train.steps)
+    training.make_ema(config.ema)
     if config.checkpoint.best == "ema_loss" and not config.held_out:
         raise ValueError("checkpoint.best is 'ema_loss', which is measured on held_out, and that is empty: try 'test'")
     devices = jax.device_count()
@@ -106,75 +117,235 @@ def check(config: Experiment) -> None:
             f"train.batch_size is {config.train.batch_size}, which does not divide by {devices} devices x "
             f"train.accumulate {config.train.accumulate}: choose a multiple of {devices * config.train.accumulate}"
         )
-    unet, condition = config.unet, config.process.condition
-    levels = len(unet.channels)
-    for field in ("attention", "heads", "depth"):
-        if len(getattr(unet, field)) != levels:
-            raise ValueError(
-                f"unet.{field} is {getattr(unet, field)}: expected one entry for each of the {levels} levels of "
-                f"unet.channels {unet.channels}"
-            )
-    for width, heads in zip(unet.channels, unet.heads, strict=True):
-        if width % unet.groups or width % heads:
-            raise ValueError(
-                f"unet.channels has {width}, which does not divide by unet.groups {unet.groups} or by {heads} heads"
-            )
-    if config.data.size % unet.unit:
-        raise ValueError(
-            f"data.size is {config.data.size}: expected a multiple of {unet.unit}, since the network cuts patches of "
-            f"{unet.patch}" + (f" and halves {levels - 1} times" if unet.unit > unet.patch else "")
-        )
-    if (condition == "class") != (unet.labels > 0):
-        raise ValueError(
-            f"process.condition is {condition!r} and unet.labels is {unet.labels}: a class condition needs the number "
-            "of classes in unet.labels, any other needs 0"
-        )
-    if (condition == "text") != unet.pooled:
-        raise ValueError(
-            f"process.condition is {condition!r} and unet.pooled is {unet.pooled}: text, and only text, needs it"
-        )
-    if condition == "text" and config.text.vocabulary < config.vocabulary:
-        raise ValueError(f"text.vocabulary is {config.text.vocabulary}, below vocabulary {config.vocabulary}: raise it")
+    config.task.check(config.data, config.optimizer)
 
 
 def to_json(config: Experiment) -> str:
-    """The config as JSON; `from_json` reads it back."""
-    return json.dumps(dataclasses.asdict(config), indent=2)
+    """Writes the config as JSON; `from_json` reads it back."""
+    return kinds.to_json(config)
 
 
 def from_json(text: str) -> Experiment:
-    """Reads what `to_json` wrote.
+    """Reads what `to_json` wrote, today or when a run had the fields of one model.
 
     Raises:
-      ValueError: if a field is unknown, or its value none of those that it may have; the nearest name is shown.
+      ValueError: if a field is unknown, or its value none that it may have; says its path.
     """
-    return _build(Experiment, json.loads(text), "")
+    try:
+        told = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"this is no JSON: {error}") from None
+    return kinds.build(Experiment, _today(told) if isinstance(told, dict) and "task" not in told else told)
 
 
-def _build(kind: Any, value: Any, path: str) -> Any:
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        for name in value:
-            if name not in hints:
-                near = difflib.get_close_matches(name, hints, 1)
-                raise ValueError(f"unknown config field {path}{name}" + (f": did you mean {near[0]}?" if near else ""))
-        return kind(**{name: _build(hints[name], item, f"{path}{name}.") for name, item in value.items()})
-    if typing.get_origin(kind) is tuple:
-        return tuple(_build(typing.get_args(kind)[0], item, path) for item in value)
-    if isinstance(kind, types.UnionType) and value is not None:
-        return _build(next(a for a in typing.get_args(kind) if a is not type(None)), value, path)
-    if typing.get_origin(kind) is typing.Literal and value not in (known := typing.get_args(kind)):
-        raise ValueError(f"{path[:-1]} is {value!r}: expected one of {', '.join(map(str, known))}")
-    return value
+def _today(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A config from before there were tasks, when all were of pictures."""
+    told = dict(told)
+    process, preview = dict(told.pop("process", {})), dict(told.pop("preview", {}))
+    task: dict[str, Any] = {"kind": "picture", "process": process, "preview": preview}
+    task["net"] = {"kind": "unet", **told.pop("unet", {})}
+    task |= {name: told.pop(name) for name in ("text", "vocabulary") if name in told}
+    task |= {name: process.pop(name) for name in ("condition", "drop") if name in process}
+    seed = {"seed": preview.pop("seed")} if "seed" in preview else {}
+    return {**told, "task": task, "preview": seed}
 
 
 def read(workdir: Path) -> Experiment:
-    """The config of a run.
+    """Reads the config of a run.
 
     Raises:
       FileNotFoundError: if `workdir` is no run's.
+      ValueError: if its config.json is damaged, or of a kind of task that is not installed.
     """
     path = workdir / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{workdir} is no run of `jaxdiff train`: it has no config.json")
-    return from_json(path.read_text())
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+class Run(NamedTuple):
+    """A run that was trained.
+
+    Attributes:
+      config: of the run.
+      assets: what `config.task.assets` read.
+      weights: with the averaged parameters.
+    """
+
+    config: Experiment
+    assets: Any
+    weights: Variables
+
+
+def open_run(path: Path | str, place: Callable[[Params], Any] | None = None) -> Run:
+    """Reads a run of `jaxdiff train`, or one of its checkpoints.
+
+    Args:
+      path: the workdir, whose last checkpoint is taken, or WORKDIR/checkpoints/STEP.
+      place: tree of shapes -> tree of shardings of the weights; None: one device.
+
+    Raises:
+      FileNotFoundError: if `path` is neither, or there is no checkpoint yet.
+      MismatchError: if the checkpoint is not of the architecture that its config describes.
+    """
+    path = Path(path)
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no model directory at {path}: give the workdir of a run of `jaxdiff train`")
+    if not (folder / "config.json").is_file():
+        there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise FileNotFoundError(
+            f"{folder} is no model: it has neither model_index.json (diffusers) nor config.json and checkpoints (a run "
+            f"of `jaxdiff train`), but {there}"
+        )
+    if kind := read_json(folder / "config.json").get("_class_name"):
+        raise FileNotFoundError(
+            f"{folder} is no model but one part of one, a {kind}: give the directory above it, with model_index.json; "
+            "or the model, and this as its controlnet, adapter or vae"
+        )
+    config = read(folder)
+    assets = config.task.assets(folder, config.data)
+    task = config.task.task(assets)
+    loaded = task.load(place or parallel.place(MeshSpec(data=1), devices=jax.local_devices()[:1]))
+    batch = blank(config, task)
+    shapes = jax.eval_shape(task.init, jax.random.key(0), loaded, batch)
+    params = {name: shapes.params[name] for name in task.averaged} if task.averaged else shapes.params
+    params, extra = (_placed(tree, place) for tree in (params, shapes.extra))
+    params = training.load_params(path, params)
+    extra = checkpoints.load_extra(path, extra) if jax.tree.leaves(extra) else extra
+    frozen = shapes.frozen
+    if jax.tree.leaves(frozen):
+        frozen = jax.jit(lambda loaded: task.init(jax.random.key(0), loaded, batch).frozen)(loaded)
+    return Run(config, assets, Variables(params, frozen, extra))
+
+
+def _placed(shapes: Any, place: Callable[[Params], Any] | None) -> Any:
+    if place is None:
+        return shapes
+    with_sharding = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
+    return jax.tree.map(with_sharding, shapes, place(shapes))
+
+
+def blank(config: Experiment, task: Task, count: int = 1) -> dict[str, np.ndarray]:
+    """Returns a batch of black pictures that say nothing, for its shapes."""
+    size = config.data.size
+    black: Any = {"image": np.zeros((size, size, 3), np.uint8), "caption": "", "label": 0}
+    rows = [task.example(dict(black), np.random.default_rng(0)) for _ in range(count)]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def run(
+    config: Experiment,
+    workdir: Path | str,
+    report: Report | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> TrainState:
+    """Trains until `config.train.steps`, from the last checkpoint in `workdir` if there is one.
+
+    Args:
+      config: what to train.
+      workdir: gets config.json, the task's own files, checkpoints/, samples/, metrics.jsonl and tensorboard/. Nothing
+        of an older run is changed before it is sure that this one can resume it.
+      report: called by process 0 after each step with its number and metrics; see `training.fit`.
+      say: is told, by process 0, what is being done.
+
+    Raises:
+      ValueError, OSError: for whatever in the config, the data or the workdir does not serve.
+      FloatingPointError: if the run diverges; see `training.fit`.
+    """
+    check(config)
+    workdir, first = Path(workdir), jax.process_index() == 0
+    say = say if first else lambda text: None
+    source = data.open_source(config.data)
+    with lock(workdir):
+        saved = checkpoints.steps(workdir / "checkpoints")
+        assets = config.task.assets(workdir, config.data, source, new=not saved)
+        task = config.task.task(assets, config.spec)
+        with contextlib.closing(_stream(config, task, source, config.data, config.seed)) as stream:
+            program, evaluate = _programs(config, task, stream)
+            count = sum(leaf.size for leaf in jax.tree.leaves(program.like.params))
+            say(
+                f"{config.name}: {len(source)} pictures, {count / 1e6:.2f}M parameters, {jax.device_count()} "
+                f"{jax.devices()[0].platform} device(s), {config.strategy}; writes to {workdir}"
+            )
+            if not saved or saved[-1] < config.train.steps:
+                say("compiling the training step: the first start of a model takes a while, later ones are faster")
+            return training.fit(
+                program,
+                stream,
+                jax.random.key(config.seed),
+                workdir,
+                config.train,
+                config.checkpoint,
+                ready=lambda: write_text(workdir / "config.json", to_json(config)),
+                report=report if first else None,
+                preview=_previewer(config, task, workdir, say) if task.previews else None,
+                evaluate=evaluate,
+            )
+
+
+def _stream(config: Experiment, task: Task, source: data.Source, of: DataConfig, seed: int) -> data.Batches:
+    return data.batches(
+        source,
+        of,
+        batch_size=config.train.batch_size,
+        seed=seed,
+        example=task.example,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _programs(config: Experiment, task: Task, stream: data.Batches) -> tuple[parallel.Program, Any]:
+    """The training step, and what measures the held-out loss, or None."""
+    optimizer = training.make_optimizer(config.optimizer, config.train.steps, task.groups)
+    start = stream.get_state()
+    batch = next(stream)
+    stream.set_state(start)
+    compiled = functools.partial(
+        parallel.compile,
+        init_state=training.make_init_state(task, optimizer),
+        loaded=task.load(parallel.place(config.spec, task.rules)),
+        batch=batch,
+        spec=config.spec,
+        rules=task.rules,
+    )
+    ema = training.make_ema(config.ema)
+    accumulate = config.train.accumulate
+    program = compiled(functools.partial(training.make_train_step, task, optimizer, ema, accumulate=accumulate))
+    if not config.held_out:
+        return program, None
+    held_data = dataclasses.replace(config.data, split=config.held_out, flip=False)
+    held_source = data.open_source(held_data)
+
+    def held_out() -> Iterator[Batch]:
+        with contextlib.closing(_stream(config, task, held_source, held_data, 0)) as own:
+            yield from itertools.islice(own, config.held_out_batches)
+
+    step = compiled(functools.partial(training.make_eval_step, task))
+    return program, training.make_evaluate(step, held_out, jax.random.key(1), config.train.batch_size)
+
+
+def _previewer(
+    config: Experiment, task: Task, workdir: Path, say: Callable[[str], None]
+) -> Callable[[int, TrainState], dict[str, np.ndarray]]:
+    """Writes samples/NAME/STEP.png, and returns it by name: every process enters the program, and process 0 writes."""
+
+    def preview(step: int, state: TrainState) -> dict[str, np.ndarray]:
+        shown = {}
+        weights = Variables(averaged(state), state.frozen, state.extra)
+        for name, make in task.previews.items():
+            made = make(weights, jax.random.key(config.preview.seed))
+            path = workdir / "samples" / name / f"{step:06d}.png"
+            sheet = grid(made.arrays, made.captions)
+            if jax.process_index() == 0:
+                told = {"step": step, "task": json.loads(kinds.to_json(config.task)), "seed": config.preview.seed}
+                save_png(path, sheet, told)
+            shown[f"samples/{name}"] = np.asarray(sheet)
+            say(f"step {step}: {path}")
+        return shown
+
+    return preview

@@ -10,16 +10,11 @@ from typing import Any, Literal
 import jax
 
 from jaxdiff import experiment
-from jaxdiff.data.tokenizer import BytePair
-from jaxdiff.experiment import Experiment
 from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
-from jaxdiff.pipelines.bundles import diffusion_bundle
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pretrained import ip_adapter as ip_adapters
-from jaxdiff.pretrained import lora, quantize, scheduler, single_file, textual_inversion
-from jaxdiff.pretrained.read import Bundle, read_component, read_directory, read_json
-from jaxdiff.tasks.picture import SCHEDULES, make_task
-from jaxdiff.training import load_params
+from jaxdiff.pretrained import lora, quantize, single_file, textual_inversion
+from jaxdiff.pretrained.read import Bundle, read_component, read_directory
 from jaxdiff.typing import Params
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -50,7 +45,7 @@ def load(
     safety: bool = False,
     devices: Sequence[jax.Device] | None = None,
     programs: Path | None = None,
-) -> DiffusionPipeline:
+) -> Any:
     """The pipeline of a model.
 
     Args:
@@ -117,7 +112,10 @@ def load(
         told |= {"tokenizer": tokenizer, "prediction": prediction, "fuse": fuse, "safety": safety, **more}
         if wrong := [name for name, value in told.items() if value]:
             raise ValueError(f"{path} is a run of `jaxdiff train`, which takes no {', '.join(wrong)}: leave it out")
-        bundle = run_bundle(path)
+        run = experiment.open_run(path, place)
+        if not any((dtype, decode_dtype, clip_skip, decode != "whole", devices, programs)):
+            return run.config.task.pipeline(run.assets, run.weights, spec)
+        bundle = run.config.task.bundle(run.assets, run.weights)
     bundle = _computing(bundle, dtype, decode_dtype)
     weights = dict(loras) if isinstance(loras, Mapping) else dict.fromkeys(loras, 1.0)
     read = [lora.read(file, bundle.components) for file in weights]
@@ -142,51 +140,6 @@ def load(
 def is_published(path: Path) -> bool:
     """Whether a model is a file or directory in another library's layout, and no run of `jaxdiff train`."""
     return path.is_file() or (path / "model_index.json").is_file()
-
-
-def run_bundle(path: Path) -> Bundle:
-    """The networks of a run of `jaxdiff train`, or of one of its checkpoints, with averaged weights.
-
-    Raises:
-      ValueError: if its vocabulary or the names of its classes are missing.
-      FileNotFoundError, MismatchError: see `read_run`.
-    """
-    run, config, params = read_run(path)
-    process = config.process
-    vocabulary, labels = run / "vocabulary.json", run / "labels.txt"
-    return diffusion_bundle(
-        config.unet,
-        params,
-        process=scheduler.native(SCHEDULES[process.schedule](), process.prediction, clip=1.0),
-        size=config.data.size,
-        text=config.text if process.condition == "text" else None,
-        vocabulary=BytePair.from_json(vocabulary.read_text()) if vocabulary.is_file() else None,
-        labels=labels.read_text().splitlines() if labels.is_file() else (),
-    )
-
-
-def read_run(path: Path) -> tuple[Path, Experiment, Params]:
-    """The directory, config and averaged parameters of a run of `jaxdiff train`, or of one of its checkpoints.
-
-    Raises:
-      FileNotFoundError: if `path` is neither, or there is no checkpoint yet.
-      MismatchError: if the checkpoint is not of the architecture that its config describes.
-    """
-    run = path.parent.parent if path.parent.name == "checkpoints" else path
-    if not run.is_dir():
-        raise FileNotFoundError(f"no model directory at {path}: give the workdir of a run of `jaxdiff train`")
-    if not (run / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{run} is no model: it has neither model_index.json (diffusers) nor config.json and checkpoints (a run of "
-            f"`jaxdiff train`), but {', '.join(sorted(p.name for p in run.iterdir())[:8]) or 'nothing'}"
-        )
-    if kind := read_json(run / "config.json").get("_class_name"):
-        raise FileNotFoundError(
-            f"{run} is no model but one part of one, a {kind}: give the directory above it, with model_index.json; or "
-            "the model, and this as its controlnet, adapter or vae"
-        )
-    config = experiment.read(run)
-    return run, config, load_params(path, jax.eval_shape(make_task(config.model).init, jax.random.key(0)))
 
 
 def read_bundle(

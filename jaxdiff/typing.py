@@ -76,6 +76,3 @@ LearnedDenoise = Callable[..., Estimate]
 
 Transform = Callable[[Denoise], Denoise]
 """Thresholding, rescaling, inpainting: they stack."""
-
-LossFn = Callable[..., tuple[Array, Metrics]]
-"""(params, batch, keys[b]) -> (loss[], metrics): pure; the mean over the batch."""

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from jaxdiff import experiment
-from jaxdiff.cli.train import read_config
+from jaxdiff.cli.config import read_config
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -25,6 +25,13 @@ def test_importing_is_quick_and_light():
     assert used() - began < 2
 
 
+def test_the_usage_of_train_is_there_at_once():
+    began = used()
+    code = "import sys; from jaxdiff.cli import train; sys.exit(any(name in sys.modules for name in ('jax', 'tyro')))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert used() - began < 1
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_passes_its_checks_and_survives_json(path, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
@@ -32,3 +39,11 @@ def test_every_config_passes_its_checks_and_survives_json(path, monkeypatch):
     experiment.check(config)
     assert experiment.from_json(experiment.to_json(config)) == config
     assert path.stem == config.name
+    header = path.read_text().partition('"""')[2].partition('"""')[0]
+    assert all(
+        word in header
+        for word in ("Paper", "Hardware: ", "ime", "esult", f"Command: jaxdiff train configs/{path.name}")
+    )
+    small = read_config(path, small=True)
+    experiment.check(small)
+    assert small.name == f"{path.stem}-small"

@@ -13,10 +13,8 @@ import jax.numpy as jnp
 
 from jaxdiff import data, training
 from jaxdiff.benchmarks import subject as subjects
-from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.experiment import Experiment
 from jaxdiff.metrics import speed
-from jaxdiff.tasks.picture import make_task
 from jaxdiff.training.checkpoint import Checkpoints
 
 PICTURES = 4096
@@ -26,11 +24,9 @@ PICTURES = 4096
 def loader(config: Experiment, batch: int, rounds: int) -> dict[str, Any]:
     """Reading the experiment's pictures, first from disk and then again: small sets stay in memory."""
     source = data.open_source(config.data)
-    encode = None
-    if config.process.condition == "text":
-        vocabulary = BytePair.learn(source.captions(), config.vocabulary)
-        encode = lambda caption: vocabulary.encode(caption, config.text.length)
-    stream = data.batches(source, config.data, batch_size=batch, seed=0, encode=encode)
+    with tempfile.TemporaryDirectory() as folder:
+        task = config.task.task(config.task.assets(Path(folder), config.data, source, new=True))
+    stream = data.batches(source, config.data, batch_size=batch, seed=0, example=task.example)
 
     def read(pictures: int) -> float:
         """Pictures a second."""
@@ -53,9 +49,11 @@ def loader(config: Experiment, batch: int, rounds: int) -> dict[str, Any]:
 
 def checkpoint(config: Experiment, rounds: int) -> dict[str, Any]:
     """Saving and restoring a train state: until `save` returns (training waits so long), until all is written, back."""
-    optimizer = training.make_optimizer(config.optimizer, config.train.steps)
-    make_state = training.make_init_state(make_task(config.model).init, optimizer)
-    state = jax.device_put(subjects.random_state(make_state))
+    task, _ = subjects.made_up(config)
+    optimizer = training.make_optimizer(config.optimizer, config.train.steps, task.groups)
+    make_state = training.make_init_state(task, optimizer)
+    shapes = jax.eval_shape(make_state, jax.random.key(0), {}, subjects.batch(config, task, 1, 0))
+    state = jax.device_put(subjects.random_state(shapes))
     bytes_ = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     blocked, save, restore = [], [], []
     with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder), training.CheckpointConfig(keep=1)) as kept:

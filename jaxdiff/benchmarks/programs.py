@@ -16,7 +16,7 @@ from jaxdiff import parallel, sampling, training
 from jaxdiff.benchmarks import subject as subjects
 from jaxdiff.benchmarks.subject import Subject
 from jaxdiff.diffusion import prediction
-from jaxdiff.experiment import Experiment
+from jaxdiff.diffusion.schedule import scaled_linear
 from jaxdiff.models.autoencoder_kl import unscaled
 from jaxdiff.models.unet import UNet
 from jaxdiff.parallel import MeshSpec, make_mesh
@@ -25,7 +25,6 @@ from jaxdiff.pipelines import inputs as pipeline_inputs
 from jaxdiff.pipelines import plan
 from jaxdiff.pipelines.model import make_model
 from jaxdiff.pipelines.program import make_program
-from jaxdiff.tasks.picture import SCHEDULES, make_task
 from jaxdiff.typing import Cond
 
 VARIANTS = 3
@@ -93,11 +92,11 @@ def loop(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
     """The sampling loop of `steps` calls of the U-Net, without guidance, beside as many bare calls."""
     inputs = [subjects.noisy(subject, batch, seed) for seed in range(VARIANTS)]
     keys = jax.random.split(jax.random.key(0), batch)
-    process = subject.experiment.process if subject.experiment else None
-    schedule = SCHEDULES[process.schedule if process else "scaled_linear"]()
+    process = subject.trained.native if subject.trained else None
+    schedule = process.schedule if process else scaled_linear()
     table = jax.tree.map(np.float32, sampling.make_table("ddim", schedule, steps))
     network: Any = UNet(subject.unet)
-    kind = process.prediction if process else "eps"
+    kind = process.kind if process else "eps"
     apply = lambda params, x, t, cond: network.apply({"params": params}, x, t, cond)
 
     def sample(whole: Any, x: jax.Array, t: jax.Array, told: Any, keys: jax.Array) -> Any:
@@ -155,32 +154,24 @@ def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Ca
     """Forward, backward, optimizer and average of the weights, as `jaxdiff train` runs them."""
     config = subject.experiment
     assert config is not None, "check"
-    task = make_task(config.model, _empty(config))
-    optimizer = training.make_optimizer(config.optimizer, config.train.steps)
-    step = functools.partial(
-        training.make_train_step,
-        task.loss,
-        optimizer,
-        training.make_ema(config.ema),
-        accumulate=config.train.accumulate,
+    task, _ = subjects.made_up(config)
+    optimizer = training.make_optimizer(config.optimizer, config.train.steps, task.groups)
+    ema = training.make_ema(config.ema)
+    step = functools.partial(training.make_train_step, task, optimizer, ema, accumulate=config.train.accumulate)
+    rows = [subjects.batch(config, task, batch, seed) for seed in range(VARIANTS)]
+    program = parallel.compile(
+        step, training.make_init_state(task, optimizer), {}, rows[0], MeshSpec(), task.rules, devices
     )
-    make_state = training.make_init_state(task.init, optimizer)
-    program: Any = parallel.compile(step, make_state, MeshSpec(), task.rules, devices)
     # each leaf a copy of its own, since a step consumes them
-    state = [jax.device_put(subjects.random_state(make_state), program.shardings, may_alias=False)]
-    batches = []
-    for seed in range(VARIANTS):
-        size = (batch, config.data.size, config.data.size, 3)
-        pictures = np.random.default_rng(seed).integers(0, 256, size).astype(np.uint8)
-        placed = program.put(jax.tree.map(np.asarray, {"image": pictures, **_told(subject, batch, seed)}))
-        batches.append((placed, program.keys(jax.random.key(1), seed, batch)))
+    state = [jax.device_put(subjects.random_state(program.like), program.shardings, may_alias=False)]
+    batches = [(program.put(one), program.keys(jax.random.key(1), seed, batch)) for seed, one in enumerate(rows)]
 
     def keep(result: Any) -> None:
         state[0] = result[0]
 
     return Case(
         "train-step",
-        program.step.__wrapped__,  # what is below the mesh's context, which `measure` gives
+        program.jitted,  # what is below the mesh's context, which `measure` gives
         lambda i: (state[0], *batches[i % VARIANTS]),
         batch,
         subject.unet.dtype,
@@ -208,20 +199,6 @@ def decoder(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
     apply = lambda params, z: net.apply({"params": params}, unscaled(net.config, z), method="decode")
     program, arguments = _spread(apply, params, latents, devices)
     return Case("decoder", program, arguments, batch, net.config.dtype)
-
-
-def _empty(config: Experiment) -> np.ndarray | None:
-    """A text of one token, to stand for no text."""
-    return np.eye(1, config.text.length, dtype=np.int32)[0] if config.process.condition == "text" else None
-
-
-def _told(subject: Subject, batch: int, seed: int) -> dict[str, jax.Array]:
-    """What steers a batch of an experiment: tokens, labels or nothing."""
-    if subject.text:
-        return {"tokens": subjects.tokens(subject, batch, seed)}
-    if subject.unet.labels:
-        return {"label": jax.random.randint(jax.random.key(seed), (batch,), 0, subject.unet.labels)}
-    return {}
 
 
 CASES: dict[str, Callable[[Subject, int, Devices, int], Case]] = {

@@ -1,28 +1,27 @@
 """What is measured: the networks of an experiment or of a published model, with random weights and made-up inputs."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.data.tokenizer import BytePair
+from jaxdiff.data.source import Example
 from jaxdiff.data.tokenizer_clip import END, START, ClipTokenizer
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.autoencoder_kl import AutoencoderKL
 from jaxdiff.models.text import TextTransformer
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet, UNetConfig
-from jaxdiff.pipelines.bundles import diffusion_bundle
-from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Bundle, Component
 from jaxdiff.pretrained.single_file import KINDS, PRESETS
-from jaxdiff.tasks.picture import SCHEDULES
-from jaxdiff.training import TrainState
-from jaxdiff.typing import Cond, Key, Params
+from jaxdiff.training import Task, TrainState
+from jaxdiff.typing import Cond, Params
 
 PUBLISHED = ("sd1", "sd2", "sdxl")
 """Published models whose networks are measured, at their own resolution, batch 2: the guided pair of one picture."""
@@ -52,6 +51,7 @@ class Subject:
       text: the text encoder.
       decoder: from latents to pictures.
       experiment: what trains it, and where it reads its pictures.
+      trained: what it trains, with shapes for weights.
       json: config.json of each network, for a published model.
     """
 
@@ -66,22 +66,68 @@ class Subject:
     text: TextTransformer | ClipText | None = None
     decoder: AutoencoderKL | None = None
     experiment: Experiment | None = None
+    trained: Bundle | None = None
     json: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def of_experiment(config: Experiment) -> Subject:
-    """The networks that an experiment trains."""
-    told = config.process.condition == "text"
+    """The networks that an experiment trains.
+
+    Raises:
+      ValueError: if it trains no diffusion model.
+    """
+    task, assets = made_up(config)
+    shapes = jax.eval_shape(task.init, jax.random.key(0), {}, batch(config, task, 1, 0))
+    bundle = config.task.bundle(assets, shapes)
+    text = bundle.components["text_encoder"].config if "text_encoder" in bundle.components else None
     return Subject(
         config.name,
-        config.unet,
+        bundle.components["unet"].config,
         config.data.size,
-        tokens=config.text.length if told else 0,
-        width=config.text.width if told else 0,
-        pooled=config.text.width if told else 0,
-        text=TextTransformer(config.text) if told else None,
+        tokens=text.length if text else 0,
+        width=text.width if text else 0,
+        pooled=text.width if text else 0,
+        text=TextTransformer(text) if text else None,
         experiment=config,
+        trained=bundle,
     )
+
+
+def made_up(config: Experiment) -> tuple[Task, Any]:
+    """The training of an experiment without its data, and the assets that it has of made-up examples."""
+    with tempfile.TemporaryDirectory() as folder:
+        assets = config.task.assets(Path(folder), config.data, MadeUp(config), new=True)
+    return config.task.task(assets), assets
+
+
+class MadeUp:
+    """A source of noise, whose captions are rows of digits of all lengths."""
+
+    def __init__(self, config: Experiment, seed: int = 0):
+        self.labels = tuple(map(str, range(getattr(getattr(config.task, "net", None), "labels", 0))))
+        self._size, self._seed = config.data.size, seed
+
+    def __len__(self) -> int:
+        return 4096
+
+    def __getitem__(self, index: int) -> Example:
+        rng = np.random.default_rng((self._seed, index))
+        image = rng.integers(0, 256, (self._size, self._size, 3)).astype(np.uint8)
+        return {"image": image, "caption": self._caption(rng), "label": index % max(len(self.labels), 1)}
+
+    def captions(self) -> list[str]:
+        """Some captions."""
+        return [self._caption(np.random.default_rng(i)) for i in range(16)]
+
+    def _caption(self, rng: np.random.Generator) -> str:
+        return " ".join(map(str, rng.integers(0, 10, rng.integers(0, 64))))
+
+
+def batch(config: Experiment, task: Task, count: int, seed: int) -> dict[str, np.ndarray]:
+    """A batch of made-up examples, as the experiment trains on."""
+    source = MadeUp(config, seed)
+    rows = [task.example(source[i], np.random.default_rng(i)) for i in range(count)]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def published(name: str, size: int | None = None, dtype: str = "float32") -> Subject:
@@ -112,8 +158,10 @@ def _net(part: str, json: Mapping[str, Any], dtype: str) -> Any:
 
 def bundle(subject: Subject) -> Bundle:
     """A model as it is read from its files: with random weights, and tokenizers that know ten digits or bytes."""
-    if subject.experiment:
-        return _trained(subject, subject.experiment)
+    if subject.trained:
+        whole = subject.trained.components
+        random = {name: dataclasses.replace(part, params=random_params(part.params)) for name, part in whole.items()}
+        return dataclasses.replace(subject.trained, components=random)
     dtype, parts = subject.unet.dtype, {}
     for part, json in subject.json.items():
         net = _net(part, json, dtype)
@@ -128,21 +176,6 @@ def bundle(subject: Subject) -> Bundle:
     index = {"_class_name": subject.name, "scheduler": ["diffusers", SCHEDULER["_class_name"]]}
     index |= {name: ["transformers", "CLIPTokenizer"] for name in words}
     return Bundle(subject.name, index, parts, words, {"scheduler": SCHEDULER})
-
-
-def _trained(subject: Subject, config: Experiment) -> Bundle:
-    params, process, text = {"unet": unet_params(subject)}, config.process, config.process.condition == "text"
-    if text:
-        params["text"] = text_params(subject)
-    return diffusion_bundle(
-        config.unet,
-        params,
-        process=scheduler.native(SCHEDULES[process.schedule](), process.prediction, clip=1.0),
-        size=subject.side,
-        text=config.text if text else None,
-        vocabulary=BytePair() if text else None,
-        labels=[str(n) for n in range(config.unet.labels)],
-    )
 
 
 def _digits(vocabulary: int) -> dict[str, int]:
@@ -162,9 +195,8 @@ def random_params(shapes: Params, seed: int = 0) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
-def random_state(make_state: Callable[[Key], TrainState], seed: int = 0) -> TrainState:
+def random_state(shapes: TrainState, seed: int = 0) -> TrainState:
     """A train state as in the middle of a run, on the host: random weights and moments, which are not negative."""
-    shapes = jax.eval_shape(make_state, jax.random.key(0))
     rng = np.random.default_rng(seed)
 
     def moment(x: Any) -> np.ndarray:
@@ -172,7 +204,8 @@ def random_state(make_state: Callable[[Key], TrainState], seed: int = 0) -> Trai
         return np.square(rng.standard_normal(x.shape, np.float32)) if floats else np.zeros(x.shape, x.dtype)
 
     params = random_params(shapes.params)
-    return TrainState(np.zeros((), np.int32), params, jax.tree.map(moment, shapes.opt_state), params)
+    opt_state, extra = (jax.tree.map(moment, tree) for tree in (shapes.opt_state, shapes.extra))
+    return TrainState(np.zeros((), np.int32), params, opt_state, params, extra)
 
 
 def noisy(subject: Subject, batch: int, seed: int) -> tuple[jax.Array, jax.Array, dict[str, Any]]:

@@ -25,7 +25,6 @@ from jaxdiff.pretrained.read import Component
 from jaxdiff.pretrained.rules.unet import mirror, pixel_json
 from jaxdiff.pretrained.single_file import KINDS
 from jaxdiff.pretrained.write import write_component
-from jaxdiff.tasks.picture import SCHEDULES
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
 """Of an output, against its largest number: two libraries add in different orders through some hundred layers."""
@@ -312,13 +311,21 @@ def text_to_image(subject: Subject, case: Case, device: str, compiled: Callable[
     return run
 
 
+def _plain(process: Any) -> Any:
+    """An objective with the default's schedule and prediction: equal to it if it is the plain error."""
+    plain = type(process)()
+    return dataclasses.replace(process, schedule=plain.schedule, prediction=plain.prediction, clip=plain.clip)
+
+
 def train_step(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
     """Noise, forward, backward, clipping, (fused) Adam and average of the weights, as a step of ours has them."""
     import torch
 
     config = subject.experiment
     assert config is not None
-    if config.process.condition != "none" or config.process.weight != "simple" or config.optimizer.name == "sgd":
+    process: Any = getattr(config.task, "process", None)
+    told = subject.tokens or subject.unet.labels or config.optimizer.name == "sgd"
+    if told or process is None or _plain(process) != type(process)():
         raise NoPeerError(
             f"the train step of {subject.name} has no peer: it is written for a U-Net without condition, the plain "
             "error and Adam, such as cifar10"
@@ -333,7 +340,7 @@ def train_step(subject: Subject, case: Case, device: str, compiled: Callable[[An
     decay = {"weight_decay": o.weight_decay} if o.name == "adamw" else {}
     adam = kind(params, o.lr, (o.b1, o.b2), o.eps, fused=True, **decay)
     pictures = [_tensor(case.arguments(i)[1]["image"], device) for i in range(2)]
-    schedule = SCHEDULES[config.process.schedule]()
+    schedule = process.make_schedule()
     times = (np.arange(1000) + 1) / 1000
     alpha, sigma = (_tensor(f(times).astype(np.float32), device) for f in (schedule.alpha, schedule.sigma))
 
@@ -341,7 +348,7 @@ def train_step(subject: Subject, case: Case, device: str, compiled: Callable[[An
         x0 = pictures[i % 2].to(torch.get_default_dtype()) / 127.5 - 1
         t, eps = torch.randint(1000, (len(x0),), device=device), torch.randn_like(x0)
         a, s = alpha[t, None, None, None], sigma[t, None, None, None]
-        target = {"eps": eps, "x0": x0, "v": a * eps - s * x0}[config.process.prediction]
+        target = {"eps": eps, "x0": x0, "v": a * eps - s * x0}[process.prediction]
         loss = ((call(network, a * x0 + s * eps, t) - target) ** 2).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params, o.clip or float("inf"))

@@ -21,8 +21,8 @@ from jaxdiff.benchmarks import host, programs, report, torch_peer
 from jaxdiff.benchmarks import subject as subjects
 from jaxdiff.benchmarks.measure import measure
 from jaxdiff.benchmarks.subject import Subject
+from jaxdiff.cli.config import read_config
 from jaxdiff.cli.progress import stages
-from jaxdiff.cli.train import read_config
 from jaxdiff.metrics import speed
 
 _VIRTUAL = "--xla_force_host_platform_device_count"
@@ -101,8 +101,9 @@ def read_subject(args: Args) -> Subject:
     if args.size:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, size=args.size))
     if args.dtype:
-        unet = dataclasses.replace(config.unet, dtype=args.dtype)
-        config = dataclasses.replace(config, unet=unet, text=dataclasses.replace(config.text, dtype=args.dtype))
+        parts = {field.name: getattr(config.task, field.name) for field in dataclasses.fields(config.task)}
+        nets = {n: dataclasses.replace(net, dtype=args.dtype) for n, net in parts.items() if hasattr(net, "dtype")}
+        config = dataclasses.replace(config, task=dataclasses.replace(config.task, **nets))
     batch_size = args.batch or subjects.of_experiment(config).batch
     train = dataclasses.replace(config.train, batch_size=batch_size * jax.device_count(), accumulate=1)
     config = dataclasses.replace(config, train=train)

@@ -9,7 +9,7 @@ from typing import Literal
 import jax
 import tyro
 
-from jaxdiff import loading
+from jaxdiff import experiment, loading
 from jaxdiff.cli.sample import weighted
 from jaxdiff.pretrained import lora, pixels, single_file
 from jaxdiff.pretrained.read import Bundle
@@ -97,13 +97,12 @@ def read(args: Args) -> Bundle:
       ValueError: if files are broken, classes not supported, or options do not fit the model.
     """
     if not args.model.is_file() and not (args.model / "model_index.json").is_file():
-        _, config, params = loading.read_run(args.model)
         names = ("variant", "tokenizer", "prediction", "vae", "lora", "textual_inversion")
         if given := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]:
             raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
-        process, params = config.process, params["unet"]
-        params = jax.tree.map(lambda x: x.astype(args.dtype or x.dtype), params)
-        return pixels.bundle(config.unet, params, config.data.size, process.schedule, process.prediction)
+        run = experiment.open_run(args.model)
+        averaged = jax.tree.map(lambda x: x.astype(args.dtype or x.dtype), run.weights)
+        return pixels.published(run.config.task.bundle(run.assets, averaged))
     bundle = loading.read_bundle(
         args.model,
         dtype=args.dtype,

@@ -245,7 +245,7 @@ def _calling(args: Args) -> dict[str, Any]:
     return {"latents": True, **options}
 
 
-def _draw(args: Args, pipe: DiffusionPipeline, prompts: list[str], keys: Any, options: dict[str, Any]) -> Any:
+def _draw(args: Args, pipe: Any, prompts: list[str], keys: Any, options: dict[str, Any]) -> Any:
     """Pictures and latents, in one call of a pipeline or two."""
     plain = {name: value for name, value in options.items() if name != "latents"}
     if args.source_prompt is not None:

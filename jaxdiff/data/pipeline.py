@@ -8,12 +8,12 @@ examples a batch holds, and which of them are mirrored, depends on neither P nor
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxdiff.data.source import DataConfig, Source
+from jaxdiff.data.source import DataConfig, Example, Source
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
@@ -55,6 +55,7 @@ def batches(
     batch_size: int,
     seed: int,
     encode: Callable[[str], np.ndarray] | None = None,
+    example: Callable[[Example, np.random.Generator], Mapping[str, np.ndarray]] | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -72,6 +73,8 @@ def batches(
       batch_size: of all processes together.
       seed: draws the order and the mirrored ones; not negative.
       encode: caption -> int32 [L].
+      example: makes the rows of a batch instead: (example, after `flip` and `articles`; its own random numbers, the
+        same for any number of processes) -> an array for each name.
       process_index: which share of each batch to load, 0 .. process_count - 1.
       process_count: how many share a batch.
 
@@ -91,6 +94,25 @@ def batches(
     local = batch_size // process_count
     mine = slice(process_index * local, (process_index + 1) * local)
 
+    def chance(number: int, what: int) -> np.ndarray:
+        return np.random.default_rng((seed, number, what)).random(batch_size)[mine] < 0.5
+
+    def made(number: int, examples: list[Example]) -> dict[str, np.ndarray]:
+        assert example
+        if config.articles:
+            for one, wanted in zip(examples, chance(number, 2), strict=True):
+                one["caption"] = _article(one["caption"]) if wanted else one["caption"]
+        if config.flip:
+            for one, wanted in zip(examples, chance(number, 1), strict=True):
+                one["image"] = one["image"][:, ::-1] if wanted else one["image"]
+        bits = np.random.Philox(key=(seed << 64) + 3)  # one stream for each row, told apart by the counter
+        state, rng, rows = bits.state, np.random.Generator(bits), []
+        for i, one in enumerate(examples, number * batch_size + mine.start):
+            state["state"]["counter"][:] = (0, 0, 0, i)
+            bits.state = state
+            rows.append(example(one, rng))
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
     # Grain's own shuffle needs no table, but in a small set it is slow: 0.2 ms an index among 161
     @functools.lru_cache(4)
     def order(epoch: int) -> np.ndarray:
@@ -100,6 +122,8 @@ def batches(
         rows = range(number * batch_size, (number + 1) * batch_size)[mine]
         index = np.array([order(row // len(source))[row % len(source)] for row in rows], np.int64)
         examples = [source[i] for i in index.tolist()]
+        if example:
+            return made(number, [Example(**one) for one in examples])
         batch = {
             "image": np.stack([example["image"] for example in examples]),
             "label": np.array([example["label"] for example in examples], np.int32),
@@ -108,11 +132,10 @@ def batches(
         if encode:
             captions = [example["caption"] for example in examples]
             if config.articles:
-                with_article = np.random.default_rng((seed, number, 2)).random(batch_size)[mine] < 0.5
-                captions = [_article(c) if one else c for c, one in zip(captions, with_article, strict=True)]
+                captions = [_article(c) if one else c for c, one in zip(captions, chance(number, 2), strict=True)]
             batch["tokens"] = np.stack([encode(caption) for caption in captions]).astype(np.int32)
         if config.flip:
-            mirrored = np.random.default_rng((seed, number, 1)).random(batch_size)[mine] < 0.5
+            mirrored = chance(number, 1)
             batch["image"][mirrored] = batch["image"][mirrored, :, ::-1]
         return batch
 

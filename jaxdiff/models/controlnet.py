@@ -15,7 +15,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxdiff.models.unet import UNet, UNetConfig, check, embedding, encoder
+from jaxdiff.models.unet import UNet, UNetConfig, embedding, encoder
 from jaxdiff.nn.conv import Conv
 from jaxdiff.nn.norm import silu
 from jaxdiff.typing import Cond, Network, Params
@@ -57,7 +57,7 @@ class ControlNet(nn.Module):
           ValueError: if the hint is of another size.
         """
         net = self.config.net
-        check(net, x)
+        net.check(*x.shape[1:3])
         factor = 2 ** (len(self.config.hint_channels) - 1)
         expected = (factor * x.shape[1], factor * x.shape[2])
         if hint.shape[1:3] != expected:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxdiff.models.config import check_dtype
 from jaxdiff.nn.attention import Attention
 
 
@@ -32,6 +33,19 @@ class TextConfig:
     layers: int = 4
     heads: int = 4
     dtype: str = "float32"
+
+    def check(self) -> None:
+        """Refuses numbers that do not fit each other.
+
+        Raises:
+          ValueError: names the field, what it is, and what is expected.
+        """
+        for name, least in (("vocabulary", 3), ("length", 2), ("width", 1), ("layers", 0), ("heads", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"text encoder: {name} is {getattr(self, name)}: expected {least} or more")
+        if self.width % self.heads:
+            raise ValueError(f"text encoder: width {self.width} does not divide into {self.heads} heads")
+        check_dtype("text encoder", self.dtype)
 
 
 class TextTransformer(nn.Module):

@@ -13,6 +13,7 @@ Sources: Ho et al. 2020, arXiv 2006.11239, appendix B (DDPM); Dhariwal and Nicho
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import einops
@@ -20,6 +21,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxdiff.models.config import NetConfig, check_dtype
 from jaxdiff.nn.conv import Conv
 from jaxdiff.nn.embedding import Mlp, sinusoidal
 from jaxdiff.nn.norm import GroupNorm
@@ -29,7 +31,7 @@ from jaxdiff.typing import Cond, Key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UNetConfig:
+class UNetConfig(NetConfig):
     """The numbers of a U-Net; a tuple holds one entry for each level, from the highest resolution down.
 
     Attributes:
@@ -75,7 +77,6 @@ class UNetConfig:
     self_attends_context: tuple[int, ...] = ()
     dropout: float = 0.0
     remat: bool = False
-    dtype: str = "float32"
 
     @property
     def unit(self) -> int:
@@ -86,6 +87,58 @@ class UNetConfig:
         """
         exact = self.adm_resample or self.pad_after
         return self.patch * 2 ** (len(self.channels) - 1) if exact else self.patch
+
+    def build(self) -> "UNet":
+        """Makes the network."""
+        return UNet(self)
+
+    def check(self, *sides: int) -> None:
+        """Refuses numbers that do not fit each other, or pictures with these sides.
+
+        Raises:
+          ValueError: names the fields, what they are, and what is expected.
+        """
+        levels = len(self.channels)
+        if not levels:
+            raise ValueError("UNet: channels is empty: expected the width of each level")
+        for name in ("attention", "heads", "depth"):
+            if len(getattr(self, name)) != levels:
+                raise ValueError(
+                    f"UNet: {name} is {getattr(self, name)}: expected one entry for each of the {levels} levels of "
+                    f"channels {self.channels}"
+                )
+        attends = [kind != "none" for kind in self.attention]
+        attends[-1] |= self.mid_attention != "none"
+        for name in ("channels", "heads", "depth", "out_channels", "layers", "patch", "groups"):
+            value = getattr(self, name)
+            counted = {"heads": attends, "depth": [kind == "cross" for kind in self.attention]}.get(name)
+            many = value if isinstance(value, tuple) else (value,)
+            if any(number < 1 for number, used in zip(many, counted or [True] * len(many), strict=True) if used):
+                raise ValueError(f"UNet: {name} is {value}: expected 1 or more")
+        if wrong := {*self.attention, self.mid_attention} - {"none", "self", "cross"}:
+            raise ValueError(f"UNet: attention {sorted(wrong)}: expected none, self or cross")
+        if self.labels < 0:
+            raise ValueError(f"UNet: labels is {self.labels}: expected 0 or more")
+        for name in ("eps", "rescale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"UNet: {name} is {getattr(self, name)}: expected a number above 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"UNet: dropout is {self.dropout}: expected at least 0 and less than 1")
+        check_dtype("UNet", self.dtype)
+        for width, heads, used in zip(self.channels, self.heads, attends, strict=True):
+            if width % self.groups or (used and width % heads):
+                raise ValueError(
+                    f"UNet: channels has {width}, which does not divide by groups {self.groups} or by {heads} heads"
+                )
+        if any(side % self.unit for side in sides):
+            raise ValueError(
+                f"UNet: a picture of {'x'.join(map(str, sides))} does not cut into patches of {self.patch}"
+                + (f" and halve {levels - 1} times" if self.unit > self.patch else "")
+                + f": both sides must be multiples of {self.unit}"
+            )
+
+
+Config = UNetConfig
 
 
 class UNet(nn.Module):
@@ -112,7 +165,7 @@ class UNet(nn.Module):
           residuals: added to what each part of the way down hands on, and the last to the middle's (a ControlNet's).
         """
         net = self.config
-        check(net, x)
+        net.check(*x.shape[1:3])
         cond = cond or Cond()
         if cond.hints:
             raise ValueError("UNet: cond.hints are for ControlNets: call controlnet.controlled(...)")
@@ -246,22 +299,6 @@ class Level(nn.Module):
                 else Upsample(width, dtype=net.dtype, name="upsample")(x, size)
             )
         return x, out
-
-
-def check(net: UNetConfig, x: Float[Array, "b h w c"]) -> None:
-    """Refuses, before anything compiles, numbers that do not fit each other or the picture."""
-    levels = len(net.channels)
-    for name in ("attention", "heads", "depth"):
-        if len(getattr(net, name)) != levels:
-            raise ValueError(f"UNet: {name}={getattr(net, name)} needs one entry for each of {levels} levels")
-    if wrong := {*net.attention, net.mid_attention} - {"none", "self", "cross"}:
-        raise ValueError(f"UNet: attention {sorted(wrong)}: expected none, self or cross")
-    if x.shape[1] % net.unit or x.shape[2] % net.unit:
-        raise ValueError(
-            f"UNet: a picture of {x.shape[1]}x{x.shape[2]} does not cut into patches of {net.patch}"
-            + (f" and halve {levels - 1} times" if net.unit > net.patch else "")
-            + f": both sides must be multiples of {net.unit}"
-        )
 
 
 def with_sizes(

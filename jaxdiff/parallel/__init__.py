@@ -1,6 +1,6 @@
 """How one training step runs on many devices: the mesh, the sharding rules, and the compiled program."""
 
-from jaxdiff.parallel.compile import Program, compile
+from jaxdiff.parallel.compile import Program, compile, place
 from jaxdiff.parallel.mesh import MeshSpec, make_mesh
 from jaxdiff.parallel.rules import DEFAULT_RULES, Rules, fsdp, param_shardings, shardings, tensor
 
@@ -13,6 +13,7 @@ __all__ = [
     "fsdp",
     "make_mesh",
     "param_shardings",
+    "place",
     "shardings",
     "tensor",
 ]

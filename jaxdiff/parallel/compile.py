@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import jax
@@ -11,9 +12,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxdiff.parallel.mesh import MeshSpec, make_mesh
-from jaxdiff.parallel.rules import Rules, path_string
+from jaxdiff.parallel.rules import Rules, param_shardings, path_string
 from jaxdiff.parallel.rules import shardings as shard_by_rules
-from jaxdiff.typing import Batch, Key
+from jaxdiff.typing import Batch, Key, Params
 
 DEVICES = "devices"
 """The axis name that pmap's `reduce` averages over."""
@@ -24,23 +25,36 @@ class Program:
     """A step compiled for a set of devices.
 
     Attributes:
-      init: (key) -> state, each part made where it will live.
+      init: (key) -> state, each part made where it will live; what was loaded is consumed where the state keeps it.
+      frozen: (key) -> what is frozen in the first state, for a state that is read from a checkpoint.
       put: (batch) -> batch on the devices; this process' examples as host arrays go in.
       keys: (root, step, batch size) -> one key for each example of the whole batch, placed like the batch.
       step: (state, batch, keys) -> (state, metrics); the state given is consumed, the metrics are on every device.
-      shardings: the state's tree with where each leaf lives.
+      like: the state's tree with shapes, dtypes and shardings.
+      mesh: of the devices.
+      jitted: what `step` calls within the mesh's context.
     """
 
     init: Callable[[Key], Any]
+    frozen: Callable[[Key], Any]
     put: Callable[[Batch], Batch]
     keys: Callable[[Key, int, int], Key]
     step: Callable[[Any, Batch, Key], tuple[Any, Any]]
-    shardings: Any
+    like: Any
+    mesh: Mesh
+    jitted: Any
+
+    @property
+    def shardings(self) -> Any:
+        """The state's tree with where each leaf lives."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.like)
 
 
 def compile(
     make_step: Callable[..., Callable[..., Any]],
-    init_state: Callable[[Key], Any],
+    init_state: Callable[[Key, Params, Batch], Any],
+    loaded: Params = MappingProxyType({}),
+    batch: Batch = MappingProxyType({}),
     spec: MeshSpec | Literal["pmap"] = MeshSpec(),
     rules: Rules = (),
     devices: Sequence[jax.Device] | None = None,
@@ -51,7 +65,9 @@ def compile(
       make_step: called once as `make_step(reduce=f)`; returns (state, batch, keys) -> (state, metrics). `f` takes a
         tree that was averaged over the examples at hand and returns its average over the devices: the identity on a
         mesh, where the program is written for the whole batch, and `pmean` under pmap.
-      init_state: (key) -> state, with the parameters in `state.params`.
+      init_state: (key, loaded, batch) -> state, with the parameters in `state.params`.
+      loaded: weights to start from, on their devices.
+      batch: this process' part of a first batch, for what `init_state` takes from it.
       spec: the mesh, or "pmap": one whole state on every device, the batch split.
       rules: come before the default rules; see `parallel.rules`. pmap has no use for them.
       devices: all devices by default.
@@ -59,36 +75,79 @@ def compile(
     Raises:
       ValueError: if mesh, rules or devices do not fit together; `put` and `keys` raise for a batch that does not split.
     """
+    devices = tuple(jax.devices() if devices is None else devices)
+    loaded, batch = dict(loaded), dict(batch)
     if spec == "pmap":
-        return _pmap(make_step, init_state, tuple(jax.devices() if devices is None else devices))
+        return _pmap(make_step, init_state, loaded, batch, devices)
     mesh = make_mesh(spec, devices)
-    state_at = shard_by_rules(jax.eval_shape(init_state, jax.random.key(0)), mesh, rules)
     batch_at, everywhere = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P())
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    init = jax.jit(init_state, out_shardings=state_at)
+    processes = len({device.process_index for device in mesh.devices.flat})
+
+    def put(batch: Batch) -> Batch:
+        _check_batch(_size(batch), ways // processes, " of this process" if processes > 1 else "")
+        return jax.make_array_from_process_local_data(batch_at, batch)
+
+    whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x) * processes, *x.shape[1:]), x.dtype), batch)
+    shapes = jax.eval_shape(init_state, jax.random.key(0), loaded, whole)
+    like = _placed(shapes, shard_by_rules(shapes, mesh, rules))
+    state_at = jax.tree.map(lambda leaf: leaf.sharding, like)
     step = jax.jit(
         make_step(reduce=lambda tree: tree),
         in_shardings=(state_at, batch_at, batch_at),
         out_shardings=(state_at, everywhere),
         donate_argnums=0,
     )
-
-    def put(batch: Batch) -> Batch:
-        processes = len({device.process_index for device in mesh.devices.flat})
-        _check_batch(_size(batch), ways // processes, " of this process" if processes > 1 else "")
-        return jax.make_array_from_process_local_data(batch_at, batch)
-
-    return Program(init, put, _keys(batch_at, ways, (-1,)), _within(mesh, step), state_at)
+    init, frozen = _init(init_state, loaded, lambda: put(batch) if batch else {}, state_at)
+    return Program(init, frozen, put, _keys(batch_at, ways, (-1,)), _within(mesh, step), like, mesh, step)
 
 
-def _pmap(make_step: Callable[..., Any], init_state: Callable[[Key], Any], devices: tuple[jax.Device, ...]) -> Program:
+def _init(
+    init_state: Callable[..., Any], loaded: Params, batch: Callable[[], Batch], state_at: Any
+) -> tuple[Callable[[Key], Any], Callable[[Key], Any]]:
+    """Functions that make the first state, and what is frozen in it; what was loaded is an argument, no constant."""
+    made = jax.jit(init_state, out_shardings=state_at, donate_argnums=1)
+    frozen_at = getattr(state_at, "frozen", {})
+    frozen = jax.jit(lambda *args: init_state(*args).frozen, out_shardings=frozen_at, donate_argnums=1)
+    nothing = lambda key: frozen_at
+    some = lambda key: frozen(key, loaded, batch())
+    return lambda key: made(key, loaded, batch()), some if jax.tree.leaves(frozen_at) else nothing
+
+
+def place(
+    spec: MeshSpec | Literal["pmap"], rules: Rules = (), devices: Sequence[jax.Device] | None = None
+) -> Callable[[Params], Any]:
+    """Returns a function of a tree of shapes: where weights lie that a program for `spec` starts from."""
+    if spec != "pmap":
+        mesh = make_mesh(spec, devices)
+        return lambda shapes: param_shardings(shapes, mesh, rules)
+    everywhere = NamedSharding(_pmap_mesh(tuple(jax.devices() if devices is None else devices)), P())
+    return lambda shapes: jax.tree.map(lambda _: everywhere, shapes)
+
+
+def _pmap_mesh(devices: tuple[jax.Device, ...]) -> Mesh:
+    return Mesh(np.array(devices), (DEVICES,), axis_types=(AxisType.Auto,))
+
+
+def _placed(shapes: Any, where: Any) -> Any:
+    place = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
+    return jax.tree.map(place, shapes, where)
+
+
+def _pmap(
+    make_step: Callable[..., Any],
+    init_state: Callable[..., Any],
+    loaded: Params,
+    batch: Batch,
+    devices: tuple[jax.Device, ...],
+) -> Program:
     if jax.process_count() > 1:
         raise ValueError(
             f"strategy 'pmap' runs in one process, and there are {jax.process_count()}: use the mesh strategy, whose "
             "default (data=-1) splits the work in the same way."
         )
     count = len(devices)
-    mesh = Mesh(np.array(devices), (DEVICES,), axis_types=(AxisType.Auto,))
+    mesh = _pmap_mesh(devices)
     everywhere, batch_at = NamedSharding(mesh, P()), NamedSharding(mesh, P(DEVICES))
     step = jax.pmap(
         make_step(reduce=lambda tree: jax.lax.pmean(tree, DEVICES)),
@@ -104,10 +163,11 @@ def _pmap(make_step: Callable[..., Any], init_state: Callable[[Key], Any], devic
         split = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
         return jax.device_put(split, batch_at)
 
-    state_at = jax.tree.map(lambda _: everywhere, jax.eval_shape(init_state, jax.random.key(0)))
-    return Program(
-        jax.jit(init_state, out_shardings=state_at), put, _keys(batch_at, count, (count, -1)), step, state_at
-    )
+    shapes = jax.eval_shape(init_state, jax.random.key(0), loaded, batch)
+    state_at = jax.tree.map(lambda _: everywhere, shapes)
+    init, frozen = _init(init_state, loaded, lambda: jax.device_put(batch, everywhere), state_at)
+    like = _placed(shapes, state_at)
+    return Program(init, frozen, put, _keys(batch_at, count, (count, -1)), step, like, mesh, step)
 
 
 def _keys(sharding: NamedSharding, ways: int, shape: tuple[int, ...]) -> Callable[[Key, int, int], Key]:

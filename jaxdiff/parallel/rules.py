@@ -1,5 +1,6 @@
 """Sharding rules: which axis of the mesh splits which dimension of which parameter, chosen by the parameter's path."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
@@ -83,16 +84,19 @@ def param_shardings(params: Params, mesh: Mesh, rules: Rules = ()) -> Any:
 
 
 def shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
-    """A NamedSharding for every leaf of a state that has `params`.
+    """Returns a NamedSharding for every leaf of a state, a dataclass with `params`.
 
-    A leaf elsewhere in the state whose path ends in a parameter's path, and has its shape, goes with it: averages and
-    moments do. All else is whole on every device.
+    The rules place its parameters, and what is `frozen`. A leaf elsewhere whose path ends in a parameter's path, and
+    that has its shape, goes with it: averages and moments do. All else is whole on every device.
 
     Raises:
       ValueError: if a rule's axes do not divide a parameter's dimensions.
     """
+    placed = {
+        name: param_shardings(tree, mesh, rules) for name in ("params", "frozen") if (tree := _field(state, name))
+    }
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
-    where = jax.tree.leaves(param_shardings(state.params, mesh, rules))
+    where = jax.tree.leaves(placed.get("params", {}))
     params = {path_string(path): (leaf.shape, at) for (path, leaf), at in zip(leaves, where, strict=True)}
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
@@ -100,7 +104,13 @@ def shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
         owners = (params.get("/".join(names[start:])) for start in range(len(names)))
         return next((o[1] for o in owners if o and o[0] == leaf.shape), NamedSharding(mesh, P()))
 
-    return jax.tree_util.tree_map_with_path(sharding, state)
+    fields = {field.name: _field(state, field.name) for field in dataclasses.fields(state)}
+    rest = {name: jax.tree_util.tree_map_with_path(sharding, tree) for name, tree in fields.items()}
+    return dataclasses.replace(state, **{**rest, **placed})
+
+
+def _field(state: Any, name: str) -> Any:
+    return getattr(state, name, None)
 
 
 def _check(path: str, shape: tuple[int, ...], spec: P, mesh: Mesh) -> None:

@@ -34,6 +34,16 @@ def jit_forward(function: Callable[..., Any], platform: str, **kwargs: Any) -> A
     return jax.jit(function, compiler_options=options if platform == "cpu" else None, **kwargs)
 
 
+def lay(x: Any, at: NamedSharding) -> jax.Array:
+    """Puts an array that every process has whole onto the devices of all of them."""
+    if jax.process_count() == 1:
+        return jax.device_put(x, at)
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(lay(jax.random.key_data(x), at), impl=jax.random.key_impl(x))
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, at, lambda index: host[index])
+
+
 class Spread:
     """`function(whole, batch)`, compiled for many devices, as a function of host arrays that returns host arrays.
 
@@ -75,6 +85,7 @@ class Spread:
         self.ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         self._multiple = math.lcm(self.ways, multiple)
         self._whole, self._each = NamedSharding(self.mesh, P()), NamedSharding(self.mesh, P(("data", "fsdp")))
+        self._out = self._whole if jax.process_count() > 1 else self._each  # every process gets the whole result
         self._function, self._programs, self._identity = function, programs, identity
         self._platform = devices[0].platform
         self._loaded: dict[str, Any] = {}
@@ -87,7 +98,7 @@ class Spread:
         self._program: Any = (
             jax.pmap(traced, in_axes=(None, 0), devices=devices)
             if self._split
-            else jit_forward(traced, self._platform, out_shardings=self._each)
+            else jit_forward(traced, self._platform, out_shardings=self._out)
         )
 
     def __call__(self, whole: Any, batch: Any) -> Any:
@@ -103,11 +114,7 @@ class Spread:
 
         def fill(x: Any) -> Any:
             x = x[rows] if len(rows) > count else x
-            return (
-                x.reshape(self.ways, len(rows) // self.ways, *x.shape[1:])
-                if self._split
-                else jax.device_put(x, self._each)
-            )
+            return x.reshape(self.ways, len(rows) // self.ways, *x.shape[1:]) if self._split else lay(x, self._each)
 
         def join(x: Any) -> np.ndarray:
             x = np.asarray(x)
@@ -115,7 +122,7 @@ class Spread:
 
         def put(x: Any) -> Any:
             placed = isinstance(x, jax.Array) and getattr(x.sharding, "mesh", None) == self.mesh
-            return x if placed and not self._split else jax.device_put(x, self._whole)
+            return x if placed and not self._split else lay(x, self._whole)
 
         whole, batch = jax.tree.map(put, whole), jax.tree.map(fill, batch)
         with contextlib.nullcontext() if self._split else jax.set_mesh(self.mesh):
@@ -137,7 +144,7 @@ class Spread:
                 self._traces += 1
                 # classes in the arguments would have to be known to the file's format: it gets plain leaves
                 flat = lambda leaves: self._function(*jax.tree.unflatten(tree, leaves))
-                made = jax.export.export(jax.jit(flat, out_shardings=self._each), disabled_checks=_CUDNN)(leaves)
+                made = jax.export.export(jax.jit(flat, out_shardings=self._out), disabled_checks=_CUDNN)(leaves)
                 folder.mkdir(parents=True, exist_ok=True)
                 part = path.with_suffix(f".{os.getpid()}")
                 part.write_bytes(made.serialize())

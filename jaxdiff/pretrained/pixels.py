@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from jaxdiff.models.unet import UNetConfig
+import numpy as np
+
+from jaxdiff.diffusion import schedule as schedules
 from jaxdiff.pretrained.read import Bundle, Component
 from jaxdiff.pretrained.rules import unet
-from jaxdiff.typing import Params
 
 _BETAS: dict[str, dict[str, Any]] = {
     "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
@@ -15,22 +16,26 @@ _BETAS: dict[str, dict[str, Any]] = {
 _PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 
 
-def bundle(net: UNetConfig, params: Params, size: int, schedule: str, prediction: str) -> Bundle:
-    """The pipeline of a U-Net that sees `size` x `size` pictures, for `write_directory`.
-
-    Args:
-      net: the U-Net's numbers.
-      params: its parameters.
-      size: side of the pictures.
-      schedule: linear, scaled_linear or cosine, of 1000 steps.
-      prediction: eps, x0 or v.
+def published(native: Bundle) -> Bundle:
+    """Returns a model of our own training, with one U-Net, as `write_directory` takes it.
 
     Raises:
-      ValueError: if a UNet2DModel cannot be such a network (told text, say); names the fields.
+      ValueError: if a UNet2DModel cannot be such a network (told text, say), or a DDPMScheduler such a process; names
+        the fields.
     """
-    json = {**unet.pixel_json(net, params["conv_in"]["kernel"].shape[2]), "sample_size": size}
+    process, part = native.native, native.components["unet"]
+    assert process is not None
+    net, params = part.config, part.params
+    json = {**unet.pixel_json(net, params["conv_in"]["kernel"].shape[2]), "sample_size": part.json["sample_size"]}
+    knots: Any = getattr(process.schedule, "knots", ())
+    name = next((name for name in _BETAS if np.array_equal(getattr(schedules, name)().knots, knots)), None)
+    if name is None or process.kind not in _PREDICTIONS:
+        raise ValueError(
+            f"a DDPMScheduler has no such process: it knows the schedules {', '.join(_BETAS)} of 1000 steps and the "
+            f"predictions {', '.join(_PREDICTIONS)}, and this run predicts {process.kind}"
+        )
     kind, scheduler = "DDPMPipeline", "DDPMScheduler"
     index = {"_class_name": kind, "unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", scheduler]}
-    told = {**_BETAS[schedule], "prediction_type": _PREDICTIONS[prediction], "clip_sample": False}
+    told = {**_BETAS[name], "prediction_type": _PREDICTIONS[process.kind], "clip_sample": False}
     unet_part = Component("UNet2DModel", json, net, params)
     return Bundle(kind, index, {"unet": unet_part}, {}, {"scheduler": {"_class_name": scheduler, **told}})

@@ -1,1 +1,5 @@
-"""Where network, objective, conditioning and data meet: a configuration becomes a `Task`."""
+"""What can be trained: each module with a `Config` is a kind of task, where network, objective and data meet."""
+
+from jaxdiff.tasks.task import KINDS, TaskConfig
+
+__all__ = ["KINDS", "TaskConfig"]

@@ -1,167 +1,274 @@
-"""Pictures from text, from a class, or from nothing: the diffusion model that works on pixels.
-
-`make_task` gives what a training run needs and `make_sample` the whole way from condition to pictures; both are made
-of the same three pieces, a condition, a network and a denoiser. `inputs` is what steers a batch: {"tokens": [b l]},
-{"label": [b]} or {}.
-"""
+"""Pictures from text, from a class, or from nothing: diffusion on pixels."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt8
+from jaxtyping import Array
 
 from jaxdiff import sampling
-from jaxdiff.diffusion import draws, guidance, loss, prediction, schedule, times
+from jaxdiff.data.source import DataConfig, Example, Source
+from jaxdiff.data.tokenizer import BytePair
+from jaxdiff.diffusion import loss as losses
+from jaxdiff.diffusion.process import ProcessConfig
+from jaxdiff.models.config import NetConfig
 from jaxdiff.models.text import TextConfig, TextTransformer
-from jaxdiff.models.unet import UNet, UNetConfig
-from jaxdiff.tasks.task import Task
-from jaxdiff.typing import Batch, Cond, Key, Metrics, Network, Params
-
-Inputs = Mapping[str, Array]
-
-SCHEDULES = {"linear": schedule.linear, "scaled_linear": schedule.scaled_linear, "cosine": schedule.cosine}
-WEIGHTS: dict[str, Callable[[], loss.Weight] | None] = {
-    "simple": None,
-    "snr": loss.snr,
-    "min_snr": loss.min_snr,
-    "v": loss.v,
-    "capped_v": loss.capped_v,
-}
+from jaxdiff.models.unet import UNetConfig
+from jaxdiff.parallel import MeshSpec
+from jaxdiff.pipelines.bundles import diffusion_bundle
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pretrained import scheduler
+from jaxdiff.pretrained.read import Bundle
+from jaxdiff.tasks.task import Spec, TaskConfig
+from jaxdiff.training import Known, OptimizerConfig, Preview, Task, Variables
+from jaxdiff.training.workdir import write_text
+from jaxdiff.typing import Batch, Cond, Key, Metrics, Params
 
 
-@dataclasses.dataclass(frozen=True)
-class ProcessConfig:
-    """The process and the objective.
+class Assets(NamedTuple):
+    """What a model is beside its numbers and weights.
 
     Attributes:
-      schedule: of the noise, 1000 steps.
-      prediction: what the network outputs.
-      weight: of the squared error, by log-SNR; `simple` is the plain error of the output.
-      condition: what steers the pictures: their captions, their class, or nothing.
-      drop: how often the condition is left out in training, for classifier-free guidance.
+      size: side of the pictures.
+      vocabulary: of a model that reads text.
+      labels: names of the classes, of a model that knows classes.
     """
 
-    schedule: Literal["linear", "scaled_linear", "cosine"] = "cosine"
-    prediction: Literal["eps", "x0", "v"] = "eps"
-    weight: Literal["simple", "snr", "min_snr", "v", "capped_v"] = "simple"
-    condition: Literal["text", "class", "none"] = "text"
-    drop: float = 0.1
+    size: int
+    vocabulary: BytePair | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
-    """The numbers of a whole model: what a checkpoint's parameters belong to."""
+class PreviewConfig:
+    """The sample grids that a run writes.
 
-    process: ProcessConfig
-    unet: UNetConfig
-    text: TextConfig
-    size: int
-
-
-def nothing(model: Model, inputs: Inputs, empty: np.ndarray | None) -> Inputs:
-    """The inputs that stand for no condition: the tokens of an empty text, or the label after the last."""
-    if "tokens" in inputs:
-        assert empty is not None
-        return {"tokens": jnp.broadcast_to(jnp.asarray(empty), inputs["tokens"].shape)}
-    return {name: jnp.full_like(label, model.unet.labels) for name, label in inputs.items()}
-
-
-def condition(model: Model, params: Params, inputs: Inputs) -> Cond:
-    """What the network is told."""
-    if "tokens" in inputs:
-        context, mask, pooled = TextTransformer(model.text).apply({"params": params["text"]}, inputs["tokens"])
-        return Cond(context=context, context_mask=mask, pooled=pooled)
-    return Cond(label=inputs.get("label"))
-
-
-def network(model: Model, keys: Key | None = None) -> Network:
-    """The U-Net as a function of the whole model's parameters; with keys [b] it drops out, as in training."""
-
-    def apply(params: Params, x: Array, t: Array, cond: Cond) -> Any:
-        return UNet(model.unet).apply({"params": params["unet"]}, x, t, cond, keys)
-
-    return apply
-
-
-def inputs_of(model: Model, batch: Batch) -> Inputs:
-    """The part of a training batch that is its condition."""
-    name = {"text": "tokens", "class": "label", "none": ""}[model.process.condition]
-    return {name: batch[name]} if name else {}
-
-
-def make_task(model: Model, empty: np.ndarray | None = None) -> Task:
-    """The training of a model; `empty` [l] are the tokens of an empty text."""
-    process = model.process
-
-    def init(key: Key) -> Params:
-        unet_key, text_key = jax.random.split(key)
-        params: dict[str, Params] = {}
-        inputs: dict[str, Array] = {}
-        if process.condition == "text":
-            tokens = jnp.ones((1, model.text.length), jnp.int32)
-            params["text"] = TextTransformer(model.text).init(text_key, tokens)["params"]
-            inputs = {"tokens": tokens}
-        elif process.condition == "class":
-            inputs = {"label": jnp.zeros(1, jnp.int32)}
-        picture = jnp.zeros((1, model.size, model.size, 3))
-        cond = condition(model, params, inputs)
-        return {"unet": UNet(model.unet).init(unet_key, picture, jnp.zeros(1), cond)["params"], **params}
-
-    def loss_fn(params: Params, batch: Batch, keys: Key) -> tuple[Array, Metrics]:
-        inputs = inputs_of(model, batch)
-        gone = loss.dropped(keys, process.drop)
-        inputs = jax.tree.map(
-            lambda x, y: jnp.where(gone.reshape(-1, *[1] * (x.ndim - 1)), y, x), inputs, nothing(model, inputs, empty)
-        )
-
-        weight = WEIGHTS[process.weight]
-        denoising = loss.denoising(
-            network(model, keys), SCHEDULES[process.schedule](), process.prediction, weight() if weight else None
-        )
-        x0 = batch["image"].astype(jnp.float32) / 127.5 - 1
-        t = times.uniform()(draws.uniform(keys))
-        return denoising(params, x0, t, condition(model, params, inputs), keys).mean(), {}
-
-    return Task(init, loss_fn)
-
-
-def make_sample(model: Model) -> Callable[..., UInt8[Array, "b h w 3"]]:
-    """A pure function (params, table, inputs, negative, keys [b], noise or None) -> uint8 pictures.
-
-    `negative` are the inputs to keep away from (`nothing`); the table's `guidance` says how far. `noise` is the first
-    picture, unit Gaussian; without it, each picture's comes from its own key.
+    Attributes:
+      prompts: one picture each; class names where the model knows classes.
+      sampler: a name in `sampling.SAMPLERS`; None: the process's own.
+      steps: of the sampler.
+      guidance: 1 is off.
     """
-    process = model.process
-    schedule = SCHEDULES[process.schedule]()
 
-    def sample(
-        params: Params, table: sampling.Table, inputs: Inputs, negative: Inputs, keys: Key, noise: Array | None = None
-    ) -> Array:
-        if noise is None:
-            # steps fold in their number, which is never so large
-            first = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 1))(keys)
-            noise = jax.vmap(lambda key: jax.random.normal(key, (model.size, model.size, 3)))(first)
-        cond = condition(model, params, inputs)
-        if inputs:
-            away = condition(model, params, negative)
-            denoise = guidance.classifier_free(network(model), params, cond, away, schedule, process.prediction)
-        else:
-            denoise = prediction.denoiser(network(model), params, cond, schedule, process.prediction)
-
-        def clipped(x_t: Array, t: Array, aux: Any) -> Array:
-            return jnp.clip(denoise(x_t, t, aux), -1, 1)  # a picture has no other values (Ho et al. 2020)
-
-        x = sampling.run(table, clipped, sampling.start(schedule, table, noise), keys)
-        assert isinstance(x, jax.Array)
-        return to_pixels(x)
-
-    return sample
+    prompts: tuple[str, ...] = ()
+    sampler: str | None = None
+    steps: int = 20
+    guidance: float = 3.0
 
 
-def to_pixels(x: Array) -> UInt8[Array, "..."]:
-    """[-1, 1] -> 0..255, rounded."""
-    return jnp.round(jnp.clip(x * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(TaskConfig):
+    """Diffusion on pixels.
+
+    Attributes:
+      process: the noise and the objective.
+      net: the network that denoises.
+      text: the text encoder, trained with it.
+      condition: what steers the pictures: their captions, their class, or nothing.
+      drop: how often the condition is left out in training, for classifier-free guidance.
+      vocabulary: most ids the byte-pair vocabulary may have; it is learned from the captions.
+      preview: what the run shows of itself.
+    """
+
+    process: ProcessConfig = ProcessConfig()
+    net: NetConfig = UNetConfig()
+    text: TextConfig = TextConfig()
+    condition: Literal["text", "class", "none"] = "text"
+    drop: float = 0.1
+    vocabulary: int = 1024
+    preview: PreviewConfig = PreviewConfig()
+
+    def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
+        """Refuses numbers that do not fit each other or the data."""
+        process = self.process
+        if process.objective not in ("denoising", "bound"):
+            raise ValueError(
+                f"task.process.objective is {process.objective!r}, whose models this task cannot sample: expected "
+                "denoising or bound"
+            )
+        if process.variance == "learned":
+            raise ValueError("task.process.variance is 'learned', which this task cannot sample: expected small, large")
+        process.check()
+        self.net.check(data.size, data.size)
+        labels, pooled = getattr(self.net, "labels", 0), getattr(self.net, "pooled", False)
+        expected = self.process.out_channels(3)
+        if (out := getattr(self.net, "out_channels", expected)) != expected:
+            raise ValueError(f"task.net.out_channels is {out}: expected {expected} for pictures with this process")
+        if (self.condition == "class") != (labels > 0):
+            raise ValueError(
+                f"task.condition is {self.condition!r} and task.net.labels is {labels}: a class condition needs the "
+                "number of classes in task.net.labels, any other needs 0"
+            )
+        if (self.condition == "text") != pooled:
+            raise ValueError(
+                f"task.condition is {self.condition!r} and task.net.pooled is {pooled}: text, and only text, needs it"
+            )
+        if not 0 <= self.drop <= 1:
+            raise ValueError(f"task.drop is {self.drop}: expected at least 0 and at most 1")
+        if self.condition == "text":
+            self.text.check()
+            BytePair.learn((), self.vocabulary)  # refuses a size too small
+            if self.text.vocabulary < self.vocabulary:
+                raise ValueError(
+                    f"task.text.vocabulary is {self.text.vocabulary}, below task.vocabulary {self.vocabulary}: raise it"
+                )
+        if not np.isfinite(self.preview.guidance):
+            raise ValueError(f"task.preview.guidance is {self.preview.guidance}: expected a number")
+        if process.schedule != "learned":  # of which no grid is known before training
+            preview, grid = self.preview, None if self.preview.sampler else process.grid()
+            sampling.make_table(preview.sampler or process.sampler(), process.make_schedule(), preview.steps, grid)
+
+    def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Assets:
+        """Reads vocabulary.json or labels.txt of a run, or makes it of the captions or classes of the data."""
+        if self.condition == "text":
+            path = folder / "vocabulary.json"
+            if new and source is not None:
+                write_text(path, BytePair.learn(source.captions(), self.vocabulary).to_json())
+            return Assets(data.size, vocabulary=_read(path, BytePair.from_json))
+        if self.condition == "class":
+            path, classes = folder / "labels.txt", getattr(self.net, "labels", 0)
+            if source is not None and len(source.labels) != classes:
+                raise ValueError(
+                    f"task.net.labels is {classes}, but {data.name} has {len(source.labels)} classes: set it to that"
+                )
+            if new and source is not None:
+                write_text(path, "\n".join(source.labels))
+            labels = _read(path, lambda text: tuple(text.splitlines()))
+            if len(labels) != classes:
+                raise ValueError(f"{path} has {len(labels)} classes and task.net.labels is {classes}: put it right")
+            if source is not None and labels != tuple(source.labels):
+                raise ValueError(f"{path} names other classes than {data.name}: give the data of the run")
+            return Assets(data.size, labels=labels)
+        return Assets(data.size)
+
+    def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
+        """Returns the training of the model."""
+        self._check_preview(assets)
+        vocabulary: Any = assets.vocabulary
+        encode = lambda text: vocabulary.encode(text, self.text.length)
+        empty = encode("") if self.condition == "text" else None
+
+        def init(key: Key, loaded: Params, batch: Batch) -> Variables:
+            net_key, text_key = jax.random.split(key)
+            one = jax.tree.map(lambda x: jnp.zeros_like(x, shape=(1, *x.shape[1:])), dict(batch))
+            params: dict[str, Any] = {}
+            if "tokens" in one:
+                params["text"] = TextTransformer(self.text).init(text_key, one["tokens"] + 1)["params"]
+            cond = self._cond(params, one)
+            x = one["image"].astype(jnp.float32)
+            own_key, net_key = jax.random.split(net_key) if self.process.schedule == "learned" else (key, net_key)
+            params["unet"] = self.net.build().init(net_key, x, jnp.zeros(1), cond)["params"]
+            return Variables({**params, **self.process.init_params(own_key)}, extra=self.process.init_extra())
+
+        def make_loss(net: NetConfig) -> Any:
+            network: Any = net.build()
+            away: dict[str, Any] = {"tokens": empty, "label": getattr(net, "labels", 0)}
+
+            def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
+                gone = losses.dropped(keys, self.drop)
+                told = {name: value for name, value in batch.items() if name != "image"}
+                told = {
+                    name: jnp.where(
+                        gone.reshape(-1, *[1] * (value.ndim - 1)), jnp.broadcast_to(away[name], value.shape), value
+                    )
+                    for name, value in told.items()
+                }
+                x0 = batch["image"].astype(jnp.float32) / 127.5 - 1
+                apply = lambda params, x, t, cond: network.apply({"params": params["unet"]}, x, t, cond, keys)
+                return self.process.loss(apply)(params, known, x0, self._cond(params, told), keys)
+
+            return loss
+
+        def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+            told: dict[str, Any] = {"image": one["image"]}
+            if self.condition == "text":
+                told["tokens"] = encode(one["caption"])
+            if self.condition == "class":
+                told["label"] = np.int32(one["label"])
+            return told
+
+        return Task(
+            init=init,
+            loss=make_loss(self.net),
+            held_out=make_loss(self.net.deterministic()),
+            example=example,
+            absorb=self.process.absorb,
+            previews={"prompts": self._preview(assets, spec)} if self.preview.prompts else {},
+        )
+
+    def pipeline(self, assets: Assets, weights: Variables, spec: Spec = MeshSpec()) -> DiffusionPipeline:
+        """Returns what samples from the model."""
+        return DiffusionPipeline(self.bundle(assets, weights), spec=spec)
+
+    def bundle(self, assets: Assets, weights: Variables) -> Bundle:
+        """Returns the U-Net, the text encoder and the process, as every pipeline takes them."""
+        assert isinstance(self.net, UNetConfig)
+        process = self.process
+        sampler = scheduler.native(
+            process.make_schedule(weights.params),
+            process.prediction,
+            process.sampler(),
+            process.grid(),
+            clip=process.clip,
+            options=process.options(),
+        )
+        return diffusion_bundle(
+            self.net,
+            weights.params,
+            process=sampler,
+            size=assets.size,
+            text=self.text if self.condition == "text" else None,
+            vocabulary=assets.vocabulary,
+            labels=assets.labels,
+        )
+
+    def _cond(self, params: Params, told: Batch) -> Cond:
+        """What the network is told of {"tokens": [b l]}, {"label": [b]} or {}."""
+        if "tokens" in told:
+            context, mask, pooled = TextTransformer(self.text).apply({"params": params["text"]}, told["tokens"])
+            return Cond(context=context, context_mask=mask, pooled=pooled)
+        return Cond(label=told.get("label"))
+
+    def _check_preview(self, assets: Assets) -> None:
+        for prompt in self.preview.prompts if self.condition == "class" else ():
+            if prompt and prompt not in assets.labels:
+                listed = ", ".join(assets.labels[:10]) + (" ..." if len(assets.labels) > 10 else "")
+                raise ValueError(
+                    f"task.preview.prompts has {prompt!r}, no class of the data: expected some of {listed}"
+                )
+
+    def _preview(self, assets: Assets, spec: Spec) -> Any:
+        wanted = self.preview
+        made: list[DiffusionPipeline] = []
+
+        def preview(weights: Variables, key: Key) -> Preview:
+            if not made:
+                made.append(self.pipeline(assets, weights, spec))
+            made[0].params |= {"unet": weights.params["unet"]}
+            if self.condition == "text":
+                made[0].params |= {"text_encoder": weights.params["text"]}
+            images = made[0](
+                wanted.prompts, key=key, steps=wanted.steps, sampler=wanted.sampler, guidance=wanted.guidance
+            )
+            return Preview(images, wanted.prompts)
+
+        return preview
+
+
+def _read(path: Path, parse: Any) -> Any:
+    """Reads a file of a run.
+
+    Raises:
+      FileNotFoundError, ValueError: if it is missing or damaged; says what to do.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing, and the weights are of no use without it: put it back, or train in another workdir"
+        )
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): put it back, or train in another workdir") from error

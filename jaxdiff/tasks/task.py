@@ -1,26 +1,73 @@
-"""What a training run trains: the place where network, objective, conditioning and data meet."""
+"""What a kind of task must answer: its numbers, its files, its training, its sampling, and what other tools see of it.
 
+A kind is one module of this package, or one that another package names in the entry point group `jaxdiff.tasks`; its
+class is called `Config`, and the name of the module is its tag in config.json.
+"""
+
+import abc
 import dataclasses
-from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
+from jaxdiff.data.source import DataConfig, Source
+from jaxdiff.kinds import Kinds
+from jaxdiff.parallel import MeshSpec
+from jaxdiff.pretrained.read import Bundle
+from jaxdiff.training import OptimizerConfig, Task, Variables
 
-from jaxdiff.parallel import Rules
-from jaxdiff.typing import Key, LossFn, Params
+Spec = MeshSpec | Literal["pmap"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """The four functions that a training run needs; `tasks/` has one module for each kind of model.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskConfig(abc.ABC):
+    """The numbers of a task. Fields annotated with this class take the class of their default on the command line."""
 
-    Attributes:
-      init: (key) -> parameters, in float32.
-      loss: (params, batch, keys) -> (loss, metrics), the mean over the batch; example i draws from keys[i] alone.
-      preview: (params, key) -> (uint8 pictures [n, h, w, 3], their captions); None where there is nothing to look at.
-      rules: sharding rules for parameters the default rules do not know, by path; see `parallel.rules`.
-    """
+    @abc.abstractmethod
+    def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
+        """Refuses numbers that do not fit each other or the data, before anything is opened.
 
-    init: Callable[[Key], Params]
-    loss: LossFn
-    preview: Callable[[Params, Key], tuple[np.ndarray, list[str]]] | None = None
-    rules: Rules = ()
+        Raises:
+          ValueError: names the fields, what they are, and what is expected.
+        """
+
+    def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Any:
+        """Reads what a run's directory holds beside the weights, such as a vocabulary; a `new` run makes and writes it.
+
+        Args:
+          folder: of the run.
+          data: says which examples the source gives.
+          source: that is trained on; None where nothing is trained.
+          new: whether the run has no checkpoint yet; every process calls, and the first one writes.
+
+        Raises:
+          FileNotFoundError: if a file is missing that an old run needs.
+          ValueError: if a file is damaged, or does not belong to `source`.
+        """
+        return None
+
+    @abc.abstractmethod
+    def task(self, assets: Any, spec: Spec = MeshSpec()) -> Task:
+        """Returns what a run trains; `spec` says how devices share its previews.
+
+        Raises:
+          ValueError: if a preview cannot be made of the assets.
+        """
+
+    def pipeline(self, assets: Any, weights: Variables, spec: Spec = MeshSpec()) -> Any:
+        """Returns what samples: (prompts, *, key, ...) -> uint8 [b h w 3].
+
+        Raises:
+          ValueError: where there is nothing to sample.
+        """
+        raise ValueError(f"a run of the task {KINDS.kind(self)!r} is not sampled")
+
+    def bundle(self, assets: Any, weights: Variables) -> Bundle:
+        """Returns the networks as other tools know them.
+
+        Raises:
+          ValueError: where other tools have no such class.
+        """
+        raise ValueError(f"a run of the task {KINDS.kind(self)!r} is no model that other tools know")
+
+
+KINDS: Kinds[TaskConfig] = Kinds("jaxdiff.tasks", TaskConfig)

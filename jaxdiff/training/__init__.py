@@ -8,16 +8,22 @@ from jaxdiff.training.manifest import DamagedError
 from jaxdiff.training.optimizer import OptimizerConfig, make_optimizer
 from jaxdiff.training.state import TrainState, make_init_state
 from jaxdiff.training.step import make_train_step
+from jaxdiff.training.task import Known, LossFn, Preview, Task, Variables
 
 __all__ = [
     "CheckpointConfig",
     "DamagedError",
+    "Known",
+    "LossFn",
     "MismatchError",
     "NonFiniteLoss",
     "OptimizerConfig",
+    "Preview",
     "SaveError",
+    "Task",
     "TrainConfig",
     "TrainState",
+    "Variables",
     "fit",
     "load_params",
     "make_ema",

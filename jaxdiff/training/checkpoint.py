@@ -227,6 +227,27 @@ def load_params(path: Path | str, like: Params | None = None) -> Params:
     return _read_last(path / "checkpoints", lambda path: _load_params(path, like))[0]
 
 
+def load_extra(path: Path | str, like: Any) -> Any:
+    """Reads `TrainState.extra` of a run or of one of its checkpoints, as `load_params` reads the parameters.
+
+    Raises:
+      DamagedError: if the checkpoint, or each of the run's, is damaged.
+    """
+    path = Path(path).absolute()
+    one = SingleDeviceSharding(jax.local_devices()[0])
+
+    def read(path: Path) -> Any:
+        with _whole(path, "state/"):
+            place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x) or one)
+            item = {"extra": jax.tree.map(place, like)}
+            args = ocp.checkpoint_utils.construct_restore_args(item)
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                wanted = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
+                return reader.restore(path / "state", args=wanted)["extra"]
+
+    return read(path) if path.name.isdigit() else _read_last(path / "checkpoints", read)[0]
+
+
 def _load_params(path: Path, like: Params | None) -> Params:
     with _whole(path, "ema_params/"):
         saved = _saved(path / "ema_params")

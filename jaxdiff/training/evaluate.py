@@ -1,25 +1,35 @@
 """The loss of the averaged weights on held-out examples, with the same noise every time."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 
 from jaxdiff.parallel import Program
 from jaxdiff.training.state import TrainState
-from jaxdiff.typing import Batch, Key, LossFn, Metrics
+from jaxdiff.training.task import Known, Task
+from jaxdiff.typing import Batch, Key, Metrics, Params
 
 
 def make_eval_step(
-    loss_fn: LossFn, *, reduce: Callable[[Any], Any] = lambda tree: tree
+    task: Task, *, reduce: Callable[[Any], Any] = lambda tree: tree
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]:
-    """A function (state, batch, keys) -> (the same state, metrics of the averaged weights), for `parallel.compile`."""
+    """Returns a function (state, batch, keys) -> (the same state, metrics of the averaged weights), to be compiled."""
+    loss_fn = task.held_out or task.loss
 
     def step(state: TrainState, batch: Batch, keys: Key) -> tuple[TrainState, Metrics]:
-        loss, metrics = reduce(loss_fn(state.ema_params, batch, keys))
+        known = Known(state.frozen, state.extra, state.ema_params, state.step)
+        loss, metrics, _ = loss_fn(averaged(state), known, batch, keys)
+        loss, metrics = reduce((loss, metrics))
         return state, {f"ema_{name}": value for name, value in {**metrics, "loss": loss}.items()}
 
     return step
+
+
+def averaged(state: TrainState) -> Params:
+    """Returns the averaged parameters, and in place of those that no average follows themselves."""
+    whole = isinstance(state.ema_params, Mapping) and isinstance(state.params, Mapping)
+    return {**state.params, **state.ema_params} if whole else state.ema_params
 
 
 def make_evaluate(

@@ -19,7 +19,7 @@ from jaxdiff.training.checkpoint import CheckpointConfig, Checkpoints
 from jaxdiff.training.log import MetricsLog
 from jaxdiff.training.state import TrainState
 from jaxdiff.training.step import WATCHED
-from jaxdiff.typing import Batch, Key, Params
+from jaxdiff.typing import Batch, Key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,9 @@ def fit(
     train: TrainConfig,
     checkpoint: CheckpointConfig = CheckpointConfig(),
     *,
+    ready: Callable[[], None] = lambda: None,
     report: Callable[[int, Mapping[str, float]], None] | None = None,
-    preview: Callable[[int, Params], Mapping[str, np.ndarray] | None] | None = None,
+    preview: Callable[[int, TrainState], Mapping[str, np.ndarray] | None] | None = None,
     evaluate: Callable[[TrainState], tuple[TrainState, Mapping[str, float]]] | None = None,
 ) -> TrainState:
     """Trains until `train.steps`, from the last checkpoint in `workdir` if there is one.
@@ -82,8 +83,9 @@ def fit(
       workdir: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
       train: length and rhythm.
       checkpoint: when to save, what to keep.
+      ready: called once the first state is there, before the first step: a checkpoint that does not match was refused.
       report: called after each step with its number (from 1) and metrics, one step late.
-      preview: called with the step and the averaged parameters every `train.preview_every` steps and at the end, in
+      preview: called with the step and the state every `train.preview_every` steps and at the end, in
         every process, since it may enter programs over all devices; pictures that it returns by name, uint8 [h, w, 3],
         go to TensorBoard.
       evaluate: called before each save with the state, which it consumes and returns; its metrics join the log, and may
@@ -99,11 +101,13 @@ def fit(
     program.keys(root, 0, train.batch_size)  # refuses other keys than threefry and a batch that does not split
     with processes.watch(), stop_signals() as stopped, Checkpoints(workdir, checkpoint) as checkpoints:
         if checkpoints.latest:
-            state, run = checkpoints.restore(jax.eval_shape(program.init, init_key))
+            state, run = checkpoints.restore(program.like)
+            state = dataclasses.replace(state, frozen=program.frozen(init_key))
             data.set_state(_own(run["data"]))
             root = jax.random.wrap_key_data(jnp.array(run["root"], jnp.uint32), impl="threefry2x32")
         else:
             state = program.init(init_key)
+        ready()
         step = saved = int(state.step)
         log = MetricsLog(workdir, step, train.batch_size, write=jax.process_index() == 0)
         pending: tuple[int, Any] | None = None
@@ -148,7 +152,7 @@ def fit(
                 if preview and due(step, train.preview_every):
                     settle()
                     log.pause()
-                    log.images(step, preview(step, state.ema_params) or {})
+                    log.images(step, preview(step, state) or {})
                 if due(step, checkpoint.every):
                     settle()
                     log.pause()

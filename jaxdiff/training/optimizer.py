@@ -1,11 +1,16 @@
 """Optimizers as a user types them, and the optax transformation they stand for."""
 
 import dataclasses
+import math
 import re
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
+
+from jaxdiff.typing import Params
 
 _NO_DECAY = re.compile(r"(.*/)?\w*(norm|embed|position)\w*(/.*)?")
 
@@ -25,6 +30,8 @@ class OptimizerConfig:
       eps: added to the root of the second moment.
       weight_decay: of adamw; biases, norms, embeddings and other vectors are spared.
       clip: largest global norm of the gradient; 0 does not clip.
+      every: steps for each update; the gradients between are dropped. A generator with 5 moves once in five steps of
+        its critic.
     """
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -37,16 +44,11 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.01
     clip: float = 1.0
+    every: int = 1
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate of each of `steps` steps.
-
-    Raises:
-      ValueError: if the warm-up takes the whole run.
-    """
-    if config.warmup and config.warmup >= steps:
-        raise ValueError(f"warmup = {config.warmup} leaves nothing of the {steps} steps: choose it below train.steps.")
+    """Returns the learning rate of each of `steps` steps."""
     after = (
         optax.cosine_decay_schedule(config.lr, max(steps - config.warmup, 1), alpha=config.end_lr / config.lr)
         if config.decay == "cosine"
@@ -57,24 +59,136 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, config.lr, config.warmup), after], [config.warmup])
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The transformation of gradients to updates for a run of `steps` steps.
+class Optimizer(NamedTuple):
+    """A transformation of gradients to updates, as optax has it, and what a log tells of it.
+
+    Attributes:
+      init: (params) -> state.
+      update: (gradients, state, params) -> (updates, state).
+      rates: of each group, step -> learning rate.
+      members: (params) -> a tree of the same shape with each parameter's group.
+    """
+
+    init: Callable[[Params], Any]
+    update: Callable[[Params, Any, Params], tuple[Params, Any]]
+    rates: Mapping[str, optax.Schedule]
+    members: Callable[[Params], Any]
+
+
+def make_optimizer(
+    config: OptimizerConfig, steps: int, groups: Sequence[tuple[str, OptimizerConfig]] = ()
+) -> Optimizer:
+    """Makes the transformation of gradients to updates for a run of `steps` steps.
+
+    Args:
+      config: of all parameters that no group takes.
+      steps: of the run.
+      groups: ((path pattern, config), ...): a parameter is of the first group whose pattern matches its whole path
+        'a/b/c'. Each group is clipped and moves by itself.
 
     Raises:
-      ValueError: if a field is out of range.
+      ValueError: if a field is out of range; and, by `init`, for a pattern that no parameter matches.
     """
-    for field in ("lr", "eps"):
-        if not getattr(config, field) > 0:
-            raise ValueError(f"optimizer.{field} = {getattr(config, field)} must be above 0.")
-    for field in ("warmup", "end_lr", "weight_decay", "clip"):
-        if getattr(config, field) < 0:
-            raise ValueError(f"optimizer.{field} = {getattr(config, field)} must not be below 0.")
+    names = [REST, *(group_name(pattern) for pattern, _ in groups)]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"groups of the optimizer have one name, {', '.join(sorted(repeated))}: change a pattern")
+    configs = dict(zip(names, [config, *(one for _, one in groups)], strict=True))
+    parts = {name: _one(one, steps, "" if name == REST else f" of group {name}") for name, one in configs.items()}
+    rates = {name: _held(learning_rate(one, steps), one.every) for name, one in configs.items()}
+    patterns = [(name, re.compile(pattern)) for name, (pattern, _) in zip(names[1:], groups, strict=True)]
+
+    def members(params: Params) -> Any:
+        def member(path: tuple[Any, ...], _: Any) -> str:
+            whole = jax.tree_util.keystr(path, simple=True, separator="/")
+            return next((name for name, pattern in patterns if pattern.fullmatch(whole)), REST)
+
+        return jax.tree_util.tree_map_with_path(member, params)
+
+    if not groups:
+        return Optimizer(parts[REST].init, parts[REST].update, rates, members)
+    whole = optax.multi_transform(parts, members)
+
+    def init(params: Params) -> Any:
+        found = {*jax.tree.leaves(members(params))}
+        for name, pattern in patterns:
+            if name not in found:
+                tops = ", ".join([*params][:10])
+                raise ValueError(
+                    f"the optimizer group {pattern.pattern!r} matches no parameter, or all it matches go to groups "
+                    f"before it: patterns match whole paths, which begin with {tops}"
+                )
+        return whole.init(params)
+
+    return Optimizer(init, whole.update, rates, members)
+
+
+REST = "rest"
+"""The group of the parameters that no pattern matches."""
+
+
+def group_name(pattern: str) -> str:
+    """Returns the name of a group in the log: its pattern's words, 'discriminator' for r'discriminator/.*'."""
+    return "_".join(re.findall(r"\w+", pattern)) or "all"
+
+
+def _one(config: OptimizerConfig, steps: int, whose: str) -> optax.GradientTransformation:
+    """The transformation of one group."""
+    check(config, steps, whose)
     parts = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     if config.name != "sgd":
         parts.append(optax.scale_by_adam(config.b1, config.b2, config.eps))
     if config.name == "adamw":
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
-    return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate(config, steps)))
+    rate, every = learning_rate(config, steps), config.every
+    # its count is of its own updates, of which one comes in `every` steps
+    chain = optax.chain(*parts, optax.scale_by_learning_rate(rate if every == 1 else lambda n: rate(n * every)))
+    return chain if every == 1 else _now_and_then(chain, every)
+
+
+def check(config: OptimizerConfig, steps: int, whose: str = "") -> None:
+    """Refuses fields out of range; `whose` says of which group, after 'optimizer'.
+
+    Raises:
+      ValueError: names the field, what it is and what is expected.
+    """
+    ranges = {
+        **dict.fromkeys(("lr", "eps"), (lambda x: 0 < x < math.inf, "a number above 0")),
+        **dict.fromkeys(("end_lr", "weight_decay", "clip"), (lambda x: 0 <= x < math.inf, "a number of 0 or more")),
+        **dict.fromkeys(("b1", "b2"), (lambda x: 0 <= x < 1, "at least 0 and less than 1")),
+        "warmup": (lambda x: x >= 0, "0 or more steps"),
+        "every": (lambda x: x >= 1, "1 or more steps"),
+    }
+    for field, (fits, expected) in ranges.items():
+        if not fits(value := getattr(config, field)):
+            raise ValueError(f"optimizer.{field}{whose} is {value}: expected {expected}")
+    if config.end_lr > config.lr:
+        raise ValueError(f"optimizer.end_lr{whose} is {config.end_lr}: expected at most lr, which is {config.lr}")
+    if config.warmup and config.warmup >= steps:
+        raise ValueError(
+            f"optimizer.warmup{whose} is {config.warmup}, which leaves nothing of the {steps} steps: choose it below "
+            "train.steps"
+        )
+
+
+def _held(rate: optax.Schedule, every: int) -> optax.Schedule:
+    """The learning rate at each step of what moves every so many."""
+    return rate if every == 1 else lambda step: rate(step // every * every)
+
+
+def _now_and_then(inner: optax.GradientTransformation, every: int) -> optax.GradientTransformation:
+    """Moves at step 0, `every`, 2 `every`, ...; the gradients of the other steps are dropped."""
+
+    def init(params: Params) -> Any:
+        return {"step": jnp.zeros((), jnp.int32), "inner": inner.init(params)}
+
+    def update(grads: Params, state: Any, params: Params | None = None) -> tuple[Params, Any]:
+        on = state["step"] % every == 0
+        updates, moved = inner.update(grads, state["inner"], params)
+        updates = jax.tree.map(lambda x: jnp.where(on, x, jnp.zeros_like(x)), updates)
+        kept = jax.tree.map(lambda new, old: jnp.where(on, new, old), moved, state["inner"])
+        return updates, {"step": state["step"] + 1, "inner": kept}
+
+    return optax.GradientTransformation(init, update)
 
 
 def decayed(params: Any) -> Any:

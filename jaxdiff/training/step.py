@@ -8,40 +8,48 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.training.ema import Ema
+from jaxdiff.training.optimizer import REST, Optimizer
 from jaxdiff.training.state import TrainState
-from jaxdiff.typing import Batch, Key, LossFn, Metrics
+from jaxdiff.training.task import Known, Task
+from jaxdiff.typing import Batch, Key, Metrics
 
 WATCHED = ("loss", "grad_norm", "param_norm")
 """Metrics of every step; while all three are finite, so is the state."""
 
 
 def make_train_step(
-    loss_fn: LossFn,
-    optimizer: optax.GradientTransformation,
+    task: Task,
+    optimizer: Optimizer,
     ema: Ema,
     *,
     accumulate: int = 1,
     reduce: Callable[[Any], Any] = lambda tree: tree,
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]:
-    """A function (state, batch, keys) -> (state, metrics).
+    """Returns a function (state, batch, keys) -> (state, metrics).
 
     Args:
-      loss_fn: (params, batch, keys) -> (loss, metrics), means over the batch.
+      task: its `loss` is minimised; its `absorb` moves `extra` by the stats of the whole batch.
       optimizer: turns gradients into updates.
       ema: see `training.ema`.
       accumulate: parts that the batch is worked through in, one after another; the gradient is their mean.
       reduce: averages a tree over devices where the caller maps the step by hand; see `parallel.compile`.
 
-    The metrics are the loss function's, `loss`, `grad_norm` (before clipping) and `param_norm` (after the update).
+    The metrics are the loss function's, `loss`, `grad_norm` (before clipping), `update_norm`, `param_norm` (after the
+    update) and `lr`; with several groups of parameters, `lr/GROUP` and `grad_norm/GROUP` too.
 
     Raises:
       ValueError: (when traced) if the batch does not split into `accumulate` parts.
     """
+
+    def loss_fn(params: Any, known: Known, batch: Batch, keys: Key) -> Any:
+        loss, metrics, stats = task.loss(params, known, batch, keys)
+        return loss, (metrics, stats)
+
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def mean_gradient(params: Any, batch: Batch, keys: Key) -> Any:
+    def mean_gradient(params: Any, known: Known, batch: Batch, keys: Key) -> Any:
         if accumulate == 1:
-            return value_and_grad(params, batch, keys)
+            return value_and_grad(params, known, batch, keys)
 
         def split(x: jax.Array) -> jax.Array:
             # Part i takes every `accumulate`-th example, so that a batch split over devices stays where it is.
@@ -51,7 +59,8 @@ def make_train_step(
         parts = jax.tree.map(split, (batch, jax.random.key_data(keys)))
 
         def one(part: tuple[Batch, jax.Array]) -> Any:
-            return value_and_grad(params, part[0], jax.random.wrap_key_data(part[1], impl=jax.random.key_impl(keys)))
+            keys_of_part = jax.random.wrap_key_data(part[1], impl=jax.random.key_impl(keys))
+            return value_and_grad(params, known, part[0], keys_of_part)
 
         like = jax.eval_shape(lambda parts: one(jax.tree.map(lambda x: x[0], parts)), parts)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
@@ -64,15 +73,32 @@ def make_train_step(
                 f"a batch of {keys.size} does not split into accumulate = {accumulate} parts: choose a batch size "
                 "that is a multiple of accumulate x devices."
             )
-        (loss, metrics), grads = reduce(mean_gradient(state.params, batch, keys))
+        known = Known(state.frozen, state.extra, state.ema_params, state.step)
+        (loss, (metrics, stats)), grads = reduce(mean_gradient(state.params, known, batch, keys))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
+        followed = {name: params[name] for name in state.ema_params} if task.averaged else params
         metrics = {
             **metrics,
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),
             "param_norm": optax.tree.norm(params),
+            **_of_groups(optimizer, grads, state.step),
         }
-        return TrainState(state.step + 1, params, opt_state, ema(state.ema_params, params, state.step)), metrics
+        ema_params = ema(state.ema_params, followed, state.step)
+        extra = task.absorb(state.extra, stats)
+        return TrainState(state.step + 1, params, opt_state, ema_params, extra, state.frozen), metrics
 
     return step
+
+
+def _of_groups(optimizer: Optimizer, grads: Any, step: jax.Array) -> Metrics:
+    """The learning rate, and for several groups each one's and the norm of its gradient."""
+    found: dict[str, list[jax.Array]] = {}
+    for name, grad in zip(jax.tree.leaves(optimizer.members(grads)), jax.tree.leaves(grads), strict=True):
+        found.setdefault(name, []).append(grad)
+    if [*found] == [REST]:
+        return {"lr": optimizer.rates[REST](step)}
+    rates = {f"lr/{name}": optimizer.rates[name](step) for name in found}
+    return rates | {f"grad_norm/{name}": optax.tree.norm(own) for name, own in found.items()}

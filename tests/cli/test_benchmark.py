@@ -28,17 +28,19 @@ from jaxdiff.data.source import DataConfig
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.tasks.picture import ProcessConfig
+from jaxdiff.tasks import picture
 
 def config():
     return Experiment(
         name="tiny",
         data=DataConfig(name={folder!r}, split="all", size=4),
-        process=ProcessConfig(prediction="x0"),
-        unet=UNetConfig(channels=(8,), layers=1, attention=("none",), mid_attention="none", heads=(2,), depth=(1,),
-                        groups=4, pooled=True),
-        text=TextConfig(vocabulary=300, length=8, width=8, layers=1, heads=2),
-        vocabulary=300,
+        task=picture.Config(
+            process=picture.ProcessConfig(prediction="x0"),
+            net=UNetConfig(channels=(8,), layers=1, attention=("none",), mid_attention="none", heads=(2,), depth=(1,),
+                           groups=4, pooled=True),
+            text=TextConfig(vocabulary=300, length=8, width=8, layers=1, heads=2),
+            vocabulary=300,
+        ),
     )
 """
 

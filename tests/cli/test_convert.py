@@ -12,7 +12,7 @@ from reference.sd_weights import noise, weights
 from safetensors.numpy import load_file, save_file
 
 import jaxdiff
-from jaxdiff import diffusion, loading
+from jaxdiff import diffusion, experiment
 from jaxdiff.cli.main import main
 from jaxdiff.models.unet import UNet
 from jaxdiff.pretrained import single_file, textual_inversion
@@ -22,22 +22,25 @@ from jaxdiff.pretrained.rules import flatten
 WHERE = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 CONFIG = """
 from jaxdiff.data.source import DataConfig
-from jaxdiff.experiment import Experiment, PreviewConfig
+from jaxdiff.experiment import Experiment
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.tasks.picture import ProcessConfig
+from jaxdiff.tasks import picture
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 def config():
     return Experiment(
         name="tiny",
         data=DataConfig(name="pictures", split="all", size=8),
-        process=ProcessConfig(schedule="cosine", prediction="v", condition="none", drop=0.0),
-        unet=UNetConfig(channels=(8, 8), layers=1, attention=("none", "self"), mid_attention="self", heads=(1, 1),
-                        depth=(1, 1), groups=4),
+        task=picture.Config(
+            process=picture.ProcessConfig(schedule="cosine", prediction="v"),
+            condition="none",
+            net=UNetConfig(channels=(8, 8), layers=1, attention=("none", "self"), mid_attention="self", heads=(1, 1),
+                           depth=(1, 1), groups=4),
+            preview=picture.PreviewConfig(prompts=("",), steps=2, guidance=1.0),
+        ),
         optimizer=OptimizerConfig(lr=1e-2),
         train=TrainConfig(steps=2, batch_size=8, log_every=1),
         checkpoint=CheckpointConfig(every=2),
-        preview=PreviewConfig(prompts=("",), steps=2, guidance=1.0),
     )
 """
 
@@ -119,14 +122,16 @@ def test_a_run_becomes_a_pipeline_of_diffusers(tmp_path):
     convert(tmp_path / "run", tmp_path / "ddpm")
     index = json.loads((tmp_path / "ddpm" / "model_index.json").read_text())
     assert index["_class_name"] == "DDPMPipeline"
-    bundle, (_, config, params) = read_directory(tmp_path / "ddpm"), loading.read_run(tmp_path / "run")
+    bundle, run = read_directory(tmp_path / "ddpm"), experiment.open_run(tmp_path / "run")
+    params = run.weights.params
     same(bundle.components["unet"].params, params["unet"])
     process = bundle.process()
     assert process.kind == "v"
     np.testing.assert_array_equal(process.schedule.knots, diffusion.schedule.cosine().knots)
     x, t = jax.random.normal(jax.random.key(0), (1, 8, 8, 3)), jnp.array([17.0])
     ours, theirs = (
-        UNet(net).apply({"params": params["unet"]}, x, t) for net in (config.unet, bundle.components["unet"].config)
+        UNet(net).apply({"params": params["unet"]}, x, t)
+        for net in (run.config.task.net, bundle.components["unet"].config)
     )
     np.testing.assert_array_equal(ours, theirs)
     pipe = jaxdiff.load(tmp_path / "ddpm", devices=jax.devices()[:1])
@@ -155,9 +160,7 @@ def test_what_cannot_be_is_told_and_leaves_nothing(place, capsys, args, words):
 
 
 def test_a_run_that_reads_text_stays_here(place, tmp_path, capsys):
-    config = CONFIG.replace('condition="none", drop=0.0', 'condition="text"').replace(
-        "groups=4", "groups=4, pooled=True"
-    )
+    config = CONFIG.replace('condition="none"', 'condition="text"').replace("groups=4", "groups=4, pooled=True")
     (tmp_path / "told.py").write_text(config)
     main(
         [
@@ -165,9 +168,9 @@ def test_a_run_that_reads_text_stays_here(place, tmp_path, capsys):
             str(tmp_path / "told.py"),
             "--workdir",
             str(tmp_path / "run"),
-            "--text.width",
+            "--task.text.width",
             "8",
-            "--text.heads",
+            "--task.text.heads",
             "2",
         ]
     )

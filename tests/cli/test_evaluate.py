@@ -11,21 +11,23 @@ from jaxdiff.cli.main import main
 
 CONFIG = """
 from jaxdiff.data.source import DataConfig
-from jaxdiff.experiment import Experiment, PreviewConfig
+from jaxdiff.experiment import Experiment
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.tasks.picture import ProcessConfig
+from jaxdiff.tasks import picture
 from jaxdiff.training import CheckpointConfig, TrainConfig
 
 def config():
     return Experiment(
         name="tiny",
         data=DataConfig(name={folder!r}, split="all", size=16),
-        process=ProcessConfig(prediction="x0", condition="none"),
-        unet=UNetConfig(channels=(8,), layers=1, attention=("none",), mid_attention="none", heads=(1,), depth=(1,),
-                        groups=4),
+        task=picture.Config(
+            process=picture.ProcessConfig(prediction="x0"),
+            condition="none",
+            net=UNetConfig(channels=(8,), layers=1, attention=("none",), mid_attention="none", heads=(1,), depth=(1,),
+                           groups=4),
+        ),
         train=TrainConfig(steps=1, batch_size=8, preview_every=0),
         checkpoint=CheckpointConfig(every=1),
-        preview=PreviewConfig(steps=2),
     )
 """
 

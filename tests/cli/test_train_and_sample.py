@@ -13,25 +13,27 @@ from jaxdiff.training import load_params
 
 CONFIG = """
 from jaxdiff.data.source import DataConfig
-from jaxdiff.experiment import Experiment, PreviewConfig
+from jaxdiff.experiment import Experiment
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.tasks.picture import ProcessConfig
+from jaxdiff.tasks import picture
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 def config():
     return Experiment(
         name="tiny",
         data=DataConfig(name={folder!r}, split="all", size=8),
-        process=ProcessConfig(prediction="x0"),
-        unet=UNetConfig(channels=(8, 8), layers=1, attention=("none", "cross"), mid_attention="none", heads=(1, 2),
-                        depth=(1, 1), groups=4, pooled=True),
-        text=TextConfig(vocabulary=300, length=8, width=8, layers=1, heads=2),
-        vocabulary=300,
+        task=picture.Config(
+            process=picture.ProcessConfig(prediction="x0"),
+            net=UNetConfig(channels=(8, 8), layers=1, attention=("none", "cross"), mid_attention="none", heads=(1, 2),
+                           depth=(1, 1), groups=4, pooled=True),
+            text=TextConfig(vocabulary=300, length=8, width=8, layers=1, heads=2),
+            vocabulary=300,
+            preview=picture.PreviewConfig(prompts=("red", "blue"), steps=3),
+        ),
         optimizer=OptimizerConfig(lr=1e-2),
         train=TrainConfig(steps=6, batch_size=8, log_every=1),
         checkpoint=CheckpointConfig(every=3),
-        preview=PreviewConfig(prompts=("red", "blue"), steps=3),
     )
 """
 
@@ -85,7 +87,7 @@ def test_a_run_leaves_checkpoints_metrics_and_pictures(run):
 def test_the_held_out_loss_is_measured_without_dropout(place, run, tmp_path):
     def last(rate):
         workdir = shutil.copytree(run, tmp_path / rate)
-        more = ["--train.steps", "7", "--optimizer.lr", "1e-30", "--held_out", "all", "--unet.dropout", rate]
+        more = ["--train.steps", "7", "--optimizer.lr", "1e-30", "--held_out", "all", "--task.net.dropout", rate]
         train(place, "--workdir", str(workdir), *more)
         return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
 
@@ -104,7 +106,7 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(place, run):
     assert not (blocked / "checkpoints" / "6").exists()
     (blocked / "samples").unlink()
     train(place, "--workdir", str(blocked), "--train.preview_every", "4")
-    assert (blocked / "samples" / "000004.png").is_file()
+    assert (blocked / "samples" / "prompts" / "000004.png").is_file()
     ours, theirs = load_params(blocked), load_params(run)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
@@ -122,6 +124,45 @@ def test_a_sample_carries_what_made_it(run, tmp_path, capsys):
     main(["sample", "--model", str(run / "checkpoints" / "3"), "--prompt", "red", "--num", "1", *common])
 
 
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--task.net.channels", "8", "12"), "of another shape"),
+        (("--task.text.width", "4"), "of another shape"),
+        (("--optimizer.name", "sgd"), "unknown here"),
+        (("--train.batch_size", "16"), "batch_size 8, not 16"),
+        (("--data.name", "nowhere"), "nowhere"),
+        (("--seed", "-1"), "seed is -1"),
+    ],
+)
+def test_a_command_that_is_refused_changes_nothing(place, run, tmp_path, capsys, args, words):
+    workdir = shutil.copytree(run, tmp_path / "run")
+    before = files(workdir)
+    code, text = failure(
+        capsys, "train", str(place / "tiny.py"), "--workdir", str(workdir), "--train.steps", "9", *args
+    )
+    assert code == 1
+    assert words in text
+    assert files(workdir) == before
+
+
+def test_a_run_whose_vocabulary_is_missing_is_not_given_another(place, run, tmp_path, capsys):
+    workdir = shutil.copytree(run, tmp_path / "run")
+    (workdir / "vocabulary.json").unlink()
+    for argv in (("train", str(place / "tiny.py"), "--workdir"), ("sample", "--model")):
+        code, text = failure(capsys, *argv, str(workdir))
+        assert code == 1
+        assert "vocabulary.json is missing" in text
+    (workdir / "vocabulary.json").write_text('{"format')
+    code, text = failure(capsys, "train", str(place / "tiny.py"), "--workdir", str(workdir))
+    assert "vocabulary.json is damaged" in text
+    assert (workdir / "vocabulary.json").read_text() == '{"format'
+
+
 def test_another_architecture_is_told_leaf_by_leaf(place, run, capsys):
     code, text = failure(
         capsys,
@@ -131,7 +172,7 @@ def test_another_architecture_is_told_leaf_by_leaf(place, run, capsys):
         str(run),
         "--train.steps",
         "9",
-        "--unet.channels",
+        "--task.net.channels",
         "8",
         "12",
     )
@@ -163,9 +204,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(place, capsys, tmp_path):
         (["--train.batchsize", "8"], 2, "batch"),
         (["--train.batch_size", "many"], 2, "many"),
         (["--train.batch_size", "12"], 1, "does not divide by 8 devices"),
-        (["--preview.sampler", "dimm"], 1, "unknown sampler 'dimm': expected one of ddim"),
+        (["--task.preview.sampler", "dimm"], 1, "unknown sampler 'dimm': expected one of ddim"),
         (["--data.name", "openmojo"], 1, "openmoji"),
-        (["--unet.patch", "3"], 1, "data.size is 8: expected a multiple of 3"),
+        (["--task.net.patch", "3"], 1, "8x8 does not cut into patches of 3"),
         (["--checkpoint.best", "ema_loss"], 1, "held_out"),
     ],
 )

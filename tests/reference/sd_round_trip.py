@@ -21,7 +21,8 @@ from jaxdiff.cli.convert import main as convert
 from jaxdiff.data.tokenizer_clip import read as read_tokenizer
 from jaxdiff.diffusion import schedule
 from jaxdiff.models.unet import UNet, UNetConfig
-from jaxdiff.pretrained import pixels, single_file, textual_inversion
+from jaxdiff.pipelines.bundles import diffusion_bundle
+from jaxdiff.pretrained import pixels, scheduler, single_file, textual_inversion
 from jaxdiff.pretrained.read import read_directory
 from jaxdiff.pretrained.write import write_directory
 
@@ -129,7 +130,9 @@ def converted(root):
         UNet(net).init(jax.random.key(0), x, t.astype(np.float32))["params"],
     )
     ours = UNet(net).apply({"params": params}, x, t.astype(np.float32))
-    write_directory(pixels.bundle(net, params, 8, "cosine", "v"), root / "pixels")
+    process = scheduler.native(schedule.cosine(), "v", clip=1.0)
+    native = diffusion_bundle(net, {"unet": params}, process=process, size=8)
+    write_directory(pixels.published(native), root / "pixels")
     pipe = diffusers.DDPMPipeline.from_pretrained(root / "pixels")
     theirs = pipe.unet(torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(t)).sample.detach().numpy()
     error = np.abs(theirs.transpose(0, 2, 3, 1) - ours).max() / np.abs(theirs).max()

@@ -7,21 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.diffusion import loss
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.tasks.picture import Model, ProcessConfig, make_task
+from jaxdiff.tasks import picture
+from jaxdiff.training import Known
 
-MODEL = Model(
-    ProcessConfig(prediction="x0", drop=0.5),
-    UNetConfig(
+MODEL = picture.Config(
+    process=picture.ProcessConfig(prediction="x0"),
+    drop=0.5,
+    net=UNetConfig(
         channels=(8,), layers=1, attention=("cross",), mid_attention="none", heads=(2,), depth=(1,), groups=4,
         pooled=True, dropout=0.2,
     ),
-    TextConfig(vocabulary=20, length=4, width=8, layers=1, heads=2),
-    4,
+    text=TextConfig(vocabulary=20, length=4, width=8, layers=1, heads=2),
 )  # fmt: skip
-EMPTY = np.array([1, 2, 0, 0], np.int32)
+ASSETS = picture.Assets(4, BytePair(()))
+EMPTY = ASSETS.vocabulary.encode("", 4)
+NOTHING = Known({}, {}, {}, 0)
 
 
 def keys(order=slice(None)):
@@ -41,12 +45,11 @@ def batch():
 def value():
     """(batch, keys, drop) -> loss, under weights that are nowhere zero."""
     rng = np.random.default_rng(1)
-    shapes = jax.eval_shape(make_task(MODEL, EMPTY).init, jax.random.key(0))
+    shapes = jax.eval_shape(MODEL.task(ASSETS).init, jax.random.key(0), {}, batch()).params
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.3, jnp.float32), shapes)
-    processes = {drop: dataclasses.replace(MODEL.process, drop=drop) for drop in (0.0, 0.5)}
-    models = {drop: dataclasses.replace(MODEL, process=process) for drop, process in processes.items()}
-    programs = {drop: jax.jit(make_task(model, EMPTY).loss) for drop, model in models.items()}
-    return lambda batch, keys, drop=0.5: float(programs[drop](params, batch, keys)[0])
+    models = {drop: dataclasses.replace(MODEL, drop=drop) for drop in (0.0, 0.5)}
+    programs = {drop: jax.jit(model.task(ASSETS).loss) for drop, model in models.items()}
+    return lambda batch, keys, drop=0.5: float(programs[drop](params, NOTHING, batch, keys)[0])
 
 
 def test_the_dropped_examples_and_no_others_get_the_empty_text(value):

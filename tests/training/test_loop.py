@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
-from toy_task import Data, program
+from toy_task import Data, make_task, program
 
 from jaxdiff.parallel import MeshSpec, compile
-from jaxdiff.tasks.task import Task
 from jaxdiff.training import (
     CheckpointConfig,
     NonFiniteLoss,
@@ -31,12 +30,12 @@ from jaxdiff.training.log import MetricsLog, truncate
 SGD = OptimizerConfig(name="sgd", lr=0.1, decay="constant", clip=0.0)
 
 
-def slope(params, batch, keys):
+def slope(params, known, batch, keys):
     """A line's loss: compiles in no time, and its steps can be followed by hand."""
-    return jnp.mean(params["w"] * batch["x"]), {}
+    return jnp.mean(params["w"] * batch["x"]), {}, {}
 
 
-LINE = Task(lambda key: {"w": jnp.ones(())}, slope)
+LINE = make_task(lambda key: {"w": jnp.ones(())}, slope)
 
 
 class Ones(Data):
@@ -140,7 +139,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path, valu
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_though_the_loss_is(tmp_path):
-    root = Task(lambda key: {"w": jnp.zeros(())}, lambda params, batch, keys: (jnp.sqrt(params["w"]), {}))
+    root = make_task(lambda key: {"w": jnp.zeros(())}, lambda params, *_: (jnp.sqrt(params["w"]), {}, {}))
     with pytest.raises(NonFiniteLoss, match=r"step 1: loss = 0.0, grad_norm = inf.* is \(none yet\)"):
         go(tmp_path, task=root, every=1)
     assert steps(tmp_path / "checkpoints") == []
@@ -149,7 +148,9 @@ def test_a_gradient_that_is_not_finite_stops_the_run_though_the_loss_is(tmp_path
 def test_previews_come_every_so_often_and_at_the_end_with_the_average(tmp_path):
     seen = []
     state = go(
-        tmp_path, train={"preview_every": 4}, preview=lambda step, params: seen.append((step, float(params["w"])))
+        tmp_path,
+        train={"preview_every": 4},
+        preview=lambda step, state: seen.append((step, float(state.ema_params["w"]))),
     )
     assert [step for step, _ in seen] == [4, 8, 10]
     assert seen[-1][1] == float(state.ema_params["w"]) != float(state.params["w"])
@@ -180,11 +181,12 @@ def test_data_that_ends_is_named(tmp_path):
 def test_the_held_out_loss_joins_the_log_and_ranks_checkpoints(tmp_path, spec):
     """The average is 1 - step / 10; its square is least at step 10."""
 
-    def square(params, batch, keys):
-        return jnp.mean(jnp.square(params["w"]) * batch["x"]), {"noise": jax.random.normal(keys[0])}
+    def square(params, known, batch, keys):
+        return jnp.mean(jnp.square(params["w"]) * batch["x"]), {"noise": jax.random.normal(keys[0])}, {}
 
-    state = make_init_state(LINE.init, make_optimizer(SGD, 100))
-    held_out = compile(lambda reduce: make_eval_step(square, reduce=reduce), state, spec)
+    task = dataclasses.replace(LINE, held_out=square)
+    state = make_init_state(task, make_optimizer(SGD, 100))
+    held_out = compile(lambda reduce: make_eval_step(task, reduce=reduce), state, spec=spec)
     batches = [{"x": np.full(8, value, np.float32)} for value in (1, 2, 3)]
     evaluate = make_evaluate(held_out, lambda: batches, jax.random.key(1), 8)
     config = CheckpointConfig(every=5, keep=1, best="ema_loss")

@@ -64,7 +64,7 @@ def wait_for_step(processes, workdir, step):
 def restore(workdir, task):
     run = program(MeshSpec(), SGD, devices=jax.devices()[:1], task=task)
     with Checkpoints(workdir) as checkpoints:
-        state, _ = checkpoints.restore(jax.eval_shape(run.init, jax.random.key(0)))
+        state, _ = checkpoints.restore(run.like)
     return state
 
 

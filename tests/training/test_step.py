@@ -3,9 +3,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from toy_task import TASK, Data, init
+from toy_task import TASK, Data, make_task
 
 from jaxdiff.training import OptimizerConfig, make_ema, make_init_state, make_optimizer, make_train_step
 from jaxdiff.training.optimizer import decayed, learning_rate
@@ -78,23 +77,26 @@ def test_adamw_is_adam_and_decay():
 
 def test_clipping_bounds_the_global_norm_and_the_metric_shows_the_one_before():
     optimizer = make_optimizer(OptimizerConfig(name="sgd", lr=1.0, clip=0.5, decay="constant"), 10)
-    loss = lambda params, batch, keys: (jnp.mean(batch["x"]) * (3 * params["a"] + 4 * params["b"]), {})
-    state = make_init_state(lambda key: {"a": jnp.zeros(()), "b": jnp.zeros(())}, optimizer)(jax.random.key(0))
-    step = make_train_step(loss, optimizer, make_ema())
+    loss = lambda params, known, batch, keys: (jnp.mean(batch["x"]) * (3 * params["a"] + 4 * params["b"]), {}, {})
+    task = make_task(lambda key: {"a": jnp.zeros(()), "b": jnp.zeros(())}, loss)
+    state = make_init_state(task, optimizer)(jax.random.key(0), {}, {})
+    step = make_train_step(task, optimizer, make_ema())
     state, metrics = step(state, {"x": jnp.ones(2)}, jax.random.split(jax.random.key(0), 2))
     assert float(metrics["grad_norm"]) == pytest.approx(5)
     assert (float(state.params["a"]), float(state.params["b"])) == pytest.approx((-0.3, -0.4))
     assert float(metrics["param_norm"]) == pytest.approx(0.5)
+    assert float(metrics["update_norm"]) == pytest.approx(0.5)
+    assert float(metrics["lr"]) == 1.0
     assert int(state.step) == 1
     assert float(state.ema_params["b"]) == pytest.approx(-0.36)  # nine tenths at the first update
 
 
 def test_accumulated_gradients_and_metrics_are_the_means_of_the_whole():
-    optimizer = optax.sgd(1e-2)
-    state = make_init_state(init, optimizer)(jax.random.key(0))
+    optimizer = make_optimizer(OptimizerConfig(name="sgd", lr=1e-2, decay="constant", clip=0.0), 10)
+    state = make_init_state(TASK, optimizer)(jax.random.key(0), {}, {})
     batch = next(Data(12))
     keys = jax.random.split(jax.random.key(1), 12)
-    step = functools.partial(make_train_step, TASK.loss, optimizer, make_ema())
+    step = functools.partial(make_train_step, TASK, optimizer, make_ema())
     (one, metrics), (parts, metrics_of_parts) = (
         jax.jit(step(accumulate=n))(state, batch, jax.random.clone(keys)) for n in (1, 3)
     )
@@ -105,9 +107,9 @@ def test_accumulated_gradients_and_metrics_are_the_means_of_the_whole():
 
 
 def test_a_batch_that_does_not_split_into_parts_is_refused_before_compiling():
-    optimizer = optax.sgd(1e-2)
-    state = jax.eval_shape(make_init_state(init, optimizer), jax.random.key(0))
-    step = make_train_step(TASK.loss, optimizer, make_ema(), accumulate=5)
+    optimizer = make_optimizer(OptimizerConfig(name="sgd", lr=1e-2, decay="constant", clip=0.0), 10)
+    state = jax.eval_shape(make_init_state(TASK, optimizer), jax.random.key(0), {}, {})
+    step = make_train_step(TASK, optimizer, make_ema(), accumulate=5)
     with pytest.raises(ValueError, match="a batch of 12 does not split into accumulate = 5 parts"):
         jax.eval_shape(step, state, next(Data(12)), jax.random.split(jax.random.key(0), 12))
 
@@ -115,4 +117,9 @@ def test_a_batch_that_does_not_split_into_parts_is_refused_before_compiling():
 def test_bfloat16_weights_are_refused_by_name():
     params = lambda key: {"conv": {"kernel": jnp.zeros((2, 2), jnp.bfloat16), "bias": jnp.zeros(2)}}
     with pytest.raises(ValueError, match=r"not: conv/kernel \(bfloat16\)"):
-        jax.eval_shape(make_init_state(params, optax.sgd(1.0)), jax.random.key(0))
+        jax.eval_shape(
+            make_init_state(make_task(params, TASK.loss), make_optimizer(OptimizerConfig(), 9)),
+            jax.random.key(0),
+            {},
+            {},
+        )

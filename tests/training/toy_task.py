@@ -7,8 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.parallel import MeshSpec, compile
-from jaxdiff.tasks.task import Task
-from jaxdiff.training import OptimizerConfig, make_ema, make_init_state, make_optimizer, make_train_step
+from jaxdiff.training import (
+    OptimizerConfig,
+    Task,
+    Variables,
+    make_ema,
+    make_init_state,
+    make_optimizer,
+    make_train_step,
+)
 
 WIDTH = 128
 
@@ -38,22 +45,27 @@ def network(params, x):
     return jax.nn.gelu(h + jnp.broadcast_to(params["mlp"]["fc1"]["bias"], h.shape)) @ params["mlp"]["fc2"]["kernel"]
 
 
-def loss(params, batch, keys):
+def loss(params, known, batch, keys):
     noise = jax.vmap(lambda key: jax.random.normal(key, batch["image"].shape[1:]))(keys)
     error = network(params, batch["image"] + noise) - noise[:, ::2, ::2].reshape(noise.shape[0], -1, 3)
-    return jnp.mean(error**2), {"error": jnp.mean(jnp.abs(error))}
+    return jnp.mean(error**2), {"error": jnp.mean(jnp.abs(error))}, {}
 
 
-TASK = Task(init, loss)
+def make_task(init, loss, **kwargs):
+    """A task whose `init` takes a key alone."""
+    return Task(init=lambda key, loaded, batch: Variables(init(key)), loss=loss, example=lambda one, rng: one, **kwargs)
 
 
-def matrix_loss(params, batch, keys):
+TASK = make_task(init, loss)
+
+
+def matrix_loss(params, known, batch, keys):
     x = batch["image"].reshape(batch["image"].shape[0], -1)[:, :64]
     noise = jax.vmap(lambda key: jax.random.normal(key, (64,)))(keys)
-    return jnp.mean(jnp.square((x + noise) @ params["w"] - noise)), {}
+    return jnp.mean(jnp.square((x + noise) @ params["w"] - noise)), {}, {}
 
 
-MATRIX = Task(lambda key: {"w": jax.random.normal(key, (64, 64)) / 8}, matrix_loss)
+MATRIX = make_task(lambda key: {"w": jax.random.normal(key, (64, 64)) / 8}, matrix_loss)
 """One product of matrices: compiles in no time, for tests that start many processes."""
 
 
@@ -79,6 +91,6 @@ class Data:
 
 
 def program(spec=None, optimizer=None, steps=100, accumulate=1, decay=0.99, task=TASK, devices=None):
-    transform = make_optimizer(optimizer or OptimizerConfig(), steps)
-    make_step = functools.partial(make_train_step, task.loss, transform, make_ema(decay), accumulate=accumulate)
-    return compile(make_step, make_init_state(task.init, transform), spec or MeshSpec(), task.rules, devices)
+    transform = make_optimizer(optimizer or OptimizerConfig(), steps, task.groups)
+    make_step = functools.partial(make_train_step, task, transform, make_ema(decay), accumulate=accumulate)
+    return compile(make_step, make_init_state(task, transform), {}, {}, spec or MeshSpec(), task.rules, devices)
