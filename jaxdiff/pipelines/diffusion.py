@@ -166,7 +166,7 @@ class DiffusionPipeline:
         lora_weights = self.lora_weights if o.lora_weights is None else o.lora_weights
         made = plan.make(
             model.process,
-            self.schedulers.get("scheduler", {}),
+            self.schedulers.get("scheduler"),
             steps=o.steps,
             sampler=o.sampler,
             grid=o.grid,
