@@ -1,6 +1,7 @@
 """`jaxdiff.load`: a directory or a file becomes a pipeline that makes pictures."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any, Literal
 import jax
 
 from jaxdiff import experiment
+from jaxdiff.data import tokenizer_clip
 from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pipelines.model import Model, make_model
+from jaxdiff.pipelines.options import of_model
 from jaxdiff.pretrained import ip_adapter as ip_adapters
 from jaxdiff.pretrained import lora, quantize, single_file, textual_inversion
-from jaxdiff.pretrained.read import Bundle, read_component, read_directory
+from jaxdiff.pretrained.components import FAMILIES
+from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json
 from jaxdiff.typing import Params
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -32,7 +37,7 @@ def load(
     variant: str | None = None,
     tokenizer: Path | str | None = None,
     prediction: str | None = None,
-    loras: Sequence[str | Path] | Mapping[str | Path, float] = (),
+    loras: Sequence[str | Path | tuple[str | Path, float]] | Mapping[str | Path, float] = (),
     fuse: bool = False,
     textual_inversions: Sequence[str | Path] = (),
     controlnets: Sequence[str | Path] = (),
@@ -58,7 +63,7 @@ def load(
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       tokenizer: its directory, for a single file, which has none.
       prediction: what the network of a single file predicts, where the file does not tell.
-      loras: files or directories; a mapping tells how much each counts.
+      loras: files or directories, or pairs of one and how much it counts, or a mapping; one given twice counts twice.
       fuse: add LoRAs to the weights for good, which saves the work of each call.
       textual_inversions: files of new words for the prompt.
       controlnets: directories.
@@ -117,16 +122,20 @@ def load(
             return run.config.task.pipeline(run.assets, run.weights, spec)
         bundle = run.config.task.bundle(run.assets, run.weights)
     bundle = _computing(bundle, dtype, decode_dtype)
-    weights = dict(loras) if isinstance(loras, Mapping) else dict.fromkeys(loras, 1.0)
-    read = [lora.read(file, bundle.components) for file in weights]
+    listed = loras.items() if isinstance(loras, Mapping) else loras
+    pairs = [one if isinstance(one, tuple) else (one, 1.0) for one in listed]
+    weights = [weight for _, weight in pairs]
+    if wrong := [f"{file}: {weight}" for file, weight in pairs if not math.isfinite(weight)]:
+        raise ValueError(f"LoRA {wrong[0]}: expected a finite number as its weight")
+    read = [lora.read(file, bundle.components) for file, _ in pairs]
     if fuse:
-        bundle, read = fused(bundle, read, list(weights.values())), []
+        bundle, read = fused(bundle, read, weights), []
     if narrow:
         bundle = _narrow(bundle, narrow)
     return DiffusionPipeline(
         bundle,
         loras=read,
-        lora_weights=() if fuse else tuple(weights.values()),
+        lora_weights=() if fuse else weights,
         ip_adapter=ip_adapters.read(ip_adapter, bundle.components["unet"], dtype) if ip_adapter else None,
         clip_skip=clip_skip,
         decode=decode,
@@ -135,6 +144,37 @@ def load(
         devices=devices,
         programs=programs,
     )
+
+
+def outline(path: Path, **options: Any) -> tuple[Model, type]:
+    """What is fixed of a model's pipeline, and the class of its options; of a plain directory without the weights.
+
+    Args:
+      path: as of `load`.
+      options: of `load`.
+
+    Raises:
+      ValueError, OSError: see `load`.
+    """
+    beside = ("controlnets", "adapter", "ip_adapter", "image_encoder", "vae", "loras")
+    if not (path / "model_index.json").is_file() or any(options.get(name) for name in beside):
+        pipe = load(path, **options)
+        return pipe.model, pipe.Options
+    index = read_json(path / "model_index.json")
+    bundle = Bundle(index.get("_class_name", ""), index, {}, {}, {})
+    for name, entry in index.items():
+        kind = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        folder = path / name if (path / name).is_dir() else path
+        if name.startswith("tokenizer") and kind:
+            bundle.tokenizers[name] = tokenizer_clip.read(folder)
+        elif name.endswith("scheduler") and kind:
+            bundle.schedulers[name] = read_json(folder / "scheduler_config.json")
+        elif kind in FAMILIES and (name != "safety_checker" or options.get("safety")):
+            json = read_json(folder / "config.json")
+            net = FAMILIES[kind].config(json)
+            bundle.components[name] = Component(kind, json, net, FAMILIES[kind].shapes(net, json))
+    model = make_model(bundle, clip_skip=options.get("clip_skip", 0), safety=options.get("safety", False))
+    return model, of_model(model, guidance=bundle.guidance)
 
 
 def is_published(path: Path) -> bool:

@@ -1,15 +1,19 @@
 """`jaxdiff.load` on model directories of diffusers, and what goes with them."""
 
+import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from pipelines import directory, small
+from pipelines import directory, own, small
 from reference.sd_weights import weights
 from safetensors.numpy import save_file
 
 import jaxdiff
+from jaxdiff import loading
 from jaxdiff.pretrained import quantize, textual_inversion
 
 
@@ -101,6 +105,70 @@ def test_programs_that_were_kept_are_not_traced_again(folder, plain, tmp_path):
     other = load(folder / "sd", programs=tmp_path, clip_skip=1)
     assert (run(other) != plain).any()
     assert other.compiled() == 1
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Runs of our own by what they are told, without a trainer."""
+    monkeypatch.setattr(loading, "run_bundle", lambda path: own.bundle(path.name))
+
+
+def test_a_run_is_quantised_and_its_programs_are_kept(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantize, "SMALLEST", 1)
+    exact = run(load("text"), ["red", "blue"])
+    for dtype, far in (("bfloat16", 6), ("int8", 12)):
+        pipe = load("text", dtype=dtype)
+        assert pipe.model.nets["unet"].dtype == pipe.model.nets["text_encoder"].dtype == "bfloat16"
+        assert quantize.is_quantized(pipe.params["unet"]) == (dtype == "int8")
+        assert np.abs(run(pipe, ["red", "blue"]).astype(int) - exact).mean() < far
+    kept = [load("text", programs=tmp_path) for _ in range(2)]
+    for pipe in kept:
+        np.testing.assert_array_equal(run(pipe, ["red", "blue"]), exact)
+    assert [pipe.compiled() for pipe in kept] == [1, 0]
+
+
+def test_a_run_computes_as_it_was_trained(monkeypatch):
+    half = dataclasses.replace(own.NETS["class"], dtype="bfloat16")
+    monkeypatch.setitem(own.NETS, "class", half)
+    monkeypatch.setattr(loading, "run_bundle", lambda path: own.bundle(path.name))
+    assert load("class").model.nets["unet"] == half
+    assert load("class").params["unet"]["conv_in"]["kernel"].dtype == "float32"
+    assert load("class", dtype="float32").model.nets["unet"].dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"loras": ["x"]}, "which takes no loras"),
+        ({"fuse": True, "variant": "fp16"}, "which takes no variant, fuse"),
+        ({"controlnets": ["x"], "vae": "y"}, "which takes no vae, controlnet_00"),
+        ({"clip_skip": 1}, "clip_skip is for CLIP's text encoders"),
+        ({"safety": True}, "which takes no safety"),
+    ],
+)
+def test_what_a_run_does_not_take_is_refused(runs, options, words):
+    with pytest.raises(ValueError, match=words):
+        load("text", **options)
+
+
+def test_an_outline_is_the_pipelines_without_its_weights(folder, runs, tmp_path):
+    for path, options in ((folder / "sd", {}), (folder / "sd", {"clip_skip": 1}), (Path("text"), {})):
+        model, kind = loading.outline(path, **options)
+        pipe = load(path, **options)
+        assert repr(model) == repr(pipe.model)
+        assert repr(kind()) == repr(pipe.Options())
+    shutil.copytree(folder / "sd", tmp_path / "sd")
+    for file in (tmp_path / "sd").rglob("*.safetensors"):
+        file.unlink()
+    assert repr(loading.outline(tmp_path / "sd")[0]) == repr(load(folder / "sd").model)
+
+
+def test_a_lora_counts_as_often_as_it_is_given(folder):
+    file = folder / "lora.safetensors"
+    pipe = load(folder / "sd", loras=[(file, 0.25), file, (file, 0.5)])
+    assert [*pipe.lora_weights] == [0.25, 1.0, 0.5]
+    with pytest.raises(ValueError, match=r"lora\.safetensors: nan: expected a finite number"):
+        load(folder / "sd", loras={file: float("nan")})
 
 
 def without(path, name):

@@ -125,7 +125,7 @@ def text_to_image(subject: Subject, batch: int, devices: Devices, steps: int) ->
     model = make_model(bundle)
     made = plan.make(
         model.process,
-        bundle.schedulers.get("scheduler", {}),
+        bundle.schedulers.get("scheduler"),
         steps=steps,
         weights=pipeline_inputs.weights(model, (), (), 0),
         guidance=bundle.guidance,

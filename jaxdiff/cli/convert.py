@@ -112,5 +112,6 @@ def read(args: Args) -> Bundle:
         parts={"vae": args.vae} if args.vae else {},
         textual_inversions=args.textual_inversion,
     )
-    weights = dict(weighted(text) for text in args.lora)
-    return loading.fused(bundle, [lora.read(file, bundle.components) for file in weights], list(weights.values()))
+    pairs = [weighted(text) for text in args.lora]
+    loras = [lora.read(file, bundle.components) for file, _ in pairs]
+    return loading.fused(bundle, loras, [weight for _, weight in pairs])

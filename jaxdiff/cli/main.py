@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from jaxdiff import __version__
+
 PROGRAMS = {
     "train": "train a model from a config file; resumes by itself",
     "sample": "make pictures with a trained model",
@@ -12,25 +14,51 @@ PROGRAMS = {
     "evaluate": "measure the quality of a model or of a folder of pictures",
     "benchmark": "measure speed, also beside PyTorch",
 }
+HELP = ("-h", "--help")
+USAGE = (
+    "usage: jaxdiff PROGRAM ...\n\n"
+    + "".join(f"  {name:10} {what}\n" for name, what in PROGRAMS.items())
+    + "\njaxdiff PROGRAM --help lists its options; --debug shows where an error comes from; jaxdiff --version."
+)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs a program; the exit status is 0, 1 for an error that the message explains, 2 for a wrong command line."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] not in PROGRAMS:
-        lines = "".join(f"  {name:10} {what}\n" for name, what in PROGRAMS.items())
-        asked = bool(argv) and argv[0] in ("-h", "--help")
-        if argv and not asked:
-            print(f"jaxdiff: no program {argv[0]!r}", file=sys.stderr)
-        print(f"usage: jaxdiff PROGRAM ...\n\n{lines}\njaxdiff PROGRAM --help lists its options.", file=sys.stderr)
-        sys.exit(0 if asked else 2)
+    debug = "--debug" in argv or bool(os.environ.get("JAXDIFF_TRACEBACK"))
+    argv = [word for word in argv if word != "--debug"]
+    name = argv[0] if argv else ""
+    if name == "--version":
+        print(f"jaxdiff {__version__}")
+        return
+    if name in HELP:
+        print(USAGE)
+        sys.exit(0)
+    if name not in PROGRAMS:
+        print(f"jaxdiff: no program {name!r}\n{USAGE}" if name else USAGE, file=sys.stderr)
+        sys.exit(2)
     try:
-        importlib.import_module(f"jaxdiff.cli.{argv[0]}").main(argv[1:])
-    except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("JAXDIFF_TRACEBACK"):
+        importlib.import_module(f"jaxdiff.cli.{name}").main(argv[1:])
+    except KeyboardInterrupt:
+        if debug:
             raise
-        print(f"jaxdiff {argv[0]}: {error}\n(JAXDIFF_TRACEBACK=1 shows where.)", file=sys.stderr)
+        print("", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
+        if debug or (message := _message(error)) is None:
+            raise
+        print(f"jaxdiff {name}: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def _message(error: BaseException) -> str | None:
+    """What a user is told of an error, on one line; None: it is a fault of the program, whose traceback is wanted."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return "memory ran out: make smaller or fewer pictures at once, split the weights (--mesh.fsdp), or use --dtype"
+    if isinstance(error, RuntimeError) and not isinstance(error, ValueError | OSError):
+        return None
+    return f"{text} (--debug shows where)"
 
 
 def compilation_cache() -> None:

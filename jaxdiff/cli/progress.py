@@ -19,6 +19,8 @@ def _shown(what: str, total: int, every: float, waiting: str = "") -> Iterator[C
     console = Console()
     if not console.is_terminal:
         last = float("-inf")
+        if waiting:
+            print(f"{what} 0/{total}  {waiting}", flush=True)
 
         def line(done: int, text: str) -> None:
             nonlocal last
@@ -92,16 +94,17 @@ def progress(steps: int, batch_size: int, every: float = 10.0) -> Iterator[Calla
 
 
 @contextlib.contextmanager
-def counting(what: str, total: int, every: float = 10.0) -> Iterator[Callable[[int], None]]:
+def counting(what: str, total: int, every: float = 10.0, waiting: str = "") -> Iterator[Callable[[int], None]]:
     """Gives a function that is told how many are done; the first time, how many were before.
 
     Args:
       what: is counted, "pictures".
       total: of them.
       every: seconds between the lines where standard output is no terminal.
+      waiting: what is done before the first call, "compiling".
     """
     began: tuple[float, int] | None = None
-    with _shown(what, total, every) as show:
+    with _shown(what, total, every, waiting) as show:
 
         def tell(done: int) -> None:
             nonlocal began

@@ -1,147 +1,41 @@
-"""`jaxdiff sample --model DIR --prompt "a red heart" ...`."""
+"""`jaxdiff sample --model DIR --prompt "a red heart" ...`.
+
+What is slow to import is imported where it is used, so that --help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import jax
-import numpy as np
 import tyro
 
-from jaxdiff.cli.main import compilation_cache
-from jaxdiff.data.grid import grid, save_png
-from jaxdiff.data.picture import decode
-from jaxdiff.loading import load
-from jaxdiff.parallel import MeshSpec
-from jaxdiff.pipelines import canvas, edit
-from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff import __version__
+from jaxdiff.cli import out
+from jaxdiff.cli.main import HELP, compilation_cache
+from jaxdiff.cli.sample_args import GENERAL, OPTIONS, Args, narrowed
 
+if TYPE_CHECKING:
+    import numpy as np
 
-@dataclasses.dataclass(frozen=True)
-class Args:
-    """Makes pictures with a trained model and writes them as one grid.
-
-    The model may be one of `jaxdiff train`, or Stable Diffusion and its kin, as a directory of diffusers or one file.
-    Options from --height on are for the latter; which of them a model takes depends on its networks, and what it lacks
-    or does not look at is said before anything is compiled.
-
-    Attributes:
-      model: a run of `jaxdiff train` or one of its checkpoints, RUN/checkpoints/STEP; a directory with
-        model_index.json; or a .safetensors or .ckpt file.
-      prompt: what to show; several make several rows. Parts may count more: "a (red:1.3) hat".
-      num: pictures of each prompt.
-      out: the PNG; it carries prompts, seed and settings as text.
-      steps: of the sampler.
-      sampler: how to walk from noise to picture; by default what the model's authors use, or ddim.
-      guidance: how closely to follow the prompt; 1 is off. By default 3 for a run of `jaxdiff train`, else 7.5.
-      negative_prompt: what to keep away from.
-      eta: noise added at each step by samplers that have it, from 0 (none) to 1 (as DDPM).
-      seed: picture i of a prompt depends on the seed and i alone, not on the others.
-      init_noise: a .npy file [pictures, height, width, channels] of unit Gaussian noise to start from, as latents.
-      batch_size: most pictures made at once.
-      strategy: how devices share the pictures: a mesh, or pmap.
-      mesh: ways to share pictures (data), weights (fsdp) and heads (tensor); -1 is the devices that are left.
-      programs: a folder that keeps traced programs, so that another start traces nothing.
-      height: of the pictures, a multiple of 8 (64 with a T2I-adapter), else it is rounded and said; by default as the
-        model was trained, or as --image.
-      width: the same.
-      grid: where between noise and picture the network is called, such as karras; by default the sampler's own.
-      rescale: from 0 to 1, how far guidance may not raise contrast.
-      chunks: of 75 tokens, how much of a long prompt is read.
-      save_latents: a .npy file for the latents [pictures, height, width, channels].
-      image: a picture to start from, to fill, to edit or to enlarge, whatever the model does.
-      strength: how much of --image changes, from 0 to 1; by default 0.8, and 1 with a mask.
-      mask: a picture, white where --image gets new content.
-      outpaint: pixels by which to extend --image to the left, right, top and bottom.
-      source_prompt: what --image shows: it is inverted by DDIM and made again with --prompt.
-      upscale: how many times larger to make each side, in a second pass over enlarged latents.
-      upscale_strength: how much that pass changes.
-      interpolate: another seed; the pictures of a prompt then lead from --seed's first to its first.
-      picture: for an IP-adapter, or a model that makes variations of a picture.
-      picture_weight: how much an IP-adapter's counts.
-      picture_guidance: how closely a model that edits pictures keeps to --image.
-      noise_level: noise that a model that enlarges pictures adds to --image, so that it may invent details.
-      hint: pictures for the ControlNets, in their order, and last for the T2I-adapter.
-      hint_weight: how much each of them counts; by default 1.
-      controlnet: directories of ControlNets.
-      adapter: directory of a T2I-adapter.
-      ip_adapter: file of an IP-adapter; needs CLIP's --image-encoder where the model has none.
-      image_encoder: directory of CLIP's image encoder.
-      lora: files or directories of LoRAs, each as PATH or PATH:WEIGHT.
-      fuse: add LoRAs to the weights once, instead of in each call.
-      textual_inversion: files of new words for the prompt.
-      vae: directory of another autoencoder.
-      tokenizer: directory of the tokenizer for a model that is one file.
-      prediction: what a Stable Diffusion 2 that is one file predicts.
-      dtype: of weights and computation; int8 and fp8 compute in bfloat16. By default the files', computed in float32.
-      decode_dtype: of the autoencoder; by default float32 where the model asks for it.
-      variant: fp16 takes such weights where the directory has them.
-      clip_skip: take the prompt's states so many blocks earlier than usual.
-      decode: whole, sliced (one picture after another) or tiled (squares of a picture), which take less memory.
-      safety: let the model's safety checker blacken pictures.
-    """
-
-    model: str
-    prompt: tuple[str, ...] = ("",)
-    num: int = 4
-    out: Path = Path("samples.png")
-    steps: int = 20
-    sampler: str | None = None
-    guidance: float | None = None
-    negative_prompt: str | None = None
-    eta: float | None = None
-    seed: int = 0
-    init_noise: Path | None = None
-    batch_size: int = 64
-    strategy: Literal["mesh", "pmap"] = "mesh"
-    mesh: MeshSpec = MeshSpec()
-    programs: Path | None = None
-    height: int | None = None
-    width: int | None = None
-    grid: str | None = None
-    rescale: float | None = None
-    chunks: int | None = None
-    save_latents: Path | None = None
-    image: Path | None = None
-    strength: float | None = None
-    mask: Path | None = None
-    outpaint: tuple[int, int, int, int] | None = None
-    source_prompt: str | None = None
-    upscale: float | None = None
-    upscale_strength: float = 0.6
-    interpolate: int | None = None
-    picture: Path | None = None
-    picture_weight: float | None = None
-    picture_guidance: float | None = None
-    noise_level: int | None = None
-    hint: tuple[Path, ...] = ()
-    hint_weight: tuple[float, ...] = ()
-    controlnet: tuple[Path, ...] = ()
-    adapter: Path | None = None
-    ip_adapter: Path | None = None
-    image_encoder: Path | None = None
-    lora: tuple[str, ...] = ()
-    fuse: bool = False
-    textual_inversion: tuple[Path, ...] = ()
-    vae: Path | None = None
-    tokenizer: Path | None = None
-    prediction: Literal["epsilon", "v_prediction"] | None = None
-    dtype: Literal["float32", "bfloat16", "float16", "int8", "fp8"] | None = None
-    decode_dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    variant: str | None = None
-    clip_skip: int = 0
-    decode: Literal["whole", "sliced", "tiled"] | None = None
-    safety: bool = False
+    from jaxdiff.pipelines.diffusion import DiffusionPipeline
+    from jaxdiff.pipelines.options import Options
 
 
 def main(argv: list[str]) -> None:
     """Samples and writes the grid."""
-    args = tyro.cli(Args, args=argv, prog="jaxdiff sample")
-    if args.num < 1 or args.batch_size < 1:
-        raise ValueError(f"num is {args.num} and batch_size {args.batch_size}: expected at least 1 of each")
+    given = [word for word in argv if word not in HELP]
+    _check_once(given)
+    asked = len(given) < len(argv)
+    if asked and not any(word.split("=")[0] == "--model" for word in given):
+        given = ["--help"]
+    args = tyro.cli(Args, args=given, prog="jaxdiff sample")
+    if asked:
+        tyro.cli(takes(args), args=["--help"], prog="jaxdiff sample")
+    check(args)
     compilation_cache()
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
@@ -149,57 +43,136 @@ def main(argv: list[str]) -> None:
         sample(args)
 
 
+def _check_once(argv: list[str]) -> None:
+    """Refuses an option that is given twice, of which the parser would take the last in silence."""
+    flags = [word.split("=")[0].replace("_", "-") for word in argv if word.startswith("--")]
+    if twice := sorted({flag for flag in flags if flags.count(flag) > 1}):
+        raise ValueError(f"{twice[0]} is given twice: give all its values after one {twice[0]}")
+
+
+def check(args: Args) -> None:
+    """Every check that needs no model.
+
+    Raises:
+      ValueError, OSError: if numbers make no sense, options do not go together, or nothing can be written to `out`.
+    """
+    for name, least in (("num", 1), ("batch_size", 1), ("clip_skip", 0)):
+        if getattr(args, name) < least:
+            raise ValueError(f"{name} is {getattr(args, name)}: expected {least} or more")
+    for name in ("seed", "interpolate"):
+        if (seed := getattr(args, name)) is not None and not 0 <= seed < 2**64:
+            raise ValueError(f"{name} is {seed}: expected 0 to 2^64 - 1")
+    for name in ("upscale", "upscale_strength"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value <= 2**14:
+            raise ValueError(f"{name} is {value}: expected a number above 0, and none beyond all sizes of pictures")
+    if args.outpaint and (args.mask or not args.image):
+        raise ValueError("--outpaint extends --image and makes the mask itself: give --image and no --mask")
+    if args.source_prompt is not None:
+        names = ("upscale", "interpolate", "strength", "mask", "outpaint", "init_noise")
+        wrong = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+        if wrong or not args.image:
+            raise ValueError(
+                "--source-prompt says what --image shows, which is inverted as a whole: give --image"
+                + (f"; it does not go with {', '.join(wrong)}" if wrong else "")
+            )
+    if args.interpolate is not None and args.init_noise:
+        raise ValueError("--interpolate walks from --seed to another seed: --init-noise does not go with it")
+    if args.upscale_strength is not None and not args.upscale:
+        raise ValueError("--upscale-strength is of the second pass of --upscale: give --upscale too, or leave it out")
+    out.check(args.out)
+    if args.save_latents:
+        if args.save_latents.is_dir():
+            raise ValueError(f"--save-latents {args.save_latents} is a folder: give a file in it")
+        out.check_place(args.save_latents)
+    out.check_size(args.out, args.num * len(args.prompt), args.num, 1, 1)
+    if args.out.suffix.lower() in (".jpg", ".jpeg") and len(json.dumps(args.prompt)) > 60_000:
+        raise ValueError(f"{args.out.suffix} files have room for 64 kB of prompts and settings: choose .png")
+
+
+def takes(args: Args) -> type:
+    """The class of those of `Args` that this model takes, with its own defaults."""
+    from jaxdiff.loading import is_published, outline
+
+    model, options = outline(Path(args.model), **_loading(args))
+    fields = {field.name: field.default for field in dataclasses.fields(options)}
+    names = [field.name for field in dataclasses.fields(Args) if OPTIONS.get(field.name, field.name) in fields]
+    own = not is_published(Path(args.model))
+    more = {
+        ("prompt",): model.reads,
+        ("outpaint",): "mask" in fields,
+        ("source_prompt", "upscale", "upscale_strength"): not model.extra,
+        ("dtype",): True,
+        ("decode", "decode_dtype"): "vae" in model.nets,
+        ("clip_skip",): model.chunked,
+        ("controlnet", "adapter", "lora", "fuse", "textual_inversion", "ip_adapter", "image_encoder", "vae"): not own,
+        ("tokenizer", "prediction"): Path(args.model).is_file(),
+        ("variant", "safety"): Path(args.model).is_dir() and not own,
+    }
+    names += [*GENERAL, *(name for group, has in more.items() if has for name in group)]
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default}
+    return narrowed(names, {**{name: fields[name] for name in fields if name in names and fields[name]}, **given})
+
+
 def sample(args: Args) -> None:
-    """What `main` does with its arguments."""
-    pipe = load(args.model, "pmap" if args.strategy == "pmap" else args.mesh, **_loading(args))
+    """What `main` does with its arguments, once they are checked."""
+    import numpy as np
+
+    from jaxdiff.cli.progress import counting
+    from jaxdiff.data.grid import grid
+    from jaxdiff.loading import load
+    from jaxdiff.pipelines import canvas, edit
+
+    given = _options(args)
+    source = given.pop("image") if args.source_prompt is not None else None
+    print(f"reading {args.model}", flush=True)
+    pipe = load(args.model, _spec(args), **_loading(args))
+    options = pipe.options(**given)
+    if source is not None:
+        options = edit.of_inversion(options)
+    height, width = pipe.size_of(options if source is None else dataclasses.replace(options, image=source))
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
-    root = jax.random.key(args.seed)
-    keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(np.tile(np.arange(args.num), len(args.prompt)))
-    options = _calling(args)
-    noise = None if args.init_noise is None else np.load(args.init_noise, allow_pickle=False)
-    if args.interpolate is not None:
-        noise = _walk(args, pipe, args.interpolate)
+    sides = [round(side * (args.upscale or 1)) for side in (height, width)]
+    canvas.check_size(*sides)
+    out.check_size(args.out, len(prompts), args.num, *sides)
+    options = dataclasses.replace(options, height=height, width=width)
+    if args.out.exists():
+        print(f"replaces {args.out}", flush=True)
+    noise = _noise(args, pipe, options, len(prompts))
+    keys = _keys(args)
     parts, latents = [], []
-    for first in range(0, len(prompts), args.batch_size):
-        at = slice(first, first + args.batch_size)
-        options["init_noise"] = None if noise is None else noise[at]
-        made = _draw(args, pipe, prompts[at], keys[at], options)
-        parts.append(made[0])
-        latents.append(made[1])
-        if len(prompts) > args.batch_size:
-            print(f"{min(at.stop, len(prompts))}/{len(prompts)} pictures", flush=True)
+    with counting("pictures", len(prompts), waiting="compiling") as tell:
+        for first in range(0, len(prompts), args.batch_size):
+            at = slice(first, first + args.batch_size)
+            here = options if noise is None else dataclasses.replace(options, init_noise=noise[at])
+            made = _draw(args, pipe, prompts[at], keys[at], here, source)
+            parts.append(made[0])
+            latents.append(made[1])
+            tell(min(at.stop, len(prompts)))
     if args.save_latents:
         args.save_latents.parent.mkdir(parents=True, exist_ok=True)
         with args.save_latents.open("wb") as file:
             np.save(file, np.concatenate(latents))
-    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
-    used = {
-        name: pipe.guidance if name == "guidance" else one.default
-        for name, one in inspect.signature(type(pipe).__call__).parameters.items()
-    }
-    settings |= {name: used[name] for name in settings.keys() & used.keys() if settings[name] is None}
-    columns = args.num if args.num > 1 else None
-    save_png(args.out, grid(np.concatenate(parts), prompts, columns), settings)
-    print(f"{len(prompts)} pictures: {args.out}")
+    sheet = grid(np.concatenate(parts), prompts, args.num if args.num > 1 else None)
+    out.write(args.out, sheet, settings(args, pipe, options))
+    print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
 
 
-def _given(args: Args, function: Any) -> dict[str, Any]:
-    """The parameters of a function that were given on the command line by the same name."""
-    fields = {field.name: field.default for field in dataclasses.fields(Args)}
-    names = fields.keys() & inspect.signature(function).parameters.keys()
-    return {name: getattr(args, name) for name in names if getattr(args, name) != fields[name]}
+def _spec(args: Args) -> Any:
+    from jaxdiff.parallel import MeshSpec
+
+    return "pmap" if args.strategy == "pmap" else MeshSpec(**dataclasses.asdict(args.mesh))
 
 
 def _loading(args: Args) -> dict[str, Any]:
-    """The options of `load` that were given."""
-    options = _given(args, load)
-    if args.controlnet:
-        options["controlnets"] = args.controlnet
-    if args.textual_inversion:
-        options["textual_inversions"] = args.textual_inversion
-    if args.lora:
-        options["loras"] = dict(weighted(text) for text in args.lora)
-    return options
+    """The options of `load`."""
+    same = "dtype decode_dtype variant tokenizer prediction fuse adapter ip_adapter image_encoder vae clip_skip decode"
+    return {
+        **{name: getattr(args, name) for name in (*same.split(), "safety", "programs")},
+        "loras": [weighted(text) for text in args.lora],
+        "controlnets": args.controlnet,
+        "textual_inversions": args.textual_inversion,
+    }
 
 
 def weighted(text: str) -> tuple[str, float]:
@@ -211,56 +184,111 @@ def weighted(text: str) -> tuple[str, float]:
         return text, 1.0
 
 
-def _calling(args: Args) -> dict[str, Any]:
-    """The options of a call that were given; pictures are read.
+def _options(args: Args) -> dict[str, Any]:
+    """The options of a call that were given, by their names in `Options`; pictures are read."""
+    import numpy as np
 
-    Raises:
-      ValueError: if options do not go together, or a run of `jaxdiff train` is asked for what it cannot do.
-    """
-    options = _given(args, DiffusionPipeline.__call__)
-    if args.negative_prompt is not None:
-        options["negative"] = args.negative_prompt
-    if args.outpaint and (args.mask or not args.image):
-        raise ValueError("--outpaint extends --image and makes the mask itself: give --image and no --mask")
-    if args.source_prompt is not None and (not args.image or args.upscale or args.interpolate is not None):
-        raise ValueError(
-            "--source-prompt says what --image shows: give --image, and neither --upscale nor --interpolate"
-        )
-    if args.interpolate is not None and args.init_noise:
-        raise ValueError("--interpolate walks from --seed to another seed: --init-noise does not go with it")
+    from jaxdiff.data.picture import decode
+    from jaxdiff.pipelines import canvas
+    from jaxdiff.pipelines.options import Options
+
+    known = {field.name for field in dataclasses.fields(Options)}
+    named = {OPTIONS.get(f.name, f.name): getattr(args, f.name) for f in dataclasses.fields(Args)}
+    options = {name: value for name, value in named.items() if name in known and value not in (None, ())}
     for name in ("image", "picture"):
-        if path := getattr(args, name):
-            options[name] = decode(path)[None]
+        if name in options:
+            options[name] = decode(options[name])[None]
     if args.mask:
         options["mask"] = (decode(args.mask)[None].mean(-1, keepdims=True) >= 127.5).astype(np.float32)
+    if args.hint:
+        options["hints"] = [decode(path)[None] for path in args.hint]
     if args.outpaint:
         sides = dict(zip(("left", "right", "top", "bottom"), args.outpaint, strict=True))
         options["image"], options["mask"] = canvas.outpaint(options["image"], **sides)
-    if args.hint:
-        options["hints"] = [decode(path)[None] for path in args.hint]
-    if args.hint_weight:
-        options["hint_weights"] = args.hint_weight
     if args.guidance == 1:  # half the work for the same pictures
         options["guidance"] = None
-    return {"latents": True, **options}
+    if args.init_noise:
+        options["init_noise"] = read_noise(args.init_noise)
+    return options
 
 
-def _draw(args: Args, pipe: Any, prompts: list[str], keys: Any, options: dict[str, Any]) -> Any:
-    """Pictures and latents, in one call of a pipeline or two."""
-    plain = {name: value for name, value in options.items() if name != "latents"}
-    if args.source_prompt is not None:
-        plain.pop("sampler", None), plain.pop("init_noise")
-        return edit.invert_and_edit(pipe, plain.pop("image"), prompts, source=args.source_prompt, key=keys, **plain)
+def read_noise(path: Path) -> np.ndarray:
+    """The array of a .npy file.
+
+    Raises:
+      ValueError: if it is no such file.
+    """
+    import numpy as np
+
+    try:
+        x = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no .npy file of noise: {error}") from error
+    if not isinstance(x, np.ndarray):
+        raise ValueError(f"{path} is a .npz archive: expected a .npy file with one array")
+    return x
+
+
+def _keys(args: Args) -> Any:
+    """A key for each picture, the same ones for each prompt."""
+    import jax
+    import numpy as np
+
+    from jaxdiff.pipelines.inputs import root_key
+
+    root = root_key(args.seed)
+    return jax.vmap(lambda i: jax.random.fold_in(root, i))(np.tile(np.arange(args.num), len(args.prompt)))
+
+
+def _noise(args: Args, pipe: DiffusionPipeline, options: Options, count: int) -> np.ndarray | None:
+    """The noise that pictures start from, where it is not that of their keys."""
+    import jax
+    import numpy as np
+
+    from jaxdiff.pipelines import edit
+    from jaxdiff.pipelines.inputs import root_key
+
+    if args.interpolate is not None:
+        a, b = (
+            pipe.noise(jax.random.fold_in(root_key(seed), 0)[None], options.height, options.width)[0]
+            for seed in (args.seed, args.interpolate)
+        )
+        return np.tile(edit.between(a, b, args.num), (len(args.prompt), 1, 1, 1))
+    if options.init_noise is not None and len(options.init_noise) != count:
+        raise ValueError(
+            f"{args.init_noise} has noise for {len(options.init_noise)} pictures, and {count} are wanted: "
+            f"{len(args.prompt)} prompts, --num {args.num} of each"
+        )
+    return options.init_noise
+
+
+def _draw(
+    args: Args, pipe: DiffusionPipeline, prompts: list[str], keys: Any, options: Options, source: np.ndarray | None
+) -> Any:
+    """Pictures and latents, in one call of a pipeline or two; `source` is what is inverted."""
+    from jaxdiff.pipelines import edit
+
+    if source is not None:
+        told = args.source_prompt or ""
+        return edit.invert_and_edit(pipe, source, prompts, source=told, key=keys, options=options)
     if args.upscale:
-        strength = args.upscale_strength
-        return edit.hires(pipe, prompts, key=keys, scale=args.upscale, strength=strength, **plain)
-    return pipe(prompts, key=keys, **options)
+        strength = {} if args.upscale_strength is None else {"upscale_strength": args.upscale_strength}
+        return edit.hires(pipe, prompts, key=keys, scale=args.upscale, options=options, **strength)
+    return pipe(prompts, key=keys, options=options, latents=True)
 
 
-def _walk(args: Args, pipe: DiffusionPipeline, other: int) -> np.ndarray:
-    """Noise for the pictures of each prompt, from that of one seed to that of the other."""
-    a, b = (
-        pipe.noise(jax.random.fold_in(jax.random.key(seed), 0)[None], args.height, args.width)[0]
-        for seed in (args.seed, other)
-    )
-    return np.tile(edit.between(a, b, args.num), (len(args.prompt), 1, 1, 1))
+def settings(args: Args, pipe: DiffusionPipeline, options: Options) -> dict[str, Any]:
+    """What the picture carries: the arguments, and the options that ran, as far as this model takes them."""
+    named = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    taken = {field.name for field in dataclasses.fields(pipe.Options)}
+    for name in list(named):
+        option = OPTIONS.get(name, name)
+        if not hasattr(options, option):
+            continue
+        if option not in taken:
+            del named[name]
+        elif isinstance(value := getattr(options, option), int | float | str) or value is None:
+            named[name] = value
+    if "guidance" in taken and options.guidance is None:
+        named["guidance"] = 1.0
+    return {**named, "jaxdiff": __version__}

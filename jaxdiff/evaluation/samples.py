@@ -16,12 +16,13 @@ import jax
 import numpy as np
 
 from jaxdiff.data import picture
+from jaxdiff.pipelines.pipeline import Pipeline
 
 SETTINGS = "settings.json"
 
 
 def make(
-    pipe: Callable[..., np.ndarray],
+    pipe: Pipeline | Callable[..., np.ndarray],
     folder: Path,
     prompts: Sequence[str],
     num: int,

@@ -107,7 +107,7 @@ class DiffusionPipeline:
         self,
         prompts: str | Sequence[str],
         *,
-        key: Key,
+        key: Any,
         options: Any = None,
         latents: bool = False,
         **fields: Any,
@@ -141,7 +141,7 @@ class DiffusionPipeline:
         count = len(prompts)
         if keys.ndim and len(keys) != count:
             raise ValueError(f"there are {len(keys)} keys for {count} pictures: pass one, or one for each")
-        size = inputs.size(model, self._own, o.image, o.init_noise, o.height, o.width)
+        size = self.size_of(o)
         batch: dict[str, Any] = {"keys": keys if keys.ndim else jax.random.split(keys, count)}
         batch |= inputs.first_noise(model, o.init_noise, count, size)
         batch |= inputs.hints(model, given, count, size)
@@ -166,7 +166,7 @@ class DiffusionPipeline:
         lora_weights = self.lora_weights if o.lora_weights is None else o.lora_weights
         made = plan.make(
             model.process,
-            self.schedulers.get("scheduler", {}),
+            self.schedulers.get("scheduler"),
             steps=o.steps,
             sampler=o.sampler,
             grid=o.grid,
@@ -214,6 +214,15 @@ class DiffusionPipeline:
         """Height and width of pictures that nothing else is asked of."""
         height, width = (self._own, self._own) if isinstance(self._own, int) else self._own
         return height * self.model.factor, width * self.model.factor
+
+    def size_of(self, options: Options) -> tuple[int, int]:
+        """Height and width of the pictures that a call with these options makes.
+
+        Raises:
+          ValueError: if a side is too long, or noise or image have no size.
+        """
+        o = options
+        return inputs.size(self.model, self._own, o.image, o.init_noise, o.height, o.width)
 
     def inputs(self, prompts: Sequence[str]) -> dict[str, Any]:
         """What `denoiser` takes as these prompts.

@@ -11,10 +11,13 @@ from jaxtyping import Array, Float, UInt8
 
 from jaxdiff.pipelines import canvas, inputs
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pipelines.options import Options
 from jaxdiff.typing import Key
 
-INVERSION = {"sampler": "ddim", "grid": "trailing"}
-"""What the way down of an inversion takes where the options leave it open."""
+
+def of_inversion(options: Options) -> Options:
+    """The options of an inversion's way down: DDIM on a trailing grid, where they leave that open."""
+    return dataclasses.replace(options, sampler=options.sampler or "ddim", grid=options.grid or "trailing")
 
 
 def hires(
@@ -50,8 +53,7 @@ def hires(
     if not 0 < scale <= canvas.LARGEST:
         raise ValueError(f"pictures cannot be made {scale} times larger: expected a number above 0")
     again = _other(inputs.check_key(key))
-    own = [side // factor for side in pipe.size]
-    h, w = inputs.size(pipe.model, own, given.image, given.init_noise, given.height, given.width)
+    h, w = pipe.size_of(given)
     height, width = (side // factor for side in canvas.fit(round(h * scale), round(w * scale), unit))
     _, small = pipe(prompts, key=key, options=given, latents=True)
     large = jax.image.resize(small, (len(small), height, width, small.shape[-1]), "bilinear")
@@ -81,8 +83,8 @@ def invert_and_edit(
       prompts: what to show instead.
       source: what `image` shows.
       key: of the sampler's noise, which has none unless `eta` is given.
-      options: of the way down; the way up has its steps and grid, and follows `source` without guidance. `INVERSION`
-        says what is used where they leave sampler or grid open.
+      options: of the way down; the way up has its steps and grid, and follows `source` without guidance. See
+        `of_inversion`.
       fields: options by name.
 
     Raises:
@@ -90,13 +92,12 @@ def invert_and_edit(
 
     Source: Song et al. 2021, arXiv 2010.02502, section 4.3.
     """
-    given = pipe.options(options, **fields)
-    sampler, grid = given.sampler or INVERSION["sampler"], given.grid or INVERSION["grid"]
-    given = dataclasses.replace(given, sampler=sampler, grid=grid)
-    wrong = [name for name in ("init_noise", "image", "mask", "strength") if getattr(given, name) is not None]
+    asked = {**({} if options is None else vars(options)), **fields}
+    wrong = [name for name in ("init_noise", "image", "mask", "strength") if asked.get(name) is not None]
     if wrong or pipe.model.extra:
         what = ", ".join(wrong) or "models that start from a picture of their own kind"
         raise ValueError(f"an inversion finds the noise of a whole picture: it does not go with {what}")
+    given = of_inversion(pipe.options(options, **fields))
     again = _other(inputs.check_key(key))
     names = ("steps", "grid", "height", "width", "chunks", "lora_weights", "hints", "hint_weights", "picture")
     up = {name: getattr(given, name) for name in (*names, "picture_weight")}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -108,8 +107,7 @@ def merged(kind: type, guidance: float, given: Any, fields: Mapping[str, Any]) -
     if unknown := [name for name in values if name not in defaults]:
         near = difflib.get_close_matches(unknown[0], defaults, 1)
         raise ValueError(f"there is no option {unknown[0]!r}" + (f": did you mean {near[0]}?" if near else ""))
-    made = Options(**{**defaults, **values})
-    _check_numbers(made)
+    everything = _numbers({**defaults, **values})
     names = {f.name for f in dataclasses.fields(kind)}
     off = {"guidance": (None, 1)}
     for name in values.keys() - names:
@@ -117,7 +115,7 @@ def merged(kind: type, guidance: float, given: Any, fields: Mapping[str, Any]) -
         if not _same(value, defaults[name]) and not any(_same(value, one) for one in off.get(name, ())):
             why = _WHY.get(name)
             raise ValueError(f"this model takes no {name}" + (f": {why}" if why else ""))
-    return made
+    return Options(**everything)
 
 
 _WHY = {
@@ -146,34 +144,40 @@ def _same(a: Any, b: Any) -> bool:
     return a == b or (isinstance(a, list | tuple) and not a and isinstance(b, list | tuple) and not b)
 
 
-def _check_numbers(options: Options) -> None:
-    """Refuses what is no number of the expected kind, or not finite."""
+def _numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with plain numbers; refuses what is none of the expected kind, or not finite."""
+    options = dict(given)
     for name in ("steps", "chunks", "height", "width", "noise_level"):
-        value = getattr(options, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+        value, least = options[name], 0 if name == "noise_level" else 1
+        if value is None and name in ("height", "width"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise ValueError(f"{name} is {value!r}: expected a whole number")
-        if value is not None and value < (name != "noise_level"):
-            raise ValueError(f"{name} is {value}: expected 1 or more")
+        if value < least:
+            raise ValueError(f"{name} is {value}: expected {least} or more")
+        options[name] = int(value)
     for name in ("guidance", "rescale", "eta", "strength", "picture_guidance", "picture_weight"):
-        value = getattr(options, name)
+        value = options[name]
         if value is None and name in ("guidance", "eta", "strength"):
             continue
         if isinstance(value, list | tuple) or np.ndim(value):
             raise ValueError(
                 f"{name} is a list of {len(value)}: expected one number for all pictures; make one call for each"
             )
-        _check_number(name, value)
-    if not 0 <= options.rescale <= 1:
-        raise ValueError(f"rescale is {options.rescale}: expected 0 to 1")
+        options[name] = _number(name, value)
+    if not 0 <= options["rescale"] <= 1:
+        raise ValueError(f"rescale is {options['rescale']}: expected 0 to 1")
     for name in ("hint_weights", "lora_weights"):
-        value = getattr(options, name)
+        value = options[name]
         if isinstance(value, int | float | str):
             raise ValueError(f"{name} is {value!r}: expected a list of numbers")
-        for n, one in enumerate(() if value is None else value):
-            _check_number(f"{name}[{n}]", one)
+        if value is not None:
+            options[name] = tuple(_number(f"{name}[{n}]", one) for n, one in enumerate(value))
+    return options
 
 
-def _check_number(name: str, value: Any) -> None:
+def _number(name: str, value: Any) -> float:
     number = isinstance(value, int | float | np.number) or getattr(value, "shape", None) == ()
-    if isinstance(value, bool) or not number or not math.isfinite(value):
+    if isinstance(value, bool) or not number or not abs(value) <= np.finfo(np.float32).max:
         raise ValueError(f"{name} is {value!r}: expected a finite number")
+    return float(value)

@@ -121,7 +121,13 @@ def test_a_sample_carries_what_made_it(run, tmp_path, capsys):
     assert made_by["seed"] == 5
     assert made_by["guidance"] == 3.0
     assert "does not see" in capsys.readouterr().out
-    main(["sample", "--model", str(run / "checkpoints" / "3"), "--prompt", "red", "--num", "1", *common])
+    made = []
+    for model in (run, run / "checkpoints" / "6", run / "checkpoints" / "3"):
+        main(["sample", "--model", str(model), "--prompt", "red", "--num", "1", *common])
+        assert json.loads(Image.open(out).text["parameters"])["model"] == str(model)
+        made.append(np.asarray(Image.open(out)))
+    np.testing.assert_array_equal(made[0], made[1])  # the last checkpoint
+    assert (made[0] != made[2]).any()
 
 
 def files(folder):

@@ -13,7 +13,7 @@ from jaxdiff.models.adapter import AdapterConfig
 from jaxdiff.models.autoencoder_kl import AutoencoderConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel import MeshSpec, rules
-from jaxdiff.pipelines import canvas, plan, program
+from jaxdiff.pipelines import canvas, diffusion, plan, program
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.model import Model
 from jaxdiff.pretrained.read import Component
@@ -182,8 +182,32 @@ def test_a_picture_that_is_not_finite_is_an_error():
         bundle, components={**bundle.components, "vae": Component(vae.kind, vae.json, vae.config, params)}
     )
     broken = DiffusionPipeline(bundle, devices=jax.devices()[:1])
-    with pytest.raises(FloatingPointError, match="decode_dtype='float32'"):
+    with pytest.raises(
+        FloatingPointError, match=r"pictures 0, 1 .* though their latents are: the decoder's weights may be"
+    ):
         run(broken)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "latents", "words"),
+    [
+        (("float32", "float16"), 1.0, "the decoder overflows in float16; load the model with decode_dtype='float32'"),
+        (("float16", "float16"), np.nan, "in float16: use dtype='bfloat16' or 'float32', a lower guidance"),
+        (("bfloat16", "float32"), np.nan, "computed in bfloat16: use a lower guidance"),
+        (
+            ("float32", None),
+            np.nan,
+            "the values of pictures 1 are not finite, computed in float32: use a lower guidance",
+        ),
+    ],
+)
+def test_what_was_computed_in_is_said_where_pictures_are_not_finite(dtypes, latents, words):
+    nets = {"unet": UNetConfig(dtype=dtypes[0])}
+    nets |= {"vae": AutoencoderConfig(dtype=dtypes[1])} if dtypes[1] else {}
+    model = Model(nets, {}, small.bundle(small.TINY).process(), 4)
+    out = {"bad": np.array([False, True]), "latents": np.full((2, 1, 1, 4), latents)}
+    with pytest.raises(FloatingPointError, match=words):
+        diffusion._check_finite(model, out)
 
 
 def test_sizes_are_rounded_and_said(pipe):

@@ -1,5 +1,7 @@
 """Models of our own training in the pipeline of all diffusion models: their pictures, what tells them, every task."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,7 +152,7 @@ def test_classes_go_by_name(pipes):
 
 def test_ten_classes_and_a_count_are_listed():
     names = [f"kind {n}" for n in range(30)]
-    net = own.dataclasses.replace(own.FREE, labels=30)
+    net = dataclasses.replace(own.FREE, labels=30)
     pipe = DiffusionPipeline(diffusion_bundle(net, own.weights("class"), process=own.process(), size=8, labels=names))
     with pytest.raises(ValueError, match=r"kind 7.* and 20 more$") as error:
         run(pipe, "kind 77")
@@ -205,8 +207,72 @@ def test_what_does_not_belong_together(kind, options, words):
         ({"steps": 2000}, "1000"),
         ({"eta": 2.0}, "eta"),
         ({"sampler": "dpmpp_2m", "eta": 0.5}, "no option 'eta'"),
+        ({"guidance": [1.0, 2.0]}, "guidance is a list of 2: expected one number for all pictures"),
+        ({"guidance": np.ones(2)}, "guidance is a list of 2"),
+        ({"guidance": "3"}, "guidance is '3': expected a finite number"),
+        ({"guidance": np.nan}, "guidance is nan"),
+        ({"rescale": None}, "rescale is None"),
+        ({"strength": np.inf, "image": np.zeros((2, 8, 8, 3), np.uint8)}, "strength is inf"),
+        ({"steps": 2.5}, "steps is 2.5: expected a whole number"),
+        ({"steps": True}, "steps is True"),
+        ({"height": 0}, "height is 0"),
+        ({"width": 2**15}, "expected sides from 1 to 16384"),
+        ({"init_noise": np.ones((2, 8, 8, 3), int)}, "init_noise is of int64: expected finite floating-point numbers"),
+        ({"init_noise": np.full((2, 8, 8, 3), np.nan)}, "init_noise is not finite everywhere"),
+        ({"init_noise": 3}, "init_noise is a int: expected an array"),
+        ({"init_noise": np.ones(3)}, r"init_noise has shape \(3,\): expected an array"),
+        ({"image": np.full((2, 8, 8, 3), np.inf, np.float32)}, "image is not finite everywhere"),
+        (
+            {"image": np.zeros((2, 8, 8, 3), np.uint8), "mask": np.full((2, 8, 8, 1), np.nan)},
+            "mask has values from nan",
+        ),
+        ({"chunks": 2}, "takes no chunks"),
+        ({"stesp": 2}, "there is no option 'stesp': did you mean steps"),
+        ({"key": 3}, r"key is 3: expected jax.random.key\(seed\)"),
+        ({"key": np.array([0, 1], np.uint32)}, r"key is uint32 of shape \(2,\): expected jax.random.key"),
+        ({"key": jax.random.PRNGKey(0)}, r"key is uint32 of shape \(2,\)"),
+        ({"key": jax.random.split(jax.random.key(0), 3)}, "there are 3 keys for 2 pictures"),
     ],
 )
 def test_what_cannot_be_is_refused(pipes, options, words):
+    before = pipes["text"].compiled()
     with pytest.raises(ValueError, match=words):
-        run(pipes["text"], **{"prompts": PROMPTS["text"], **options})
+        pipes["text"](**{"prompts": PROMPTS["text"], "key": jax.random.key(0), "steps": 4, **options})
+    assert pipes["text"].compiled() == before
+
+
+def test_options_are_a_class_of_what_the_model_takes(pipes):
+    names = {kind: {*pipe.Options.__annotations__} for kind, pipe in pipes.items()}
+    assert names["text"] == names["class"] == names["nothing"] | {"guidance", "rescale", "negative"}
+    assert names["nothing"] == {
+        "steps", "sampler", "grid", "eta", "init_noise", "height", "width", "image", "mask", "strength"
+    }  # fmt: skip
+    pipe, prompts = pipes["class"], PROMPTS["class"]
+    options = pipe.Options(steps=4, guidance=2.0)
+    np.testing.assert_array_equal(
+        pipe(prompts, key=jax.random.key(0), options=options), run(pipe, prompts, guidance=2.0)
+    )
+    assert pipe.Options().guidance == 3.0
+    assert pipe.options(options, steps=5).steps == 5  # a field comes before them
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.steps = 3
+    # the default and off are what a model without guidance does anyway
+    assert {pipes["nothing"].options(guidance=g).guidance for g in (1, 3.0, None)} == {1, 3.0, None}
+    with pytest.raises(ValueError, match="takes no guidance: it reads no prompt"):
+        pipes["nothing"].options(guidance=2.0)
+
+
+def test_a_prompt_that_is_not_read_is_said(pipes):
+    with pytest.warns(UserWarning, match="this model reads no prompts"):
+        one = run(pipes["nothing"], ["anything", ""])
+    np.testing.assert_array_equal(one, run(pipes["nothing"], ["", ""]))
+
+
+def test_pictures_that_are_not_finite_are_an_error():
+    params = own.weights("class")
+    params["unet"]["conv_out"]["bias"] = jnp.full(3, jnp.nan)
+    pipe = DiffusionPipeline(own.bundle("class", params), devices=jax.devices()[:1])
+    with pytest.raises(
+        FloatingPointError, match=r"^the values of pictures 0 are not finite, computed in float32: use a"
+    ):
+        run(pipe, ["cat"])

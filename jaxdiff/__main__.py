@@ -1,0 +1,5 @@
+"""`python -m jaxdiff PROGRAM ...`."""
+
+from jaxdiff.cli.main import main
+
+main()

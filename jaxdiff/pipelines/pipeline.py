@@ -1,0 +1,20 @@
+"""What every pipeline is, of whatever kind of model: previews, evaluation and the command line ask for no more."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Pipeline(Protocol):
+    """A model that makes pictures.
+
+    Attributes:
+      Options: a frozen dataclass whose fields are what a call may be given, with the model's own defaults.
+    """
+
+    Options: type
+
+    def __call__(
+        self, prompts: str | Sequence[str], *, key: Any, options: Any = None, latents: bool = False, **fields: Any
+    ) -> Any:
+        """Pictures uint8 [b h w 3], one for each prompt; see `DiffusionPipeline`."""
+        ...
