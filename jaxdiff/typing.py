@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Bool, Float, Int
@@ -57,6 +57,22 @@ Network = Callable[..., Array]
 
 Denoise = Callable[..., Array]
 """(x_t[b *s], t[] or [b], aux) -> x0[b *s] in float32; aux is this step's slice of `Table.aux`."""
+
+
+class Estimate(NamedTuple):
+    """What a denoiser with a learned variance says.
+
+    Attributes:
+      x0: the estimate of the clean picture, float32.
+      scale: what this call's noise is multiplied by: the learned standard deviation.
+    """
+
+    x0: Float[Array, " b *s"]
+    scale: Float[Array, " b *s"]
+
+
+LearnedDenoise = Callable[..., Estimate]
+"""(x_t[b *s], t[] or [b], aux) -> Estimate; `guidance.keep_scale` makes a transform of it from one of `Denoise`."""
 
 Transform = Callable[[Denoise], Denoise]
 """Thresholding, rescaling, inpainting: they stack."""

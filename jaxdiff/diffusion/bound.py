@@ -34,7 +34,7 @@ from jaxtyping import Array, Float
 from jaxdiff.diffusion import loss, prediction
 from jaxdiff.diffusion.prediction import over_pixels
 from jaxdiff.diffusion.schedule import Schedule
-from jaxdiff.typing import Cond, Denoise, Key, Network, Params
+from jaxdiff.typing import Cond, Denoise, Estimate, Key, LearnedDenoise, Network, Params
 
 BITS = 1 / jnp.log(2.0)
 
@@ -183,18 +183,18 @@ def learned_log_variance(v: Any, log_small: Any, log_large: Any) -> Any:
     return (v + 1) / 2 * log_large + (1 - v) / 2 * log_small
 
 
-def learned_denoiser(network: Network, params: Params, cond: Cond, schedule: Schedule, kind: str) -> Denoise:
+def learned_denoiser(network: Network, params: Params, cond: Cond, schedule: Schedule, kind: str) -> LearnedDenoise:
     """The denoiser of a network with a learned variance, for the table `ddpm(..., variance="learned")`.
 
-    The network's last axis holds its prediction and then v. Returns (x0, standard deviation of this step's noise).
+    The network's last axis holds its prediction and then v; the scale is the standard deviation of this step's noise.
     """
     prediction.check(kind, schedule)
 
-    def denoise(x_t: Array, t: Array, aux: Any) -> Any:
+    def denoise(x_t: Array, t: Array, aux: Any) -> Estimate:
         y, v = jnp.split(prediction.evaluate(network, params, x_t, t, cond, schedule, kind), 2, axis=-1)
         x0 = prediction.to_x0(y, x_t, over_pixels(schedule.alpha(t), x_t), over_pixels(schedule.sigma(t), x_t), kind)
         small, large = aux["log_variances"]
-        return x0, jnp.exp(learned_log_variance(v, small, large) / 2)
+        return Estimate(x0, jnp.exp(learned_log_variance(v, small, large) / 2))
 
     return denoise
 

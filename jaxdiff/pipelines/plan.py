@@ -75,27 +75,28 @@ def make(
     Raises:
       ValueError: for an unknown sampler or grid, another process, or steps that cannot be made.
     """
-    schedule, options = process.schedule, {} if eta is None else {"eta": eta}
+    schedule = process.schedule
     if isinstance(schedule, Discrete) and not 1 <= steps <= schedule.steps:
         raise ValueError(f"steps is {steps}: this model was trained on {schedule.steps}, so 1 to {schedule.steps} work")
     if isinstance(sampler, str):
-        grid = grid or lookup("sampler", sampler, sampling.SAMPLERS).grid
+        grid = grid or lookup("sampler", sampler, {**sampling.SAMPLERS, **sampling.INVERSIONS}).grid
         chosen = dataclasses.replace(process, sampler=sampler, whole=False, options={})
     else:
         chosen = process if sampler is None else _chosen(process, config or {}, sampler)
     if grid is not None:
         lookup("grid", grid, sampling.grid.GRIDS)
         chosen = dataclasses.replace(chosen, grid=grid, whole=False)
-    name, options, times = chosen.sampler, {**chosen.options, **options}, chosen.times(steps)
+    times = chosen.times(steps)
     factor = chosen.start(times)
     if strength is not None:
         times = sampling.grid.cut(times, strength)
-    table = sampling.make_table(name, schedule, steps, times, **options)
+    options: dict[str, Any] = {**chosen.options} if eta is None else {**chosen.options, "eta": eta}
+    table = sampling.make_table(chosen.sampler, schedule, steps, times, **options)
     # where each call leaves the picture, as far as its next one knows
     after = [np.append(f(table.t[1:]), last) for f, last in ((schedule.alpha, 1.0), (schedule.sigma, 0.0))]
     table = sampling.with_aux(table, **aux, next_alpha=after[0], next_sigma=after[1])
     signal, noise = 0.0, factor
-    if name == "ddim_inverse":
+    if chosen.sampler == "ddim_inverse":
         signal, noise = float(schedule.alpha(times[-1:])[0]), 0.0
     elif start == "picture" or (start == "hole" and strength != 1):
         signal, noise = (float(f(times[:1])[0]) for f in (schedule.alpha, schedule.sigma))

@@ -95,6 +95,20 @@ def quadratic(schedule: Schedule, steps: int, final: float = 0.0) -> Grid:
     return from_steps(schedule, free[::-1], final)
 
 
+def distilled(schedule: Schedule, steps: int, teacher: int = 50, final: float = 0.0) -> Grid:
+    """Some of the `teacher` steps N / teacher (1, 2, ...) - 1 that LCM and TCD models are distilled on, from the last.
+
+    Source: Luo et al. 2023, arXiv 2310.04378, section 4.3 (the skipping step), its released code.
+    """
+    trained = trained_steps(schedule)
+    if not 1 <= steps <= teacher <= trained:
+        raise ValueError(
+            f"steps = {steps}: the model is distilled on {teacher} of {trained} steps, so 1 to {teacher} work"
+        )
+    known = np.arange(teacher, 0, -1) * (trained // teacher) - 1
+    return from_steps(schedule, known[np.arange(steps) * teacher // steps], final)
+
+
 def _noise_levels(schedule: Schedule, steps: int, first: float, last: float | None) -> tuple[float, float]:
     """The values of sigma / alpha at both ends; `last` is by default the first trained step."""
     if steps < 1:
@@ -180,6 +194,7 @@ GRIDS: dict[str, Callable[..., Grid]] = {
     "trailing": trailing,
     "linspace": linspace,
     "quadratic": quadratic,
+    "distilled": distilled,
     "karras": karras,
     "exponential": exponential,
     "uniform_log_snr": uniform_log_snr,

@@ -26,7 +26,7 @@ def test_unknown_names_list_the_nearest_first():
         sampling.make_table("dpmpp2m", schedule.vp(), 10)
 
 
-SPECIAL = ("ddim_inverse", "consistency", "lcm", "tcd", "flow_euler", "flow_heun")
+SPECIAL = ("consistency", "lcm", "tcd", "flow_euler", "flow_heun")
 
 
 @pytest.mark.parametrize("name", sorted(sampling.SAMPLERS.keys() - {*SPECIAL}))
