@@ -61,8 +61,6 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
             noise = unit_noise(batch["keys"], FIRST, (*batch["canvas"].shape[1:3], model.channels))
         given = read_pictures(model, params, plan, batch)
         denoise = guided(model, params, plan, conditions(model, params, plan, batch, given))
-        if model.process.clip is not None:
-            denoise = guidance.static_threshold(model.process.clip)(denoise)
         kernel = table_kernel(denoise, plan.table.b.shape[1])
         x = plan.noise * noise
         if "known" in given:
@@ -240,7 +238,7 @@ def guided(model: Model, params: Params, plan: Plan, conds: tuple[Cond, ...]) ->
         }
     else:
         network, params = _plain(unet), params["unet"]
-    network = _from_8_bits(_told_whole_steps(network, plan.whole), unet.dtype)
+    network = _from_8_bits(_told(network, plan.told), unet.dtype)
     if len(conds) == 1:
         return prediction.denoiser(network, params, conds[0], schedule, kind)
     if len(conds) == 2:
@@ -255,8 +253,9 @@ def _plain(unet: Any) -> Network:
     return network
 
 
-def _told_whole_steps(network: Network, whole: Any) -> Network:
-    return lambda params, x, t, cond: network(params, x, jnp.where(whole > 0, jnp.round(t), t), cond)
+def _told(network: Network, told: Float[Array, "2 n"]) -> Network:
+    """The network that is told other timesteps (`Plan.told`)."""
+    return lambda params, x, t, cond: network(params, x, jnp.interp(t, *told), cond)
 
 
 def _from_8_bits(network: Network, dtype: str) -> Network:

@@ -10,6 +10,7 @@ twice, with the mean of eps at both its ends; iPNDM (Zhang & Chen 2023, arXiv 22
 """
 
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -45,6 +46,19 @@ def lms(schedule: Schedule, times: Grid, order: int = 4) -> Table:
     return from_levels(schedule, s, rows)
 
 
+def moved(
+    schedule: Schedule, x: np.ndarray, y: np.ndarray, t: float, to: float, predicts: Literal["eps", "v"]
+) -> np.ndarray:
+    """DDIM's step from x with an average y of outputs: eps, or v, which is turned into eps at x and t."""
+    eps = y if predicts == "eps" else schedule.alpha(t) * y + schedule.sigma(t) * x
+    return transfer(schedule, x, eps, t, to)
+
+
+def output_at(schedule: Schedule, x: np.ndarray, D: np.ndarray, t: float, predicts: Literal["eps", "v"]) -> np.ndarray:
+    """The eps, or v, of a call at time t."""
+    return noise_at(schedule, x, D, t) if predicts == "eps" else (schedule.alpha(t) * x - D) / schedule.sigma(t)
+
+
 def noise_at(schedule: Schedule, x: np.ndarray, D: np.ndarray, t: float) -> np.ndarray:
     """The eps of a call at time t."""
     return (x - schedule.alpha(t) * D) / schedule.sigma(t)
@@ -68,28 +82,31 @@ def ipndm(schedule: Schedule, times: Grid) -> Table:
     return from_rows(times[:-1], rows)
 
 
-def plms(schedule: Schedule, times: Grid, gap: float | None = None) -> Table:
+def plms(schedule: Schedule, times: Grid, gap: float | None = None, predicts: Literal["eps", "v"] = "eps") -> Table:
     """Coefficients of PLMS, which makes one call more than there are steps; a single step is DDIM's.
 
-    `gap` is how far each step goes (`ddim.lands`); None: to the next time. Source: Rombach et al. 2022, released code.
+    `gap` is how far each step goes (`ddim.lands`); None: to the next time. The average is of eps, or, as the released
+    code has it for such networks, of v. Source: Rombach et al. 2022, released code.
     """
     times = check(times)
     ends = lands(times, gap)
     (x, start, *past), D, _ = symbols(5)
-    first, again = noise_at(schedule, x, D, times[0]), noise_at(schedule, x, D, times[1])
-    rows = [[transfer(schedule, x, first, times[0], ends[0]), x, first, *past[:2]]]
+    output = lambda t: output_at(schedule, x, D, t, predicts)
+    move = lambda base, y, t, to: moved(schedule, base, y, t, to, predicts)
+    first = output(times[0])
+    rows = [[move(x, first, times[0], ends[0]), x, first, *past[:2]]]
     if len(times) == 2:
         return from_rows(times[:1], rows)
     since = times[0] if gap is None else times[1] + gap
-    rows.append([transfer(schedule, start, (again + past[0]) / 2, since, times[1]), start, *past])
+    rows.append([move(start, (output(times[1]) + past[0]) / 2, since, times[1]), start, *past])
     for n, (t, to) in enumerate(zip(times[1:-1], ends[1:], strict=True)):
-        eps = [noise_at(schedule, x, D, t), *past]
+        outputs = [output(t), *past]
         w = EVEN[min(n + 1, 3)]
-        rows.append([transfer(schedule, x, w @ np.array(eps[: len(w)]), t, to), start, *eps[:3]])
-    return from_rows([times[0], *times[1:-1][:1], *times[1:-1]], rows)
+        rows.append([move(x, w @ np.array(outputs[: len(w)]), t, to), start, *outputs[:3]])
+    return from_rows([times[0], times[1], *times[1:-1]], rows)
 
 
-def pndm(schedule: Schedule, times: Grid, gap: float | None = None) -> Table:
+def pndm(schedule: Schedule, times: Grid, gap: float | None = None, predicts: Literal["eps", "v"] = "eps") -> Table:
     """Coefficients of PNDM: three steps of Runge-Kutta with four calls each, then order four.
 
     Args:
@@ -97,6 +114,7 @@ def pndm(schedule: Schedule, times: Grid, gap: float | None = None) -> Table:
       times: strictly decreasing, in [0, 1].
       gap: how far the later steps go (`ddim.lands`), half of which, in whole trained steps, is where the first ones
         make their middle calls; None: to the next time.
+      predicts: whether eps or v is averaged.
 
     Raises:
       ValueError: if there are fewer than four steps.
@@ -107,22 +125,21 @@ def pndm(schedule: Schedule, times: Grid, gap: float | None = None) -> Table:
     if len(times) < 5:
         raise ValueError(f"pndm takes at least 4 steps, got {len(times) - 1}: use plms for fewer")
     (x, start, total, *past), D, _ = symbols(6)
-    t, rows = [], []
+    output = lambda t: output_at(schedule, x, D, t, predicts)
+    move = lambda base, y, t, to: moved(schedule, base, y, t, to, predicts)
+    t, rows, trained = [], [], trained_steps(schedule)
     for a, b in pairwise(times[:4]):
-        half = (
-            (a - b) / 2 if gap is None else np.floor(gap * trained_steps(schedule) / 2 + 1e-6) / trained_steps(schedule)
-        )
-        m, to = b + half, a - half
-        first, middle, last = noise_at(schedule, x, D, a), noise_at(schedule, x, D, m), noise_at(schedule, x, D, b)
-        t += [a, m, m, b]
+        half = (a - b) / 2 if gap is None else np.floor(gap * trained / 2 + 1e-6) / trained
+        first, middle, last = output(a), output(b + half), output(b)
+        t += [a, b + half, b + half, b]
         rows += [
-            [transfer(schedule, x, first, a, to), x, first / 6, first, *past[:2]],
-            [transfer(schedule, start, middle, a, m), start, total + middle / 3, *past],
-            [transfer(schedule, start, middle, a, b), start, total + middle / 3, *past],
-            [transfer(schedule, start, total + last / 6, a, b), start, total, *past],
+            [move(x, first, a, a - half), x, first / 6, first, *past[:2]],
+            [move(start, middle, a, b + half), start, total + middle / 3, *past],
+            [move(start, middle, a, b), start, total + middle / 3, *past],
+            [move(start, total + last / 6, a, b), start, total, *past],
         ]
     for a, b in zip(times[3:-1], lands(times, gap)[3:], strict=True):
-        eps = [noise_at(schedule, x, D, a), *past]
+        outputs = [output(a), *past]
         t += [a]
-        rows.append([transfer(schedule, x, EVEN[3] @ np.array(eps), a, b), start, total, *eps[:3]])
+        rows.append([move(x, EVEN[3] @ np.array(outputs), a, b), start, total, *outputs[:3]])
     return from_rows(t, rows)

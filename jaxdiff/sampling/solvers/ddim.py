@@ -99,23 +99,24 @@ def ddim(schedule: Schedule, times: Grid, eta: float = 0.0, keep_eps: bool = Fal
     return from_rows(times[:-1], rows)
 
 
-def ddim_inverse(schedule: Schedule, times: Grid) -> Table:
+def ddim_inverse(schedule: Schedule, times: Grid, gap: float | None = None) -> Table:
     """Coefficients of DDIM backwards, from the grid's last time (data) up to its first: the noise that makes a picture.
 
     Each step from t up to s takes eps from a network call at s, where the network knows noise, but at the picture x_t:
 
         x_s = (alpha_s / alpha_t) (x_t - sigma_t eps) + sigma_s eps.
 
-    `times` is the grid of the way down. Source: Song et al. 2021, arXiv 2010.02502, section 4.3.
+    `times` is the grid of the way down, and `gap` how far below s each step begins (`lands`). Source: Song et al. 2021,
+    arXiv 2010.02502, section 4.3.
     """
-    times = check(times)[::-1]
+    times = check(times)
     (x,), D, _ = symbols(1)
-    a, s = schedule.alpha(times), schedule.sigma(times)
+    alpha, sigma = schedule.alpha, schedule.sigma
     rows = []
-    for n in range(len(times) - 1):
-        eps = (x - a[n + 1] * D) / s[n + 1]
-        rows.append([a[n + 1] / a[n] * (x - s[n] * eps) + s[n + 1] * eps])
-    return from_rows(times[1:], rows)
+    for s, t in zip(times[-2::-1], lands(times, gap)[::-1], strict=True):
+        eps = (x - alpha(s) * D) / sigma(s)
+        rows.append([alpha(s) / alpha(t) * (x - sigma(t) * eps) + sigma(s) * eps])
+    return from_rows(times[-2::-1], rows)
 
 
 def euler(schedule: Schedule, times: Grid) -> Table:
