@@ -113,7 +113,7 @@ def _chosen(process: Process, config: Mapping[str, Any] | None, sampler: Sampler
         if config is None:
             return scheduler.native(process.schedule, process.kind, sampler, clip=process.clip)
         return scheduler.sampled(process, config, sampler)
-    chosen = scheduler.process({**(config or {}), **sampler})
+    chosen = scheduler.process({**scheduler.said(config or {}), **sampler})
     if chosen.kind != process.kind or not _equal(chosen.schedule, process.schedule):
         raise ValueError(
             f"the given {sampler.get('_class_name')} has another process than the model: it predicts {chosen.kind}, "

@@ -16,7 +16,7 @@ from jaxdiff.pretrained.schedulers.process import Process, native
 from jaxdiff.sampling import SAMPLERS
 from jaxdiff.sampling.registry import INVERSIONS, lookup
 
-__all__ = ["Placing", "Process", "native", "process", "sampled"]
+__all__ = ["Placing", "Process", "mended", "native", "process", "said", "sampled"]
 
 _MULTI, _SINGLE = "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"
 _EPS = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
@@ -24,7 +24,6 @@ _EPS = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
 _NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "ddpm": ("DDPMScheduler", {}),
     "ddim": ("DDIMScheduler", {}),
-    "ddim_inverse": ("DDIMInverseScheduler", {"clip_sample": False}),
     "pndm": ("PNDMScheduler", {"skip_prk_steps": False}),
     "plms": ("PNDMScheduler", {"skip_prk_steps": True}),
     "euler": ("EulerDiscreteScheduler", {}),
@@ -54,6 +53,7 @@ _ALIKE = {
     "restart": "heun",
     "dpmpp_2s_ancestral": "kdpm2_ancestral",
     "repaint": "ddpm",
+    "ddim_inverse": "ddim",
     "ipndm": "ddim",
     "consistency": "ddim",
 }
@@ -91,6 +91,12 @@ def mended(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, "steps_offset": 1, "clip_sample": False}
 
 
+def said(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config without those of which it says that they are its class's defaults: another has its own."""
+    defaults = {"_use_default_values", *config.get("_use_default_values", ())}
+    return {field: value for field, value in config.items() if field not in defaults}
+
+
 def sampled(model: Process, config: Mapping[str, Any], sampler: str) -> Process:
     """The process of a published model with another sampler: the class that has it, made of the model's config.
 
@@ -109,7 +115,9 @@ def sampled(model: Process, config: Mapping[str, Any], sampler: str) -> Process:
     if name not in _NAMED or not isinstance(model.grid, Placing) or model.grid.way in ("edm", "flow"):
         return native(model.schedule, model.kind, sampler, clip=model.clip)
     (kind, means), config = _NAMED[name], mended(config)
-    kept = {field: value for field, value in config.items() if field in DEFAULTS[kind]}
-    kept = {field: value for field, value in kept.items() if field not in config.get("_use_default_values", ())}
+    kept = {field: value for field, value in said(config).items() if field in DEFAULTS[kind]}
     made = _process({**kept, **means, "_class_name": kind})
-    return made if name == sampler else dataclasses.replace(made, sampler=sampler, options={})
+    if name == sampler:
+        return made
+    bounds = {} if sampler in INVERSIONS else {k: v for k, v in made.options.items() if k in ("clip", "threshold")}
+    return dataclasses.replace(made, sampler=sampler, options=bounds)

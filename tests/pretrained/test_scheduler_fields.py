@@ -132,7 +132,7 @@ def test_a_sampler_by_name_is_the_references_class_made_of_the_models_config(mod
                 wrong[sampler, steps] = f"{got} for {expected}"
     assert not wrong
     assert len(names) >= 20
-    for sampler in sampling.SAMPLERS.keys() - {"flow_euler", "flow_heun"}:
+    for sampler in (sampling.SAMPLERS.keys() | sampling.INVERSIONS.keys()) - {"flow_euler", "flow_heun"}:
         made = scheduler.sampled(own, config, sampler)
         calls = made.calls(20)
         assert np.isfinite(made.table(calls.times, 20).A).all()
