@@ -29,7 +29,6 @@ STEPS = (5, 8, 12, 18, 27, 40, 60, 90)
 FORMULAS = {
     "ddpm": "x' = a' D + (a σ'² / a' σ²)(x - a D) + sqrt(var) n",
     "ddim": "x' = a' D + sqrt(σ'² - η² var) e + η sqrt(var) n",
-    "ddim_inverse": "x' = (a' / a)(x - σ e') + σ' e', up the grid",
     "euler": "z' = z + (s' - s)(z - D) / s; in x it is ddim",
     "euler_ancestral": "Euler to sqrt(s'² - up²), then up n; in x it is ddim with η = 1",
     "heun": "z' = z + (s' - s)(d + d₂) / 2",
@@ -134,7 +133,7 @@ def main() -> None:
     (DOCS / "samplers.md").write_text(PAGE.format(rows=rows, count=len(sampling.SAMPLERS)))
 
 
-NOT_PLOTTED = ("ddim_inverse", "consistency", "lcm", "tcd", "repaint", "flow_heun")
+NOT_PLOTTED = ("consistency", "lcm", "tcd", "repaint", "flow_heun")
 PAGE = """# Samplers
 
 Made by `python scripts/samplers_page.py`. A sampler is a table of coefficients: {count} of them run in the same

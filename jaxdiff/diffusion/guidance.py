@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff.diffusion import prediction
 from jaxdiff.diffusion.schedule import Schedule
-from jaxdiff.typing import Cond, Denoise, Network, Params, Transform
+from jaxdiff.typing import Cond, Denoise, Estimate, LearnedDenoise, Network, Params, Transform
 
 
 def _scale(aux: Any, name: str, x: Array, default: float = 1.0) -> Array:
@@ -116,6 +116,19 @@ def interval(times: Float[np.ndarray, " n"], guidance: float, low: float, high: 
     if not low <= high:
         raise ValueError(f"low = {low} is above high = {high}: expected an interval of times")
     return np.where((times >= low) & (times <= high), guidance, 1.0)
+
+
+def keep_scale(transform: Transform) -> Callable[[LearnedDenoise], LearnedDenoise]:
+    """The same transform for a denoiser with a learned variance: it changes x0, and the scale stays the network's.
+
+    The network is named twice in the result, for x0 and for the scale; compiled, that is one evaluation.
+    """
+
+    def transformed(denoise: LearnedDenoise) -> LearnedDenoise:
+        x0 = transform(lambda x_t, t, aux: denoise(x_t, t, aux).x0)
+        return lambda x_t, t, aux: Estimate(x0(x_t, t, aux), denoise(x_t, t, aux).scale)
+
+    return transformed
 
 
 def static_threshold(limit: float = 1.0) -> Transform:

@@ -31,16 +31,17 @@ class Plan(NamedTuple):
       table: the sampler, with guidance and the like in `aux`.
       signal, noise: what the first picture is made of.
       weights: of LoRAs [n], ControlNets [n] and the T2I-adapter [], by these names.
+      told: [2, N] the timesteps of the table's calls, rising, and what the network is told instead of each: some of the
+        reference library's samplers round them.
       low: alpha and sigma of the noise on the low resolution picture of an upscaler.
-      whole: 1 where the network is told the nearest trained step, as some of the reference library's samplers do.
     """
 
     table: sampling.Table
     signal: Any
     noise: Any
     weights: Mapping[str, Any]
+    told: Any
     low: Any = (1.0, 0.0)
-    whole: Any = 0.0
 
 
 def make(
@@ -63,8 +64,8 @@ def make(
       process: the model's.
       config: its scheduler_config.json, which a given one need not repeat; None for a model that was trained here.
       steps: of the whole grid.
-      sampler: None takes the model's.
-      grid: the name of a grid; None takes the sampler's.
+      sampler: None takes the model's. By name, a published model keeps its own spacing, offset and end.
+      grid: the name of a grid; None takes the model's, or the sampler's.
       eta: noise of each step, for samplers that have it.
       strength: the part of the grid that is walked, its end; None: all.
       start: `noise`; `picture`: a picture with noise; `hole`: the same, but at strength 1 nothing of it is left.
@@ -75,47 +76,56 @@ def make(
     Raises:
       ValueError: for an unknown sampler or grid, another process, or steps that cannot be made.
     """
-    schedule, options = process.schedule, {} if eta is None else {"eta": eta}
+    schedule = process.schedule
     if isinstance(schedule, Discrete) and not 1 <= steps <= schedule.steps:
         raise ValueError(f"steps is {steps}: this model was trained on {schedule.steps}, so 1 to {schedule.steps} work")
-    if isinstance(sampler, str):
-        grid = grid or lookup("sampler", sampler, sampling.SAMPLERS).grid
-        chosen = dataclasses.replace(process, sampler=sampler, whole=False, options={})
-    else:
-        chosen = process if sampler is None else _chosen(process, config or {}, sampler)
+    chosen = _chosen(process, config, sampler)
+    if chosen.sampler in sampling.INVERSIONS and start == "noise":
+        raise ValueError(f"{chosen.sampler} makes noise of a picture, and no picture of noise: give it an image")
     if grid is not None:
         lookup("grid", grid, sampling.grid.GRIDS)
-        chosen = dataclasses.replace(chosen, grid=grid, whole=False)
-    name, options, times = chosen.sampler, {**chosen.options, **options}, chosen.times(steps)
-    factor = chosen.start(times)
-    if strength is not None:
-        times = sampling.grid.cut(times, strength)
-    table = sampling.make_table(name, schedule, steps, times, **options)
+        chosen = dataclasses.replace(chosen, grid=grid)
+    calls = chosen.calls(steps)
+    times = calls.times if strength is None else sampling.grid.cut(calls.times, strength)
+    table = chosen.table(times, steps, **({} if eta is None else {"eta": eta}))
+    told = chosen.told(calls, table.t)
+    # the levels are the sampler's, and the model's schedule may call them by other times
+    table = dataclasses.replace(table, t=schedule.time(chosen.schedule.log_snr(table.t)))
+    own = schedule.timestep(table.t)
     # where each call leaves the picture, as far as its next one knows
     after = [np.append(f(table.t[1:]), last) for f, last in ((schedule.alpha, 1.0), (schedule.sigma, 0.0))]
     table = sampling.with_aux(table, **aux, next_alpha=after[0], next_sigma=after[1])
-    signal, noise = 0.0, factor
-    if name == "ddim_inverse":
-        signal, noise = float(schedule.alpha(times[-1:])[0]), 0.0
+    signal, noise = 0.0, chosen.start(times)
+    if chosen.sampler in sampling.INVERSIONS:
+        signal, noise = float(chosen.schedule.alpha(times[-1:])[0]), 0.0
     elif start == "picture" or (start == "hole" and strength != 1):
-        signal, noise = (float(f(times[:1])[0]) for f in (schedule.alpha, schedule.sigma))
-    return jax.tree.map(
-        lambda x: np.asarray(x, np.float32), Plan(table, signal, noise, weights, low, float(chosen.whole))
-    )
+        signal, noise = (float(f(times[:1])[0]) for f in (chosen.schedule.alpha, chosen.schedule.sigma))
+    order = np.argsort(own, kind="stable")
+    plan = Plan(table, signal, noise, weights, np.stack([own[order], told[order]]), low)
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), plan)
 
 
-def _chosen(process: Process, config: Mapping[str, Any], given: Mapping[str, Any]) -> Process:
-    """The sampler of another scheduler_config.json, for the same process."""
-    chosen = scheduler.process({**config, **given})
+def _chosen(process: Process, config: Mapping[str, Any] | None, sampler: Sampler) -> Process:
+    """The sampler that is asked for, for the same process: the model's, one by name, or another config's."""
+    if sampler is None:
+        return process
+    if isinstance(sampler, str):
+        if config is None:
+            return scheduler.native(process.schedule, process.kind, sampler, clip=process.clip)
+        return scheduler.sampled(process, config, sampler)
+    chosen = scheduler.process({**scheduler.said(config or {}), **sampler})
     if chosen.kind != process.kind or not _equal(chosen.schedule, process.schedule):
         raise ValueError(
-            f"the given {given.get('_class_name')} has another process than the model: it predicts {chosen.kind}, the "
-            f"model {process.kind}, or their betas differ; leave prediction_type and beta_* out of it"
+            f"the given {sampler.get('_class_name')} has another process than the model: it predicts {chosen.kind}, "
+            f"the model {process.kind}, or their betas differ; leave prediction_type and beta_* out of it"
         )
     return chosen
 
 
 def _equal(a: Schedule, b: Schedule) -> bool:
-    """Whether two schedules are the same, number by number."""
+    """Whether two schedules are the same, but for the last step of zero terminal SNR, where some classes are near 0."""
+    if isinstance(a, Discrete) and isinstance(b, Discrete):
+        last = min(len(a.knots), len(b.knots))
+        return a.steps == b.steps and np.array_equal(a.knots[:last], b.knots[:last])
     leaves, other = jax.tree.leaves(a), jax.tree.leaves(b)
     return type(a) is type(b) and len(leaves) == len(other) and all(map(np.array_equal, leaves, other))

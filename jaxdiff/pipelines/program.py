@@ -62,9 +62,7 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
         if noise is None:
             noise = unit_noise(batch["keys"], FIRST, (*batch["canvas"].shape[1:3], model.channels))
         given = read_pictures(model, params, plan, batch)
-        denoise = guided(model, params, conditions(model, params, plan.weights, batch, given), plan.weights, plan.whole)
-        if model.process.clip is not None:
-            denoise = guidance.static_threshold(model.process.clip)(denoise)
+        denoise = guided(model, params, conditions(model, params, plan.weights, batch, given), plan.weights, plan.told)
         kernel = table_kernel(denoise, plan.table.b.shape[1])
         x = plan.noise * noise
         if "known" in given:
@@ -245,7 +243,7 @@ def _pair(out: Any) -> tuple[Array, Array]:
 
 
 def guided(
-    model: Model, params: Params, conds: tuple[Cond, ...], weights: Mapping[str, Any], whole: Any = 0.0
+    model: Model, params: Params, conds: tuple[Cond, ...], weights: Mapping[str, Any], told: Any = None
 ) -> Denoise:
     """The U-Net, with its ControlNets, as the denoiser that these conditions steer; one steers it without guidance.
 
@@ -254,7 +252,7 @@ def guided(
       params: by component.
       conds: see `conditions`.
       weights: of the ControlNets; see `Plan`.
-      whole: see `Plan`.
+      told: see `Plan`; None: the timesteps of the schedule.
     """
     unet, controls = model.nets["unet"], model.named("controlnet")
     schedule, kind = model.process.schedule, model.process.kind
@@ -267,7 +265,7 @@ def guided(
         }
     else:
         network, params = _plain(unet), params["unet"]
-    network = _from_8_bits(_told_whole_steps(network, whole), unet.dtype)
+    network = _from_8_bits(network if told is None else _told(network, told), unet.dtype)
     if len(conds) == 1:
         return prediction.denoiser(network, params, conds[0], schedule, kind)
     if len(conds) == 2:
@@ -282,8 +280,9 @@ def _plain(unet: Any) -> Network:
     return network
 
 
-def _told_whole_steps(network: Network, whole: Any) -> Network:
-    return lambda params, x, t, cond: network(params, x, jnp.where(whole > 0, jnp.round(t), t), cond)
+def _told(network: Network, told: Float[Array, "2 n"]) -> Network:
+    """The network that is told other timesteps (`Plan.told`)."""
+    return lambda params, x, t, cond: network(params, x, jnp.interp(t, *told), cond)
 
 
 def _from_8_bits(network: Network, dtype: str) -> Network:

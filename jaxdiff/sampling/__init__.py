@@ -2,7 +2,7 @@
 
 from jaxdiff.sampling import grid
 from jaxdiff.sampling.kernel import Kernel, Trajectory, drive
-from jaxdiff.sampling.registry import SAMPLERS, Sampler, make_table
+from jaxdiff.sampling.registry import INVERSIONS, SAMPLERS, Sampler, make_table
 from jaxdiff.sampling.solvers.adams import ipndm, lms, plms, pndm
 from jaxdiff.sampling.solvers.ddim import ddim, ddim_inverse, ddpm, euler, euler_ancestral
 from jaxdiff.sampling.solvers.exponential import deis, dpm_solver, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
@@ -20,14 +20,16 @@ from jaxdiff.sampling.solvers.two_stage import (
     kdpm2_ancestral,
     restart,
 )
-from jaxdiff.sampling.table import Table, cut, noised, pad, replay, run, start, with_aux
+from jaxdiff.sampling.table import Table, clipped, cut, noised, pad, replay, run, start, with_aux
 
 __all__ = [
+    "INVERSIONS",
     "SAMPLERS",
     "Kernel",
     "Sampler",
     "Table",
     "Trajectory",
+    "clipped",
     "consistency",
     "cut",
     "ddim",

@@ -13,7 +13,8 @@ each in falling order; a continuous schedule is treated as N = 1000. Grids named
 s = sigma / alpha = exp(-lambda / 2) between its values at `first` and `last` and map back through `schedule.time`:
 
     karras       s^(1/rho) evenly spaced                exponential   log s evenly spaced
-    uniform_log_snr is exponential under the name DPM-Solver gives it; beta: quantiles of a Beta distribution of t.
+    uniform_log_snr is exponential under the name DPM-Solver gives it; beta: quantiles of a Beta distribution of t;
+    moderate: exponential from s = 40, where the schedule has more noise than that.
 """
 
 from collections.abc import Callable, Sequence
@@ -95,6 +96,20 @@ def quadratic(schedule: Schedule, steps: int, final: float = 0.0) -> Grid:
     return from_steps(schedule, free[::-1], final)
 
 
+def distilled(schedule: Schedule, steps: int, teacher: int = 50, final: float = 0.0) -> Grid:
+    """Some of the `teacher` steps N / teacher (1, 2, ...) - 1 that LCM and TCD models are distilled on, from the last.
+
+    Source: Luo et al. 2023, arXiv 2310.04378, section 4.3 (the skipping step), its released code.
+    """
+    trained = trained_steps(schedule)
+    if not 1 <= steps <= teacher <= trained:
+        raise ValueError(
+            f"steps = {steps}: the model is distilled on {teacher} of {trained} steps, so 1 to {teacher} work"
+        )
+    known = np.arange(teacher, 0, -1) * (trained // teacher) - 1
+    return from_steps(schedule, known[np.arange(steps) * teacher // steps], final)
+
+
 def _noise_levels(schedule: Schedule, steps: int, first: float, last: float | None) -> tuple[float, float]:
     """The values of sigma / alpha at both ends; `last` is by default the first trained step."""
     if steps < 1:
@@ -140,6 +155,18 @@ def exponential(
 uniform_log_snr = exponential
 
 
+def moderate(schedule: Schedule, steps: int, top: float = 40.0, final: float = 0.0) -> Grid:
+    """Exponential from the level `top` down, where the schedule has more noise than that.
+
+    The cosine schedule ends at a level of 2e4 and a flow's has no bound; methods that step in the noise level, or hold
+    eps constant, lose most of their few calls up there, where nothing is decided: at 40, alpha is 1/40.
+    """
+    with np.errstate(divide="ignore"):
+        high = float(np.exp(-schedule.log_snr(np.float64(1.0)) / 2))
+    first = 1.0 if high <= top else float(schedule.time(np.float64(-2 * np.log(top))))
+    return exponential(schedule, steps, first=first, final=final)
+
+
 def beta(schedule: Schedule, steps: int, a: float = 0.6, b: float = 0.6, final: float = 0.0) -> Grid:
     """Times at the quantiles of Beta(a, b). Source: Lee et al. 2024, arXiv 2407.12173, section 4."""
     trained = _check_steps(schedule, steps)
@@ -180,9 +207,11 @@ GRIDS: dict[str, Callable[..., Grid]] = {
     "trailing": trailing,
     "linspace": linspace,
     "quadratic": quadratic,
+    "distilled": distilled,
     "karras": karras,
     "exponential": exponential,
     "uniform_log_snr": uniform_log_snr,
+    "moderate": moderate,
     "beta": beta,
     "align_your_steps": align_your_steps,
 }

@@ -25,7 +25,7 @@ from jaxdiff.sampling.solvers import (
     singlestep,
     two_stage,
 )
-from jaxdiff.sampling.table import Table, pad
+from jaxdiff.sampling.table import Table, clipped, pad
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,22 +39,21 @@ class Sampler:
 SAMPLERS: dict[str, Sampler] = {
     "ddpm": Sampler(ddim.ddpm),
     "ddim": Sampler(ddim.ddim),
-    "ddim_inverse": Sampler(ddim.ddim_inverse),
     "euler": Sampler(ddim.euler),
     "euler_ancestral": Sampler(ddim.euler_ancestral),
-    "heun": Sampler(two_stage.heun, "exponential"),
-    "edm": Sampler(two_stage.edm, "exponential"),
-    "kdpm2": Sampler(two_stage.kdpm2),
-    "kdpm2_ancestral": Sampler(two_stage.kdpm2_ancestral),
-    "dpmpp_2s_ancestral": Sampler(two_stage.dpmpp_2s_ancestral),
-    "dpmpp_sde": Sampler(two_stage.dpmpp_sde),
-    "restart": Sampler(two_stage.restart, "exponential"),
+    "heun": Sampler(two_stage.heun, "moderate"),
+    "edm": Sampler(two_stage.edm, "moderate"),
+    "kdpm2": Sampler(two_stage.kdpm2, "moderate"),
+    "kdpm2_ancestral": Sampler(two_stage.kdpm2_ancestral, "moderate"),
+    "dpmpp_2s_ancestral": Sampler(two_stage.dpmpp_2s_ancestral, "moderate"),
+    "dpmpp_sde": Sampler(two_stage.dpmpp_sde, "moderate"),
+    "restart": Sampler(two_stage.restart, "moderate"),
     "lms": Sampler(adams.lms),
-    "plms": Sampler(adams.plms, "leading"),
-    "pndm": Sampler(adams.pndm, "leading"),
+    "plms": Sampler(adams.plms, "moderate"),
+    "pndm": Sampler(adams.pndm, "moderate"),
     "ipndm": Sampler(adams.ipndm),
     "dpm_solver": Sampler(exponential.dpm_solver),
-    "dpm_solver_single": Sampler(singlestep.dpm_solver_single, "exponential"),
+    "dpm_solver_single": Sampler(singlestep.dpm_solver_single, "moderate"),
     "dpmpp_2s": Sampler(singlestep.dpmpp_2s),
     "dpmpp_2s_sde": Sampler(singlestep.dpmpp_2s_sde),
     "dpmpp_2m": Sampler(exponential.dpmpp_2m),
@@ -65,12 +64,15 @@ SAMPLERS: dict[str, Sampler] = {
     "unipc": Sampler(predictor_corrector.unipc),
     "sa_solver": Sampler(predictor_corrector.sa_solver),
     "consistency": Sampler(few_step.consistency),
-    "lcm": Sampler(few_step.lcm),
-    "tcd": Sampler(few_step.tcd),
+    "lcm": Sampler(few_step.lcm, "distilled"),
+    "tcd": Sampler(few_step.tcd, "distilled"),
     "flow_euler": Sampler(ddim.euler),
     "flow_heun": Sampler(two_stage.flow_heun),
     "repaint": Sampler(resample.repaint),
 }
+INVERSIONS: dict[str, Sampler] = {"ddim_inverse": Sampler(ddim.ddim_inverse)}
+"""What goes the other way, from a picture to the noise that makes it; `make_table` knows them too."""
+
 SLOTS = 6
 """The most slots of any sampler with its published orders."""
 
@@ -89,21 +91,30 @@ def lookup(kind: str, name: str, known: dict[str, Any]) -> Any:
 
 
 def make_table(
-    name: str, schedule: Schedule, steps: int, grid: str | grids.Grid | None = None, **options: Any
+    name: str,
+    schedule: Schedule,
+    steps: int,
+    grid: str | grids.Grid | None = None,
+    *,
+    clip: float | None = None,
+    threshold: tuple[float, float] | None = None,
+    **options: Any,
 ) -> Table:
     """The table of a sampler by name.
 
     Args:
-      name: a key of `SAMPLERS`.
+      name: a key of `SAMPLERS` or `INVERSIONS`.
       schedule: the process.
       steps: network calls for a sampler that makes one a step; others make their own multiple of it.
       grid: the name of a grid, or times to use as they are; by default the sampler's own.
+      clip: estimates of x0 are clipped to [-clip, clip]; None: not.
+      threshold: dynamic thresholding instead: the quantile, and the most it may be.
       options: the sampler's, such as eta.
 
     Raises:
       ValueError: for an unknown name, an option the sampler does not have, or steps the grid or sampler cannot make.
     """
-    sampler = lookup("sampler", name, SAMPLERS)
+    sampler = INVERSIONS.get(name) or lookup("sampler", name, SAMPLERS)
     allowed = list(inspect.signature(sampler.make).parameters)[2:]
     for option in options:
         if option not in allowed:
@@ -111,4 +122,4 @@ def make_table(
     if grid is None or isinstance(grid, str):
         grid = lookup("grid", grid or sampler.grid, grids.GRIDS)(schedule, steps)
     with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite is refused by name
-        return pad(sampler.make(schedule, grid, **options), SLOTS)
+        return clipped(pad(sampler.make(schedule, grid, **options), SLOTS), clip, threshold)

@@ -7,9 +7,12 @@ evaluated next, one network call does
     D_n = denoise(y[0], t_n, aux_n)
     y   = A_n y + b_n D_n + c_n noise_n.
 
-Solvers do not fill A, b, c by hand. A linear expression in slots, D and noise is a vector of K + 2 numbers, so with the
-unit vectors for symbols (`symbols`) NumPy's own arithmetic on them IS the algebra: a solver writes its update in the
-paper's letters, and `from_rows` splits the vectors into A, b and c. DDIM, whole:
+Where estimates are kept in bounds (`clipped`), D_n is the bounded one, and a step that wants the network's own estimate
+as well, as DDIM does for eps, has one more term, raw_n times it.
+
+Solvers do not fill A, b, c by hand. A linear expression in slots, D, noise and the raw estimate is a vector of K + 3
+numbers, so with the unit vectors for symbols (`symbols`, `unbounded`) NumPy's own arithmetic on them IS the algebra: a
+solver writes its update in the paper's letters, and `from_rows` splits the vectors into A, b and c. DDIM, whole:
 
     (x,), D, noise = symbols(1)
     rows = [[alpha_s * D + sigma_s * (x - alpha_t * D) / sigma_t] for each step]
@@ -30,8 +33,9 @@ from jaxtyping import Array, Float
 
 from jaxdiff.diffusion.prediction import over_pixels
 from jaxdiff.diffusion.schedule import Schedule
+from jaxdiff.sampling import bounds
 from jaxdiff.sampling.kernel import Kernel, Trajectory, drive, normal
-from jaxdiff.typing import Denoise, Key
+from jaxdiff.typing import Denoise, Estimate, Key, LearnedDenoise
 
 
 @jax.tree_util.register_dataclass
@@ -45,6 +49,8 @@ class Table:
       b: [N, K] on the estimate of x0.
       c: [N, K] on the noise.
       aux: [N, ...] by name, what the denoiser is told at each call, such as the guidance scale.
+      raw: [N, K] on the estimate before it was bounded; None where nothing is bounded.
+      bounds: [N] by name, how estimates are bounded (`bounds.apply`); None: not at all.
     """
 
     t: Any
@@ -52,6 +58,8 @@ class Table:
     b: Any
     c: Any
     aux: dict[str, Any] = dataclasses.field(default_factory=dict)
+    raw: Any = None
+    bounds: dict[str, Any] | None = None
 
     @property
     def calls(self) -> int:
@@ -66,12 +74,17 @@ class Table:
 
 def symbols(slots: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """The unit vectors that stand for the slots, D and noise in a solver's expressions."""
-    *states, D, noise = np.eye(slots + 2)
+    *states, D, noise, _ = np.eye(slots + 3)
     return states, D, noise
 
 
+def unbounded(slots: int) -> np.ndarray:
+    """The unit vector that stands for the network's own estimate, where D is the bounded one."""
+    return np.eye(slots + 3)[-1]
+
+
 def from_rows(t: Sequence[float] | np.ndarray, rows: Any) -> Table:
-    """A table from the time of each call and, for each [N, K, K + 2], the expression of every slot after it."""
+    """A table from the time of each call and, for each [N, K, K + 3], the expression of every slot after it."""
     coefficients = np.array(rows, np.float64)
     if not np.all(np.isfinite(coefficients)):
         n = int(np.argmin(np.isfinite(coefficients).all(axis=(1, 2))))
@@ -79,7 +92,25 @@ def from_rows(t: Sequence[float] | np.ndarray, rows: Any) -> Table:
             f"the coefficients of call {n} at t = {t[n]} are not finite: this sampler divides by alpha or sigma there; "
             "start the grid below t = 1, or end it above t = 0"
         )
-    return Table(np.asarray(t, np.float64), coefficients[..., :-2], coefficients[..., -2], coefficients[..., -1])
+    A, (b, c, raw) = coefficients[..., :-3], np.moveaxis(coefficients[..., -3:], -1, 0)
+    return Table(np.asarray(t, np.float64), A, b, c, raw=raw if raw.any() else None)
+
+
+def clipped(table: Table, clip: float | None, threshold: tuple[float, float] | None = None) -> Table:
+    """The table whose estimates are kept in bounds, or, with neither, in none.
+
+    Args:
+      table: the sampler.
+      clip: estimates are clipped to [-clip, clip].
+      threshold: instead, dynamic thresholding: the quantile, and the most it may be.
+
+    Raises:
+      ValueError: for a clip that is not positive, or a quantile outside (0, 1].
+    """
+    raw = np.zeros_like(table.b) if table.raw is None else table.raw
+    if clip is None and threshold is None:  # both estimates are one
+        return dataclasses.replace(table, b=table.b + raw, raw=None, bounds=None)
+    return dataclasses.replace(table, raw=raw, bounds=bounds.make(table.calls, clip, threshold))
 
 
 def with_aux(table: Table, **values: Any) -> Table:
@@ -100,6 +131,7 @@ def pad(table: Table, slots: int) -> Table:
         table,
         A=np.pad(table.A, ((0, 0), (0, more), (0, more))),
         b=np.pad(table.b, ((0, 0), (0, more))),
+        raw=None if table.raw is None else np.pad(table.raw, ((0, 0), (0, more))),
         c=np.pad(table.c, ((0, 0), (0, more))),
     )
 
@@ -132,45 +164,50 @@ def noised(
     return schedule.alpha(table.t[0]) * x0 + schedule.sigma(table.t[0]) * noise
 
 
-def _estimate(denoise: Denoise, x: Any, t: Any, aux: Any) -> tuple[Any, Any]:
-    """What a denoiser says: x0, and what multiplies this call's noise, 1 unless it returns a pair."""
-    out = denoise(x, t, aux)
-    return out if isinstance(out, tuple) else (out, 1.0)
+def _read(out: Any, row: Table) -> tuple[Any, Any, Any]:
+    """What a denoiser said at this row: x0, x0 within the row's bounds, and what multiplies this call's noise."""
+    x0, scale = out if isinstance(out, Estimate) else (out, None)
+    return x0, x0 if row.bounds is None else bounds.apply(x0, row.bounds), scale
 
 
-def table_kernel(denoise: Denoise, slots: int) -> Kernel:
-    """The kernel whose rows are those of a table.
-
-    `denoise` returns x0, or a pair (x0, scale) where the scale multiplies this call's noise (a learned variance).
-    """
+def table_kernel(denoise: Denoise | LearnedDenoise, slots: int) -> Kernel:
+    """The kernel whose rows are those of a table; a `LearnedDenoise` scales the noise of its calls."""
 
     def init(x: Array) -> Array:
         return jnp.zeros((slots, *x.shape), x.dtype).at[0].set(x)
 
     def step(y: Array, row: Table, keys: Key | None) -> tuple[Array, Array]:
-        D, scale = _estimate(denoise, y[0], row.t, row.aux)
-        D = D.astype(jnp.float32)
+        said = jax.tree.map(lambda value: value.astype(jnp.float32), denoise(y[0], row.t, row.aux))
+        own, D, scale = _read(said, row)
         # exact float32 products: the default on TPU and GPU would round the state to bfloat16 or TF32
         mixed = jnp.einsum("jk,k...->j...", row.A, y, precision=jax.lax.Precision.HIGHEST)
         mixed = mixed + over_pixels(row.b, y) * D[None]
+        if row.raw is not None:
+            mixed = mixed + over_pixels(row.raw, y) * own[None]
         if keys is not None:
             # a step that adds none draws none; and a drawn one is not drawn again for every slot, as in one fused sum
             draw, none = lambda: normal(keys, y.shape[2:]), lambda: jnp.zeros(y.shape[1:], jnp.float32)
             noise = jax.lax.cond(jnp.any(row.c != 0), draw, none)
-            mixed = mixed + over_pixels(row.c, y) * (scale * noise)[None]
+            noise = noise if scale is None else scale * noise
+            mixed = mixed + over_pixels(row.c, y) * noise[None]
         return mixed, D
 
     return Kernel(init, step, lambda y: y[0])
 
 
 def run(
-    table: Table, denoise: Denoise, x_init: Float[Array, " b *s"], key: Key | None, trajectory: bool = False
+    table: Table,
+    denoise: Denoise | LearnedDenoise,
+    x_init: Float[Array, " b *s"],
+    key: Key | None,
+    trajectory: bool = False,
 ) -> Array | Trajectory:
     """Sample: from x_init at the table's first time to its last, one `lax.scan` with the table as its input.
 
     Args:
       table: the sampler.
-      denoise: (x_t, t [], aux) -> x0; `prediction.denoiser`, guided or transformed as you like.
+      denoise: (x_t, t [], aux) -> x0; `prediction.denoiser`, guided or transformed as you like. Or one with a learned
+        variance, which returns an `Estimate`.
       x_init: the first picture (`start`, `noised`).
       key: one key, or keys [b] by which picture i depends on its own seed alone. None draws no noise at all, for a
         table without any.
@@ -189,7 +226,7 @@ def run(
 
 
 def replay(
-    table: Table, denoise: Denoise, x_init: np.ndarray, noise: np.ndarray | None = None
+    table: Table, denoise: Denoise | LearnedDenoise, x_init: np.ndarray, noise: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same recurrence in float64 NumPy on the host, for studying solvers: every x and x0 estimate [N, b, ...].
 
@@ -199,10 +236,13 @@ def replay(
     y[0] = x_init
     xs, x0s = [], []
     for n in range(table.calls):
-        D, scale = _estimate(denoise, y[0], table.t[n], {name: value[n] for name, value in table.aux.items()})
-        y = np.tensordot(table.A[n], y, 1) + np.multiply.outer(table.b[n], D)
+        row = jax.tree.map(lambda value, n=n: value[n], table)
+        own, D, scale = _read(denoise(y[0], row.t, row.aux), row)
+        y = np.tensordot(row.A, y, 1) + np.multiply.outer(row.b, D)
+        if row.raw is not None:
+            y = y + np.multiply.outer(row.raw, own)
         if noise is not None:
-            y = y + np.multiply.outer(table.c[n], scale * noise[n])
+            y = y + np.multiply.outer(row.c, noise[n] if scale is None else scale * noise[n])
         xs.append(y[0])
         x0s.append(D)
     return np.stack(xs), np.stack(x0s)

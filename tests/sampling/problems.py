@@ -40,6 +40,22 @@ def even(s, steps, first, last):
     return np.concatenate([[first], s.time(lam[1:-1]), [last]])
 
 
+def deviation(table, s, variance):
+    """The exact standard deviation of a table's results for data N(0, variance), from its coefficients alone.
+
+    The exact denoiser of such data is linear, so the covariance of the slots follows call by call.
+    """
+    alpha = s.alpha(table.t)
+    total = alpha**2 * variance + s.sigma(table.t) ** 2
+    covariance = np.zeros((table.slots, table.slots))
+    covariance[0, 0] = alpha[0] ** 2 + s.sigma(table.t[0]) ** 2
+    for n in range(table.calls):
+        M = table.A[n].copy()
+        M[:, 0] += table.b[n] * alpha[n] * variance / total[n]
+        covariance = M @ covariance @ M.T + np.outer(table.c[n], table.c[n])
+    return covariance[0, 0] ** 0.5
+
+
 # name -> (make, order)
 DETERMINISTIC = {
     "ddim": (sp.ddim, 1),

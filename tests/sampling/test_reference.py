@@ -10,6 +10,7 @@ from jaxdiff import sampling
 from jaxdiff.diffusion import precondition, prediction, schedule, variance
 from jaxdiff.sampling import grid
 from jaxdiff.sampling.solvers import adams, ddim, exponential, few_step, predictor_corrector, singlestep, two_stage
+from jaxdiff.typing import Estimate
 
 FILE = np.load(pathlib.Path(__file__).parents[1] / "reference" / "schedulers.npz")
 INDEX = json.loads(bytes(FILE["index"]))
@@ -109,7 +110,7 @@ def replayed(case, seed, table, s, to_x0, scale=1.0):
         x0 = to_x0(x, s.alpha(t), s.sigma(t))
         if "log_variances" not in aux:
             return x0
-        return x0, np.exp(variance.learned_log_variance(np.sin(3 * x), *aux["log_variances"]) / 2)
+        return Estimate(x0, np.exp(variance.learned_log_variance(np.sin(3 * x), *aux["log_variances"]) / 2))
 
     return sampling.replay(table, denoise, x_init, noises[: table.calls, None, None])[0][:, 0, 0]
 

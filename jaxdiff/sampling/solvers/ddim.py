@@ -13,16 +13,21 @@ freely chosen variance s^2 = eta^2 var: the rest of the noise at s points where 
     x_s = alpha_s D + sqrt(sigma_s^2 - s^2) eps + s noise,   eps = (x_t - alpha_t D) / sigma_t.
 
 eta = 1 is DDPM with the small variance, eta = 0 an ODE solver of first order. Its inversion is the same formula with
-the grid reversed.
+the grid reversed. Where D is kept in bounds, eps is that of the bounded D, or (`keep_eps`) the network's own.
+
+The released DDIM and PNDM step from t to t - gap, N // steps trained steps further down, even where their next call is
+elsewhere (`lands`).
 """
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxdiff.diffusion.schedule import Schedule
-from jaxdiff.sampling.grid import Grid, check
-from jaxdiff.sampling.table import Table, from_rows, symbols
+from jaxdiff.sampling.grid import Grid, check, trained_steps
+from jaxdiff.sampling.table import Table, from_rows, symbols, unbounded
 
 
 def check_eta(eta: float) -> None:
@@ -31,7 +36,17 @@ def check_eta(eta: float) -> None:
         raise ValueError(f"eta = {eta}: expected a number in [0, 1]; 0 is deterministic, 1 has DDPM's noise")
 
 
-def ddpm(schedule: Schedule, times: Grid, variance: Literal["small", "large", "learned"] = "small") -> Table:
+def lands(times: Grid, gap: float | None) -> Float[np.ndarray, " n"]:
+    """Where each step of a grid ends: at the next time, or by `gap` below; below 0 at the grid's end."""
+    return times[1:] if gap is None else np.where(times[:-1] - gap > 1e-9, times[:-1] - gap, times[-1])
+
+
+def ddpm(
+    schedule: Schedule,
+    times: Grid,
+    variance: Literal["small", "large", "learned"] = "small",
+    final_noise: bool = False,
+) -> Table:
     """Coefficients of ancestral sampling.
 
     Args:
@@ -39,6 +54,8 @@ def ddpm(schedule: Schedule, times: Grid, variance: Literal["small", "large", "l
       times: strictly decreasing, in [0, 1].
       variance: "small" (posterior) or "large" (beta); or "learned", which leaves the scale of the noise to the denoiser
         (`variance.learned_denoiser`) and tells it the logarithms of both as `aux["log_variances"]`.
+      final_noise: whether the step to clean data adds noise too, as the released code does from any trained step but
+        the first: none of the small variance, all of the large one.
 
     Source: Ho et al. 2020, arXiv 2006.11239, algorithm 2; Nichol & Dhariwal 2021, arXiv 2102.09672, equation 15.
     """
@@ -50,47 +67,56 @@ def ddpm(schedule: Schedule, times: Grid, variance: Literal["small", "large", "l
         fresh = -np.expm1(lam[n] - lam[n + 1])
         small, large = s[n + 1] ** 2 * fresh, s[n] ** 2 * fresh
         mean = a[n + 1] * D + a[n] * s[n + 1] ** 2 / (a[n + 1] * s[n] ** 2) * (x - a[n] * D)
-        noisy = s[n + 1] > 0  # the last step, to clean data, adds none
+        noisy = s[n + 1] > 0 or (final_noise and times[n] * trained_steps(schedule) > 1.5)
         rows.append([mean + noisy * {"small": small, "large": large, "learned": 1.0}[variance] ** 0.5 * noise])
-        logs.append(np.log([small, large]) if noisy else np.zeros(2))
+        logs.append(np.log([max(small, 1e-20), large]) if noisy else np.zeros(2))
     table = from_rows(times[:-1], rows)
-    return Table(table.t, table.A, table.b, table.c, {"log_variances": np.array(logs)} if variance == "learned" else {})
+    return dataclasses.replace(table, aux={"log_variances": np.array(logs)}) if variance == "learned" else table
 
 
-def ddim(schedule: Schedule, times: Grid, eta: float = 0.0) -> Table:
-    """Coefficients of DDIM; `eta` in [0, 1] scales the noise from none to DDPM's.
+def ddim(schedule: Schedule, times: Grid, eta: float = 0.0, keep_eps: bool = False, gap: float | None = None) -> Table:
+    """Coefficients of DDIM.
+
+    Args:
+      schedule: the process.
+      times: strictly decreasing, in [0, 1].
+      eta: from 0 to 1, scales the noise from none to DDPM's.
+      keep_eps: whether eps is the network's own where estimates are kept in bounds.
+      gap: how far each step goes (`lands`); None: to the next time.
 
     Source: Song et al. 2021, arXiv 2010.02502, equations 12 and 16.
     """
     check_eta(eta)
     times = check(times)
     (x,), D, noise = symbols(1)
-    a, s, lam = schedule.alpha(times), schedule.sigma(times), schedule.log_snr(times)
+    own = unbounded(1) if keep_eps else D
     rows = []
-    for n in range(len(times) - 1):
-        std = eta * s[n + 1] * np.sqrt(-np.expm1(lam[n] - lam[n + 1]))
-        eps = (x - a[n] * D) / s[n]
-        rows.append([a[n + 1] * D + np.sqrt(s[n + 1] ** 2 - std**2) * eps + std * noise])
+    for t, to in zip(times[:-1], lands(times, gap), strict=True):
+        sigma = schedule.sigma(to)
+        std = eta * sigma * np.sqrt(-np.expm1(schedule.log_snr(t) - schedule.log_snr(to)))
+        eps = (x - schedule.alpha(t) * own) / schedule.sigma(t)
+        rows.append([schedule.alpha(to) * D + np.sqrt(sigma**2 - std**2) * eps + std * noise])
     return from_rows(times[:-1], rows)
 
 
-def ddim_inverse(schedule: Schedule, times: Grid) -> Table:
+def ddim_inverse(schedule: Schedule, times: Grid, gap: float | None = None) -> Table:
     """Coefficients of DDIM backwards, from the grid's last time (data) up to its first: the noise that makes a picture.
 
     Each step from t up to s takes eps from a network call at s, where the network knows noise, but at the picture x_t:
 
         x_s = (alpha_s / alpha_t) (x_t - sigma_t eps) + sigma_s eps.
 
-    `times` is the grid of the way down. Source: Song et al. 2021, arXiv 2010.02502, section 4.3.
+    `times` is the grid of the way down, and `gap` how far below s each step begins (`lands`). Source: Song et al. 2021,
+    arXiv 2010.02502, section 4.3.
     """
-    times = check(times)[::-1]
+    times = check(times)
     (x,), D, _ = symbols(1)
-    a, s = schedule.alpha(times), schedule.sigma(times)
+    alpha, sigma = schedule.alpha, schedule.sigma
     rows = []
-    for n in range(len(times) - 1):
-        eps = (x - a[n + 1] * D) / s[n + 1]
-        rows.append([a[n + 1] / a[n] * (x - s[n] * eps) + s[n + 1] * eps])
-    return from_rows(times[1:], rows)
+    for s, t in zip(times[-2::-1], lands(times, gap)[::-1], strict=True):
+        eps = (x - alpha(s) * D) / sigma(s)
+        rows.append([alpha(s) / alpha(t) * (x - sigma(t) * eps) + sigma(s) * eps])
+    return from_rows(times[-2::-1], rows)
 
 
 def euler(schedule: Schedule, times: Grid) -> Table:

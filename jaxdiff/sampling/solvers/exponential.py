@@ -113,8 +113,9 @@ def multistep(
     predicts: str = "x0",
     tau: float = 0.0,
     lower_final: bool | None = None,
+    euler_final: bool = False,
 ) -> Table:
-    """A table of steps that reuse the last `order` estimates.
+    """A table of steps that reuse the last `order` estimates, or as many as there are.
 
     Args:
       schedule: the process.
@@ -124,10 +125,12 @@ def multistep(
       predicts: whether D ("x0") or eps is interpolated.
       tau: the noise of the process, 0 for the ODE.
       lower_final: whether the order falls to one at the end, which steadies few steps; by default below 15 steps.
+      euler_final: whether the last step is of order one in any case.
     """
     times, steps = check(times), len(times) - 1
-    if not 1 <= order <= steps:
-        raise ValueError(f"a solver of order {order} takes at least {order} steps, got {steps}")
+    if order < 1:
+        raise ValueError(f"order = {order}: expected at least 1")
+    order = min(order, steps)
     lower_final = steps < 15 if lower_final is None else lower_final
     g = scales(schedule, times)
     (x, *past), D, noise = symbols(order)
@@ -137,7 +140,7 @@ def multistep(
         if g.sigma[n + 1] == 0:
             after = g.alpha[n + 1] * D
         else:
-            k = min(order, n + 1, steps - n if lower_final else order)
+            k = min(order, n + 1, steps - n if lower_final else order, 1 if euler_final and n == steps - 1 else order)
             step = exact_step(g, n, n + 1, predicts, tau)
             integral = combine(step, nodes(g, n, k), [newest, *past][:k])
             after = step.carry * x + step.gain * integral + step.spread * noise
@@ -150,23 +153,39 @@ def interpolate(slope: Slope) -> Callable[[Step, np.ndarray, list[Expression]], 
     return lambda step, nodes, m: weights(nodes, step.h, step.rate, slope) @ np.array(m)
 
 
-def dpm_solver(schedule: Schedule, times: Grid, order: int = 2, tau: float = 0.0) -> Table:
+def dpm_solver(
+    schedule: Schedule,
+    times: Grid,
+    order: int = 2,
+    tau: float = 0.0,
+    slope: Slope = "midpoint",
+    lower_final: bool | None = None,
+    euler_final: bool = False,
+) -> Table:
     """Coefficients of multistep DPM-Solver of order 1, 2 or 3: eps is interpolated; tau = 1 is its SDE form.
 
     Source: Lu et al. 2022, arXiv 2206.00927, and its released multistep code.
     """
-    return multistep(schedule, times, order, _taylor if order == 3 else interpolate("midpoint"), "eps", tau)
+    return multistep(schedule, times, order, _released(slope, order), "eps", tau, lower_final, euler_final)
 
 
-def deis(schedule: Schedule, times: Grid, order: int = 3) -> Table:
+def deis(schedule: Schedule, times: Grid, order: int = 3, lower_final: bool | None = None) -> Table:
     """Coefficients of DEIS in log rho, of any order: eps interpolated exactly in log(sigma / alpha).
 
     Source: Zhang & Chen 2023, arXiv 2204.13902, equation 15, with rho = sigma / alpha.
     """
-    return multistep(schedule, times, order, interpolate("exact"), "eps")
+    return multistep(schedule, times, order, interpolate("exact"), "eps", lower_final=lower_final)
 
 
-def dpmpp_2m(schedule: Schedule, times: Grid, tau: float = 0.0, slope: Slope = "midpoint") -> Table:
+def dpmpp_2m(
+    schedule: Schedule,
+    times: Grid,
+    tau: float = 0.0,
+    slope: Slope = "midpoint",
+    order: int = 2,
+    lower_final: bool | None = None,
+    euler_final: bool = False,
+) -> Table:
     """Coefficients of the second-order multistep DPM-Solver++.
 
     With u = log(alpha / sigma), h_i = u_{i+1} - u_i and r = h_{i-1} / h_i:
@@ -180,13 +199,24 @@ def dpmpp_2m(schedule: Schedule, times: Grid, tau: float = 0.0, slope: Slope = "
       times: strictly decreasing, in [0, 1].
       tau: 0 for the ODE, 1 for the SDE (`dpmpp_2m_sde`).
       slope: "exact" is the "heun" type of the released code.
+      order: 2, or 1, which is DDIM where tau is 0.
+      lower_final: see `multistep`.
+      euler_final: see `multistep`.
 
     Source: Lu et al. 2022, arXiv 2211.01095, algorithm 2.
     """
-    return multistep(schedule, times, 2, interpolate(slope), "x0", tau)
+    return multistep(schedule, times, min(order, 2), interpolate(slope), "x0", tau, lower_final, euler_final)
 
 
-def dpmpp_3m(schedule: Schedule, times: Grid, tau: float = 0.0, released: bool = True) -> Table:
+def dpmpp_3m(
+    schedule: Schedule,
+    times: Grid,
+    tau: float = 0.0,
+    released: bool = True,
+    slope: Slope = "midpoint",
+    lower_final: bool | None = None,
+    euler_final: bool = False,
+) -> Table:
     """Coefficients of the third-order multistep DPM-Solver++.
 
     The released code takes the divided difference for the second derivative, which is half of it. That makes the solver
@@ -194,24 +224,44 @@ def dpmpp_3m(schedule: Schedule, times: Grid, tau: float = 0.0, released: bool =
 
     Source: Lu et al. 2022, arXiv 2211.01095, its released code; Crowson, k-diffusion, for tau = 1.
     """
-    return multistep(schedule, times, 3, _taylor if released else interpolate("exact"), "x0", tau)
+    combine = _released(slope, 3) if released else interpolate("exact")
+    return multistep(schedule, times, 3, combine, "x0", tau, lower_final, euler_final)
 
 
-def dpmpp_2m_sde(schedule: Schedule, times: Grid, tau: float = 1.0) -> Table:
+def dpmpp_2m_sde(
+    schedule: Schedule,
+    times: Grid,
+    tau: float = 1.0,
+    slope: Slope = "midpoint",
+    order: int = 2,
+    lower_final: bool | None = None,
+    euler_final: bool = False,
+) -> Table:
     """Second-order multistep SDE-DPM-Solver++. Source: Lu et al. 2022, arXiv 2211.01095, equation 19."""
-    return dpmpp_2m(schedule, times, tau)
+    return dpmpp_2m(schedule, times, tau, slope, order, lower_final, euler_final)
 
 
-def dpmpp_3m_sde(schedule: Schedule, times: Grid, tau: float = 1.0) -> Table:
+def dpmpp_3m_sde(
+    schedule: Schedule,
+    times: Grid,
+    tau: float = 1.0,
+    slope: Slope = "midpoint",
+    lower_final: bool | None = None,
+    euler_final: bool = False,
+) -> Table:
     """Third-order multistep SDE-DPM-Solver++. Source: Crowson, k-diffusion."""
-    return dpmpp_3m(schedule, times, tau)
+    return dpmpp_3m(schedule, times, tau, True, slope, lower_final, euler_final)
 
 
-def _taylor(step: Step, nodes: np.ndarray, m: list[Expression]) -> Expression:
-    """Two estimates: midpoint. Three: a Taylor series whose second derivative is the divided difference."""
-    if len(m) < 3:
-        return interpolate("midpoint")(step, nodes, m)
-    first, second = (m[1] - m[0]) / (nodes[1] - nodes[0]), (m[2] - m[1]) / (nodes[2] - nodes[1])
-    bend = (second - first) / (nodes[2] - nodes[0])
-    slope = first - nodes[1] * bend
-    return sum(moment(k, step.h, step.rate) * d for k, d in enumerate((m[0], slope, bend)))
+def _released(slope: Slope, order: int) -> Callable[[Step, np.ndarray, list[Expression]], Expression]:
+    """Two estimates: `slope`. Three: a Taylor series whose second derivative is the divided difference."""
+
+    def taylor(step: Step, nodes: np.ndarray, m: list[Expression]) -> Expression:
+        if len(m) < 3:
+            return interpolate(slope)(step, nodes, m)
+        first, second = (m[1] - m[0]) / (nodes[1] - nodes[0]), (m[2] - m[1]) / (nodes[2] - nodes[1])
+        bend = (second - first) / (nodes[2] - nodes[0])
+        tangent = first - nodes[1] * bend
+        return sum(moment(k, step.h, step.rate) * d for k, d in enumerate((m[0], tangent, bend)))
+
+    return taylor if order == 3 else interpolate(slope)

@@ -10,7 +10,7 @@ Lagrange basis, whatever B is, except with two nodes, where the papers fix the w
 The corrector of an SDE step reuses the noise of its predictor, which therefore has a slot of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -29,31 +29,34 @@ def predictor_corrector(
     slope: Slope,
     tau: Callable[[float], float] = lambda t: 0.0,
     lower_final: bool = True,
+    predicts: str = "x0",
+    skip: Sequence[int] = (),
 ) -> Table:
     """A table of predictors of `order` estimates and correctors of `corrector` estimates (0 for none), newest included.
 
     The first steps use what there is; with `lower_final` the order falls to one again towards the end. A step from
-    alpha = 0, which is infinitely long, is not corrected.
+    alpha = 0, which is infinitely long, is not corrected; nor are the steps whose numbers are in `skip`.
     """
     times, steps = check(times), len(times) - 1
-    if not 1 <= order <= steps:
-        raise ValueError(f"a solver of order {order} takes at least {order} steps, got {steps}")
+    if order < 1:
+        raise ValueError(f"order = {order}: expected at least 1")
+    order, corrector = min(order, steps), min(corrector, steps + 1)
     g = scales(schedule, times)
     (x, base, z, *past), D, noise = symbols(3 + max(order, corrector) - 1)
     rows = []
     for n in range(steps):
-        known = [D, *past]
+        known = [D if predicts == "x0" else (x - g.alpha[n] * D) / g.sigma[n], *past]
         corrected = x
-        if n > 0 and corrector > 0 and np.isfinite(g.u[n - 1]):
+        if n > 0 and corrector > 0 and n - 1 not in skip and np.isfinite(g.u[n - 1]):
             k = min(corrector, n + 1, steps - n + 2 if lower_final else corrector)
-            step = exact_step(g, n - 1, n, "x0", tau(times[n - 1]))
+            step = exact_step(g, n - 1, n, predicts, tau(times[n - 1]))
             w = weights(g.u[n - k + 1 : n + 1][::-1] - g.u[n - 1], step.h, step.rate, slope)
             corrected = step.carry * base + step.gain * (w @ np.array(known[:k])) + z
         if g.sigma[n + 1] == 0:
             after, spread = g.alpha[n + 1] * D, 0.0
         else:
             k = min(order, n + 1, steps - n if lower_final else order)
-            step = exact_step(g, n, n + 1, "x0", tau(times[n]))
+            step = exact_step(g, n, n + 1, predicts, tau(times[n]))
             w = weights(nodes(g, n, k), step.h, step.rate, slope)
             spread = step.spread
             after = step.carry * corrected + step.gain * (w @ np.array(known[:k])) + spread * noise
@@ -68,15 +71,34 @@ def unipc(
     variant: Literal["bh1", "bh2"] = "bh2",
     corrector: bool = True,
     lower_final: bool = True,
+    predicts: Literal["x0", "eps"] = "x0",
+    skip: Sequence[int] = (),
 ) -> Table:
-    """Coefficients of UniPC of order 1, 2 or 3 (with the corrector one more), in its data-prediction form.
+    """Coefficients of UniPC of order 1, 2 or 3 (with the corrector one more).
 
-    `lower_final` steadies few steps, and costs the high order, which is of interest for many.
+    Args:
+      schedule: the process.
+      times: strictly decreasing, in [0, 1].
+      order: of the predictor.
+      variant: which B(h).
+      corrector: whether steps are corrected.
+      lower_final: steadies few steps, and costs the high order, which is of interest for many.
+      predicts: whether D ("x0") or eps is interpolated.
+      skip: the numbers of steps that are not corrected.
 
     Source: Zhao et al. 2023, arXiv 2302.04867, algorithms 5 to 8.
     """
     slope: Slope = {"bh1": "flat", "bh2": "midpoint"}[variant]  # type: ignore[assignment]
-    return predictor_corrector(schedule, times, order, order + 1 if corrector else 0, slope, lower_final=lower_final)
+    return predictor_corrector(
+        schedule,
+        times,
+        order,
+        order + 1 if corrector else 0,
+        slope,
+        lower_final=lower_final,
+        predicts=predicts,
+        skip=skip,
+    )
 
 
 def sa_solver(
@@ -86,10 +108,13 @@ def sa_solver(
     corrector: int = 2,
     tau: float = 1.0,
     interval: tuple[float, float] = (0.2, 0.8),
+    lower_final: bool = True,
 ) -> Table:
     """Coefficients of SA-Solver: stochastic Adams with noise `tau` at the times inside `interval`, none outside.
+
+    With `lower_final` the orders fall to one towards the end.
 
     Source: Xue et al. 2023, arXiv 2309.05019, algorithm 1.
     """
     noisy = lambda t: tau if interval[0] <= t <= interval[1] else 0.0
-    return predictor_corrector(schedule, times, order, corrector, "flat", noisy)
+    return predictor_corrector(schedule, times, order, corrector, "flat", noisy, lower_final)

@@ -1,0 +1,170 @@
+"""Where published schedulers call the network: their grids, and the timesteps that they tell it.
+
+Their classes place calls in these ways:
+
+- steps: whole trained steps (DDPM, DDIM, PNDM);
+- levels: the same, but `linspace` has fractional ones, between which sigma is interpolated (Euler, Heun, LMS);
+- halves: `linspace` and `leading` of one step more, without the last (DPM-Solver, UniPC, DEIS);
+- distilled: some of the steps that LCM and TCD models were distilled on;
+- edm: noise levels between two numbers;
+- flow: sigma of a rectified flow, falling evenly and then shifted.
+
+Levels and halves may have their levels spaced by a rule between the same ends. The network is then told the step that
+goes with a level, or a whole one near it.
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import numpy as np
+import scipy.special
+from jaxtyping import Float
+
+from jaxdiff.diffusion.schedule import Discrete, Schedule
+from jaxdiff.sampling import grid
+
+
+class Calls(NamedTuple):
+    """The grid of a walk, and what the network is told at each of its times but the last."""
+
+    times: Float[np.ndarray, " m"]
+    told: Float[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Placing:
+    """How a published scheduler places its calls.
+
+    Attributes:
+      way: see the module docstring.
+      spacing: leading, trailing or linspace.
+      offset: added to the trained steps of `leading`.
+      rule: how noise levels are spaced instead: karras, exponential or beta; "": not.
+      ends: the lowest and highest level of the rule; None is the grid's or the schedule's own.
+      rho: of Karras' rule.
+      told: whether the network is told the `nearest` whole step, the one `below`, or exactly that of its level ("").
+      final: where the grid ends: `data`, `first` (the first trained step), `low` (the lowest level of the rule), or
+        `last` (where the last call is).
+      trained: how many of the trained steps are used; None: all.
+      strides: whether each step goes N // steps trained steps down, wherever the next call is (DDIM, PNDM).
+      shift: of a flow.
+      terminal: the sigma to which a flow's last call is stretched; None: it is not.
+      teacher: the number of steps that a distilled model's teacher made.
+    """
+
+    way: Literal["steps", "levels", "halves", "distilled", "edm", "flow"] = "steps"
+    spacing: str = "leading"
+    offset: int = 0
+    rule: str = ""
+    ends: tuple[float | None, float | None] = (None, None)
+    rho: float = 7.0
+    told: str = ""
+    final: str = "data"
+    trained: int | None = None
+    strides: bool = False
+    shift: float = 1.0
+    terminal: float | None = None
+    teacher: int = 50
+
+    def calls(self, schedule: Schedule, steps: int) -> Calls:
+        """The walk of that many steps.
+
+        Raises:
+          ValueError: if it cannot be placed; says how many steps can.
+        """
+        if self.way == "flow":
+            times = self._flow(steps)
+            told = times * (self.trained or 1000)
+        elif self.rule or self.way == "edm":
+            levels = spaced(self.rule, *self._ends(schedule, steps), steps, self.rho)
+            times = np.minimum(schedule.time(-2 * np.log(levels)), 1)
+            told = schedule.timestep(times)
+        else:
+            assert isinstance(schedule, Discrete)
+            told = self._steps(schedule, steps)
+            times = (told + 1) / schedule.steps
+            if np.any(told != np.round(told)):  # sigma is interpolated linearly, and ours is not
+                known = np.exp(-schedule.log_snr(np.arange(1, schedule.steps + 1) / schedule.steps) / 2)
+                times = schedule.time(-2 * np.log(np.interp(told, np.arange(schedule.steps), known)))
+        if self.told:
+            told = np.round(told) if self.told == "nearest" else np.floor(told + 1e-6)
+        if np.any(np.diff(times) >= 0):
+            raise ValueError(
+                f"{steps} steps: this scheduler places two calls at the same noise level: take fewer steps"
+            )
+        # where the last call is at the final level already, the reference stays there for a step; so, nearly, do we
+        stay = times[-1] * (1 - 1e-12)
+        ends = {"data": lambda: 0.0, "last": lambda: stay, "first": lambda: 1 / grid.trained_steps(schedule)}
+        ends["low"] = lambda: float(schedule.time(-2 * np.log(np.float64(self.ends[0] or 0))))
+        return Calls(np.append(times, min(ends[self.final](), stay)), told)
+
+    def gap(self, schedule: Schedule, steps: int) -> float | None:
+        """How far each step goes in time, where that is not to the next call."""
+        if not self.strides:
+            return None
+        assert isinstance(schedule, Discrete)
+        return schedule.steps // steps / schedule.steps
+
+    def _steps(self, schedule: Discrete, steps: int) -> np.ndarray:
+        """The trained steps of the calls, falling."""
+        trained, more = schedule.steps, int(self.way == "halves")
+        last = self.trained or trained
+        if self.way == "distilled":
+            return np.round(grid.distilled(schedule, steps, self.teacher)[:-1] * trained - 1)
+        if self.spacing == "trailing":
+            return np.round(last - np.arange(np.ceil(last * steps / trained - 1e-9)) * trained / steps) - 1
+        if self.spacing == "linspace":
+            told = np.linspace(0, last - 1, steps + more)[::-1][:steps]
+            return told if self.way == "levels" else np.round(told)
+        top = lambda n: (n - 1 + more) * (last // (n + more)) + self.offset
+        if top(steps) >= trained:
+            fits = next((n for n in range(steps - 1, 0, -1) if top(n) < trained), None)
+            raise ValueError(
+                f"{steps} steps, leading, with steps_offset={self.offset}, begin at step {top(steps)}, and the model "
+                f"knows 0 to {trained - 1}: " + (f"take at most {fits} steps" if fits else "take a smaller offset")
+            )
+        return np.arange(steps + more, dtype=np.float64)[::-1][:steps] * (last // (steps + more)) + self.offset
+
+    def _ends(self, schedule: Schedule, steps: int) -> tuple[float, float]:
+        """The lowest and the highest level of the rule."""
+        low, high = self.ends
+        if low is None or high is None:
+            whole = np.array([1.0, 1 / grid.trained_steps(schedule)])
+            plain = (
+                dataclasses.replace(self, rule="").calls(schedule, steps).times[:-1] if self.way == "levels" else whole
+            )
+            own = np.exp(-schedule.log_snr(plain[[0, -1]]) / 2)
+            low, high = own[1] if low is None else low, own[0] if high is None else high
+        if not low > 0 or not high > 0 or (low >= high and steps > 1):
+            raise ValueError(f"sigma_min={low} and sigma_max={high}: expected 0 < sigma_min < sigma_max")
+        if self.way == "edm" and self.rule == "exponential" and steps == 1:
+            raise ValueError("1 step: exponential levels in EDM's terms take at least 2")
+        return low, high
+
+    def _flow(self, steps: int) -> np.ndarray:
+        """Sigma of a flow at each call."""
+        shifted = lambda u: self.shift * u / (1 + (self.shift - 1) * u)
+        trained = self.trained or 1000
+        if self.spacing == "match":  # its ends are shifted twice
+            sigmas = shifted(np.linspace(1, shifted(1 / trained), steps))
+        elif self.spacing == "unipc":
+            sigmas = shifted(np.linspace(1, 1 / trained, steps + 1)[:-1])
+        else:
+            sigmas = shifted(1 - np.linspace(1, 1 / trained, steps + 1))[::-1][:-1]
+        if self.terminal:
+            sigmas = 1 - (1 - sigmas) * (1 - self.terminal) / (1 - sigmas[-1])
+        if self.rule:
+            sigmas = spaced(self.rule, sigmas[-1], sigmas[0], steps, self.rho)
+        if self.spacing == "unipc" and sigmas[0] > 1 - 1e-6:
+            sigmas[0] -= 1e-6
+        return sigmas
+
+
+def spaced(rule: str, low: float, high: float, steps: int, rho: float = 7.0) -> Float[np.ndarray, " n"]:
+    """Noise levels from `high` down to `low`; a single one is `high`."""
+    ramp = np.linspace(0, 1, steps)
+    if rule == "karras":
+        return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    if rule == "exponential":
+        return np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
+    return low + scipy.special.betaincinv(0.6, 0.6, 1 - ramp) * (high - low)
