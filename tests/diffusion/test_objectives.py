@@ -22,7 +22,7 @@ TRAINED = {
     "score_sde_vp": (PUBLISHED["score_sde_vp"], 1500, 40),
     "score_sde_sub_vp": (PUBLISHED["score_sde_sub_vp"], 1500, 40),
     "flow_matching": (PUBLISHED["flow_matching"], 1500, 40),
-    "flow_matching_ot": (PUBLISHED["flow_matching_ot"], 1500, 40),
+    "flow_matching_ot": (PUBLISHED["flow_matching_ot"], 600, 40),
     "rectified_flow": (PUBLISHED["rectified_flow"], 1500, 40),
     "mode": (dataclasses.replace(PUBLISHED["rectified_flow"], times="mode", prediction="v"), 1500, 40),
     "simple_diffusion": (PUBLISHED["simple_diffusion"], 1500, 40),

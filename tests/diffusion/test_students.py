@@ -11,8 +11,8 @@ import pytest
 from toy import draw, energy_distance, init, network, train
 
 from jaxdiff import sampling
-from jaxdiff.diffusion import distill
 from jaxdiff.diffusion.process import ProcessConfig
+from jaxdiff.sampling import grid
 from jaxdiff.typing import Cond
 
 NOISE = jax.random.normal(jax.random.key(5), (1000, 2))
@@ -55,25 +55,25 @@ def test_a_progressive_run_halves_its_steps_and_stays_near_its_teacher():
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    ("objective", "times", "intervals", "parts"),
+    ("objective", "part", "fields"),
     [
-        ("consistency_distillation", "uniform", (40, 40), (0.3, 0.3, 1.0)),
-        ("consistency_training", "log_normal", (10, 160), (0.3, 0.3, 1.0)),
+        ("consistency_distillation", 0.05, {"intervals": (40, 40)}),
+        ("consistency_training", 0.1, {"intervals": (10, 160), "stage": 600, "times": "log_normal"}),
     ],
 )
-def test_a_consistency_student_has_the_samples_of_the_data_in_few_steps(objective, times, intervals, parts):
+def test_a_consistency_student_has_the_samples_of_the_data_in_few_steps(objective, part, fields):
+    """The energy distance to the data is at most this part of the teacher's own at so many steps."""
     shared = {"schedule": "edm", "prediction": "edm"}
     base = ProcessConfig(**shared, weight="edm", times="log_normal")
-    config = ProcessConfig(objective=objective, times=times, intervals=intervals, **shared)
-    config = ProcessConfig(**{**config.__dict__, **({"stage": 600} if intervals[0] != intervals[1] else {})})
+    config = ProcessConfig(objective=objective, **shared, **fields)
     config.check()
     s = base.make_schedule()
     net = network(s, "edm")
     teacher, _, _ = train(base, net, init(jax.random.key(0), 2), {}, jax.random.key(1), 1500)
     params, _, _ = train(config, net, teacher, {"teacher": teacher}, jax.random.key(2), 3000, rate=2e-3)
     data = np.asarray(draw(jax.random.key(11), 1000))
-    for steps, part in zip((1, 2, 4), parts, strict=True):
-        grid = np.append(np.asarray(distill.karras_times(s, np.linspace(1, 0, steps + 1)))[:-1], 0.0)
-        student = samples(config, net, params, grid, "consistency", **config.options())
-        own = samples(base, net, teacher, grid, "heun")
+    for steps in (1, 2, 4):
+        times = grid.GRIDS[config.grid()](s, steps)
+        student = samples(config, net, params, times, config.sampler(), **config.options())
+        own = samples(base, net, teacher, times, "heun")
         assert energy_distance(student, data) < part * energy_distance(own, data), steps
