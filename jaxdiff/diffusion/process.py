@@ -199,6 +199,8 @@ class ProcessConfig:
 
     def grid(self) -> str:
         """The grid of times for what was trained, a name in `sampling.grid.GRIDS`."""
+        if self.objective in process_check.CONSISTENCY:
+            return "few_steps"
         return "karras" if self.schedule in ("ve", "edm") else "trailing"
 
     def options(self) -> dict[str, Any]:

@@ -111,10 +111,10 @@ def distilled(schedule: Schedule, steps: int, teacher: int = 50, final: float = 
 
 
 def _noise_levels(schedule: Schedule, steps: int, first: float, last: float | None) -> tuple[float, float]:
-    """The values of sigma / alpha at both ends; `last` is by default the first trained step."""
+    """The values of sigma / alpha at both ends; `last` is by default the least noisy time that is trained."""
     if steps < 1:
         raise ValueError(f"steps = {steps}: a grid takes at least 1 step")
-    last = 1 / trained_steps(schedule) if last is None else last
+    last = (schedule.first or 1 / trained_steps(schedule)) if last is None else last
     high, low = (float(np.exp(-schedule.log_snr(np.float64(t)) / 2)) for t in (first, last))
     if not np.isfinite(high):
         raise ValueError(f"alpha is 0 at t = {first}, so noise levels have no largest one: pass first < {first}")
@@ -142,6 +142,11 @@ def karras(
     high, low = _noise_levels(schedule, steps, first, last)
     ramp = np.linspace(high ** (1 / rho), low ** (1 / rho), steps)
     return from_levels(schedule, ramp**rho, final)
+
+
+def few_steps(schedule: Schedule, steps: int, rho: float = 7.0, final: float = 0.0) -> Grid:
+    """Karras' levels without the smallest, where a consistency model says what it is given and a call is lost."""
+    return check(np.append(karras(schedule, steps + 1, rho)[:-2], final))
 
 
 def exponential(
@@ -214,4 +219,5 @@ GRIDS: dict[str, Callable[..., Grid]] = {
     "moderate": moderate,
     "beta": beta,
     "align_your_steps": align_your_steps,
+    "few_steps": few_steps,
 }

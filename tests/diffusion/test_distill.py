@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 from jaxdiff import sampling
@@ -56,28 +57,22 @@ def test_the_exact_consistency_function_has_next_to_no_distillation_loss(monkeyp
     losses = [mean_loss(ideal, count) for count in (40, 80)]
     # the square of an error of second order over an interval of first order
     assert 2.5 < np.log2(losses[0] / losses[1]) < 3.5
-    assert mean_loss(lambda p, x, t, c: 0.9 * ideal(p, x, t, c), 80) > 20 * losses[1]
+    assert mean_loss(lambda p, x, t, c: 0.5 * ideal(p, x, t, c), 80) > 20 * losses[1]
 
 
-def test_consistency_training_tends_to_the_gradient_of_distillation(monkeypatch):
-    """Theorem 2 of the paper: on average they differ by what vanishes with the intervals."""
+def test_consistency_training_has_the_gradient_of_distillation_on_average(monkeypatch):
+    """Theorem 2 of the paper, exact where f is affine: x_s given x_t has the teacher's step for its mean."""
     network = lambda p, x, t, c: p["a"] * ideal(p, x, t, c)
+    x0, u = gaussian_draws(20, monkeypatch)
+    f, one = distill.consistency(network, EDM, huber=1e3), {"a": jnp.float32(1.3)}
 
-    def gradient(count, teacher):
-        x0, u = gaussian_draws(count, monkeypatch)
-        f = distill.consistency(network, EDM, huber=1e3)
-        # u lies in the middle of its interval, whose length is the inverse of the loss's weight
-        below, above = (distill.karras_times(EDM, u + k / (2 * count)) for k in (-1, 1))
-        one = {"a": jnp.float32(1.3)}
-        value = lambda p: (f(p, one, x0, u, Cond(), keys(), count, teacher) * (above - below)).mean()
-        return float(jax.grad(value)({"a": jnp.float32(1.3)})["a"])
+    def gradient(teacher):
+        return float(jax.grad(lambda p: f(p, one, x0, u, Cond(), keys(), 20, teacher).mean())(one)["a"])
 
-    gaps = []
-    for count in (20, 40, 80):
-        distilled = gradient(count, DATA.denoiser(EDM))
-        gaps.append(abs(gradient(count, None) - distilled) / abs(distilled))
-    assert gaps[0] > 1.6 * gaps[1] > 1.6**2 * gaps[2]
-    assert gaps[2] < 0.1
+    trained, distilled = gradient(None), gradient(DATA.denoiser(EDM))
+    assert trained == pytest.approx(distilled, rel=1e-4)  # a float32 sum of 160 terms
+    wrong = lambda x, t, aux: 0.9 * DATA.denoiser(EDM)(x, t, aux)
+    assert trained != pytest.approx(gradient(wrong), rel=1e-2)
 
 
 def test_target_parameters_get_no_gradient():

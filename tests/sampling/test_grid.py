@@ -35,6 +35,10 @@ def test_rules_for_noise_levels():
     np.testing.assert_allclose(levels(grid.align_your_steps(S, 11)), grid.ALIGN_YOUR_STEPS["sd15"], rtol=1e-3)
     edm = schedule.edm()
     np.testing.assert_allclose(80 * grid.karras(edm, 2, last=0.002 / 80), [80, 0.002, 0], rtol=1e-9)
+    np.testing.assert_allclose(80 * grid.karras(edm, 2), [80, 0.002, 0], rtol=1e-9)
+    np.testing.assert_allclose(edm.sigma(grid.few_steps(edm, 2)), edm.sigma(grid.karras(edm, 3))[[0, 1, 3]], rtol=1e-9)
+    ve = schedule.ve()
+    np.testing.assert_allclose(ve.sigma(grid.exponential(ve, 3)), [50, 0.5**0.5, 0.01, 0], rtol=1e-3)
     np.testing.assert_allclose(grid.beta(S, 101)[50], 0.5005, atol=1e-9)
 
 
