@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.data import tokenizer_clip
 from jaxdiff.data.tokenizer_clip import ClipTokenizer
-from jaxdiff.pretrained import files, scheduler
-from jaxdiff.pretrained.components import FAMILIES, family
+from jaxdiff.pretrained import clip_tokenizer, files, mend, scheduler
+from jaxdiff.pretrained.components import FAMILIES, Json, family
 from jaxdiff.pretrained.rules import TensorError, flatten, from_tensors
 from jaxdiff.typing import Params
 
@@ -99,15 +98,17 @@ def read_directory(
         # the oldest models keep their one network beside model_index.json
         folder = path / name if (path / name).is_dir() else path
         if name.startswith("tokenizer"):
-            bundle.tokenizers[name] = tokenizer_clip.read(folder)
+            bundle.tokenizers[name] = clip_tokenizer.read(folder)
         elif name.endswith("scheduler"):
-            bundle.schedulers[name] = read_json(folder / "scheduler_config.json")
+            config = read_json(folder / "scheduler_config.json")
+            bundle.schedulers[name] = mend.scheduler(bundle.kind, config) if name == "scheduler" else config
         elif name in _OPTIONAL and kind not in FAMILIES:
             if name not in _WITHOUT_WEIGHTS:
                 skipped[name] = f"the class {kind} is not supported"
         else:
             place = None if shardings is None else (lambda shapes, name=name: shardings(name, shapes))
-            part = read_component(folder, kind=kind, dtype=dtype, variant=variant, shardings=place)
+            changed = lambda json, name=name: mend.component(bundle.kind, name, json)
+            part = read_component(folder, kind=kind, dtype=dtype, variant=variant, shardings=place, mend=changed)
             bundle.components[name] = part
     return bundle
 
@@ -119,6 +120,7 @@ def read_component(
     dtype: Any = None,
     variant: str | None = None,
     shardings: Callable[[Params], Any] | None = None,
+    mend: Callable[[Json], Json] = lambda json: json,
 ) -> Component:
     """One network from the folder that has its config.json and weights.
 
@@ -128,13 +130,14 @@ def read_component(
       dtype: of the parameters; None keeps what the file has.
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       shardings: tree of shapes -> tree of shardings, or one for all.
+      mend: config.json -> what the reference makes of it.
 
     Raises:
       FileNotFoundError: if config.json or the weights are missing.
       ValueError: for a class or a config that is not supported, a broken file, or tensors that do not fit.
     """
     path = Path(path)
-    config_json = read_json(path / "config.json")
+    config_json = mend(read_json(path / "config.json"))
     kind = kind or config_json.get("_class_name") or (config_json.get("architectures") or [None])[0]
     if kind is None:
         raise ValueError(f"{path / 'config.json'} does not say its class: it has no _class_name and no architectures")

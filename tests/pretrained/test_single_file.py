@@ -51,8 +51,10 @@ def test_outputs_agree_and_the_file_is_written_back(name, tmp_path):
     close(run(ClipText, "text_encoder", TOKENS)[0], ARRAYS[f"{name}/text_encoder"])
     if name == "sdxl":
         close(run(ClipText, "text_encoder_2", TOKENS)[1], ARRAYS["sdxl/text_encoder_2"])
-    single_file.write(bundle, tmp_path / "again.safetensors")
-    same_tensors(load_file(tmp_path / "again.safetensors"), TENSORS[name])
+    with pytest.warns(UserWarning, match="one file does not say unet.channels"):
+        single_file.write(bundle, tmp_path / "again.safetensors")
+    told = {"v_pred": np.zeros(0, np.float32)} if name == "sd2" else {}
+    same_tensors(load_file(tmp_path / "again.safetensors"), {**TENSORS[name], **told})
 
 
 @pytest.mark.parametrize(

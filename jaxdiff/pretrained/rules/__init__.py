@@ -50,7 +50,7 @@ Rules = tuple[Rule, ...]
 
 
 class TensorError(ValueError):
-    """Tensors that do not fit a model; the message lists every name and shape that is wrong."""
+    """Tensors that do not fit a model; the message lists names and shapes that are wrong, and how many there are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,18 @@ class Stored:
 
 
 Tensors = Mapping[str, np.ndarray | Stored]
+
+
+def few(names: Iterable[str], most: int = 10, room: int = 400) -> str:
+    """The first of many names, for a message: at most `most`, within about `room` letters; the rest is counted."""
+    names, shown = list(names), list[str]()
+    for name in names[:most]:
+        short = name if len(name) <= 160 else f"{name[:150]}..."
+        if shown and len(", ".join([*shown, short])) > room:
+            break
+        shown.append(short)
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def under(theirs: str, ours: str, rules: Iterable[Rule]) -> Rules:
@@ -166,7 +178,7 @@ def from_tensors(
       put: makes the final array of a parameter from its path and a NumPy array; casts, moves to a device.
 
     Raises:
-      TensorError: lists all tensors that are missing, not expected, or of a wrong shape, and rules' gaps.
+      TensorError: lists tensors that are missing, not expected, of a wrong shape or not finite, and rules' gaps.
     """
     wanted = {path: tuple(leaf.shape) for path, leaf in flatten(shapes).items()}
     found: dict[str, Place] = {}
@@ -189,7 +201,7 @@ def from_tensors(
         if name not in used and not any(pattern.fullmatch(name) for pattern in skip):
             problems.append(f"unexpected: {name} {tuple(tensors[name].shape)}")
     if problems:
-        raise TensorError(f"{len(problems)} tensors do not fit this model:\n  " + "\n  ".join(problems))
+        raise TensorError(f"{len(problems)} tensors do not fit this model: {few(problems)}")
     order = sorted(found, key=lambda path: -int(np.prod(wanted[path])))
     params = {path: put(path, found[path].read(tensors[found[path].name], wanted[path])) for path in order}
     return unflatten({path: params[path] for path in wanted})
@@ -210,7 +222,7 @@ def to_tensors(params: Params, rules: Rules) -> dict[str, Stored]:
         else:
             groups.setdefault(place.name, []).append((place, leaf))
     if problems:
-        raise TensorError(f"{len(problems)} parameters have no name there:\n  " + "\n  ".join(problems))
+        raise TensorError(f"{len(problems)} parameters have no name there: {few(problems)}")
     return {name: _stored(group) for name, group in groups.items()}
 
 
