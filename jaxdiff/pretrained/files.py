@@ -39,6 +39,24 @@ class FileError(ValueError):
     """A file that is not what its name says, or ends early; the message says which and how."""
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      ValueError: if it is not JSON, or holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise FileError(f"{path} holds a {type(value).__name__}, expected an object with fields")
+    return value
+
+
 def read_safetensors(path: Path | str) -> dict[str, Stored]:
     """The tensors of a file, each read when it is asked for.
 
