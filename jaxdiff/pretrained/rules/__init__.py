@@ -124,8 +124,13 @@ class Place:
         return (3 * o if self.part else o, i)
 
     def read(self, tensor: np.ndarray | Stored, shape: tuple[int, ...]) -> np.ndarray:
-        """Our array, of `shape`, from their tensor."""
+        """Our array, of `shape`, from their tensor.
+
+        Raises:
+          TensorError: if it holds numbers that are not finite.
+        """
         x = np.asarray(tensor)
+        check_finite(self.name, x)
         if self.part:
             x = np.split(x, 3)[_HEADS.index(self.part)]
         if self.leaf == "kernel":
@@ -205,6 +210,20 @@ def from_tensors(
     order = sorted(found, key=lambda path: -int(np.prod(wanted[path])))
     params = {path: put(path, found[path].read(tensors[found[path].name], wanted[path])) for path in order}
     return unflatten({path: params[path] for path in wanted})
+
+
+def check_finite(name: str, x: np.ndarray) -> None:
+    """Refuses a tensor with numbers that are not finite: a damaged file would make black pictures.
+
+    Raises:
+      TensorError: names the tensor, and says how many of its numbers are not.
+    """
+    if not jax.dtypes.issubdtype(x.dtype, np.inexact):
+        return
+    flat = x.reshape(-1, order="A")  # as it lies in memory
+    bad = sum(int((~np.isfinite(flat[i : i + 2**20])).sum()) for i in range(0, flat.size, 2**20))
+    if bad:
+        raise TensorError(f"{name} is damaged: {bad} of its {x.size} numbers are not finite")
 
 
 def to_tensors(params: Params, rules: Rules) -> dict[str, Stored]:
