@@ -63,7 +63,7 @@ def read(path: Path | str) -> ClipTokenizer:
     return tokenizer
 
 
-def length(path: Path | str) -> float | None:
+def length(path: Path | str) -> float | int | None:
     """How many tokens a text becomes, as far as tokenizer_config.json tells."""
     file = Path(path) / "tokenizer_config.json"
     return read_json(file).get("model_max_length") if file.is_file() else None

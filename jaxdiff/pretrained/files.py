@@ -93,7 +93,8 @@ def read_safetensors(path: Path | str) -> dict[str, Stored]:
 def _entry(path: Path, name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
     """The type, shape, first and last byte of a tensor, checked."""
     given = entry if isinstance(entry, dict) else {}
-    kind, shape, offsets = given.get("dtype"), given.get("shape"), given.get("data_offsets")
+    named: list[Any] = [given.get(field) for field in ("dtype", "shape", "data_offsets")]
+    kind, shape, offsets = named
     if kind not in list(_DTYPES):
         raise FileError(f"{path}: {few([name])} is of dtype {str(kind)[:40]}, known are {', '.join(_DTYPES)}")
     counts = lambda x: isinstance(x, list) and all(type(n) is int and n >= 0 for n in x)

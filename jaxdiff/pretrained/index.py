@@ -8,6 +8,7 @@ from typing import Any
 from jaxdiff.pretrained.clip_tokenizer import CLASSES
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.files import read_json
+from jaxdiff.pretrained.rules import few
 from jaxdiff.pretrained.rules.fields import Fields, brief, flag, one_of, settle, text, whole
 
 PIPELINES = (
@@ -65,7 +66,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         hint = one if (path / "config.json").is_file() else "nor is config.json there"
         raise FileNotFoundError(f"{path} is no pipeline directory: model_index.json is missing ({hint})")
     index = read_json(file)
-    settle(str(file), {name: value for name, value in index.items() if not _is_entry(value)}, _SETTINGS, HARMLESS)
+    settle(str(file), {k: v for k, v in index.items() if k.startswith("_") or not _is_entry(v)}, _SETTINGS, HARMLESS)
     if not index.get("_class_name"):
         raise ValueError(f"{file} has no _class_name: it is no pipeline's")
     named = entries(index, without)
@@ -83,7 +84,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         near = difflib.get_close_matches(index["_class_name"], PIPELINES, n=3, cutoff=0.5)
         named_so = [*near, *(name for name in PIPELINES if name not in near)]
         given = brief(index["_class_name"])
-        raise ValueError(f"{file}: _class_name={given} is not supported: those that work are {', '.join(named_so)}")
+        raise ValueError(f"{file}: _class_name={given} is not supported: those that work are {few(named_so)}")
     if "scheduler" not in named:
         raise ValueError(f"{file} names no scheduler: without it nothing tells how the model was trained")
     return index

@@ -109,7 +109,7 @@ def read(
     if left:
         problems.append(f"of no part: {few(sorted(left))}")
     if problems:
-        raise TensorError(f"{path} does not fit {name}: " + "; ".join(problems))
+        raise TensorError(f"{path} does not fit {name}: {few(problems)}")
     index: dict[str, Any] = {"_class_name": PIPELINES[name], "scheduler": ["diffusers", scheduler["_class_name"]]}
     for part, component in components.items():
         index[part] = ["transformers" if part.startswith("text") else "diffusers", component.kind]
@@ -180,9 +180,9 @@ def write(bundle: Bundle, path: Path | str) -> None:
         one = bundle.components[part]
         tensors |= to_tensors(one.params, rules(part, prefix, one.config, one.json))
     if lost := _unsaid(name, bundle, *_described(name, tensors, note, None, None)):
-        warnings.warn(f"{path}: one file does not say {few(lost)}: {name}'s own are read from it", stacklevel=2)
+        warnings.warn(f"one file does not say {few(lost)}: {name}'s own are read from it", stacklevel=2)
     if "v_pred" in markers and name in ("sd1", "sdxl_refiner", "upscale"):
-        warnings.warn(f"{path}: other tools look for v_pred in no file of {name}: tell them", stacklevel=2)
+        warnings.warn(f"other tools look for v_pred in no file of {name}: tell them", stacklevel=2)
     files.write_safetensors(path, tensors, note)
 
 

@@ -41,6 +41,7 @@ _NOISE = {
     "trained_betas": None,
 }
 """The fields of a scheduler_config.json that make its noise levels, with what their absence means."""
+_WRITER = "jaxdiff "
 _EDM = {"EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"}
 
 
@@ -116,7 +117,7 @@ def write(name: str, config: Json, vae: Json) -> tuple[dict[str, np.ndarray], di
       ValueError: for a process that one file cannot say; names the fields.
     """
     kind = config.get("prediction_type", "epsilon")
-    note = {"modelspec.sai_model_spec": "1.0.0", "modelspec.implementation": f"jaxdiff {__version__}"}
+    note = {"modelspec.sai_model_spec": "1.0.0", "modelspec.implementation": f"{_WRITER}{__version__}"}
     if kind not in _ARCHITECTURES[name]:
         raise ValueError(f"one file cannot say prediction_type={kind!r}, only epsilon or v_prediction: {_INSTEAD}")
     note |= {"modelspec.architecture": _ARCHITECTURES[name][kind]}
@@ -146,17 +147,31 @@ def write(name: str, config: Json, vae: Json) -> tuple[dict[str, np.ndarray], di
     return tensors, note
 
 
+def ours(note: Mapping[str, str]) -> bool:
+    """Whether a file with these metadata was written here."""
+    return note.get("modelspec.implementation", "").startswith(_WRITER)
+
+
 _ZERO = "rescale_betas_zero_snr"
 _INSTEAD = "write a directory instead"
 _USUAL: tuple[Any, ...] = (None, False, 0, [])
 """What most fields of a scheduler_config.json are where they are absent."""
+_DEFAULTS = {
+    "clip_sample_range": 1.0,
+    "sample_max_value": 1.0,
+    "dynamic_thresholding_ratio": 0.995,
+    "interpolation_type": "linear",
+    "timestep_type": "discrete",
+    "final_sigmas_type": "zero",
+}
+"""What others are."""
 
 
 def unsaid(config: Json, back: Json, *, noise: bool = False) -> list[str]:
     """The fields of a scheduler_config.json that differ in another, `back`; those of the process only with `noise`."""
     process = {*_NOISE, _ZERO, "prediction_type", "sigma_data", "sigma_min", "sigma_max"}
     names = [k for k in config if k == "_class_name" or not (k.startswith("_") or k in process)]
-    differ = [k for k in names if config[k] != back.get(k, config[k] if config[k] in _USUAL else None)]
+    differ = [k for k in names if config[k] != back.get(k, config[k] if config[k] in _USUAL else _DEFAULTS.get(k))]
     if noise:
         differ += [k for k, usual in _NOISE.items() if not _same(config.get(k, usual), back.get(k, usual))]
     return [f"{k}={config.get(k)!r}" for k in differ]

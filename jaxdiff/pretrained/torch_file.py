@@ -137,7 +137,7 @@ def _checked(file: Any, path: Path) -> io.BytesIO:
     data = file.read(LARGEST_PICKLE)
     stream = io.BytesIO(data)
     for count, (code, value, _) in enumerate(pickletools.genops(stream)):
-        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and value > count:
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(value, int) and value > count:
             raise UnsafeFileError(f"{path} is broken: its pickle stores value {value} after {count} steps")
     used = stream.tell()
     file.seek(used - len(data), 1)

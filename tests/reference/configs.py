@@ -14,6 +14,7 @@ import pathlib
 import warnings
 
 import diffusers
+import torch
 import transformers
 
 HERE = pathlib.Path(__file__)
@@ -38,6 +39,14 @@ TINY = {
     "up_block_types": ("UpBlock2D", "UpBlock2D"),
     "norm_num_groups": 4,
     "mid_block_type": None,
+}
+CONTROL = {
+    "block_out_channels": [8, 8],
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "layers_per_block": 2,
+    "norm_num_groups": 4,
+    "cross_attention_dim": 8,
+    "attention_head_dim": 2,
 }
 OLD = (
     {},
@@ -106,6 +115,24 @@ def changes(before, after):
     return {k: after[k] for k in names if k in before and after[k] != before[k]}
 
 
+def controlnet():
+    """The original names of a ControlNet's tensors, and those that diffusers' converter gives them."""
+    from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+
+    from jaxdiff.pretrained.components import family
+    from jaxdiff.pretrained.rules import compvis, to_tensors
+
+    config = {**CONTROL, "conditioning_embedding_out_channels": [4, 4, 4, 4]}
+    one = family("ControlNetModel")
+    net = one.config(config)
+    original = to_tensors(one.shapes(net, config), compvis.controlnet_rules(net, config))
+    tagged = {f"control_model.{name}": torch.full((1,), float(i)) for i, name in enumerate(original)}
+    converted = convert_controlnet_checkpoint(dict(tagged), config)
+    assert converted.keys() == diffusers.ControlNetModel(**config).state_dict().keys()
+    names = list(original)
+    return {"config": config, "names": {names[int(x.item())]: name for name, x in converted.items()}}
+
+
 def main():
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -114,7 +141,9 @@ def main():
     for *row, name in mended():
         rows.setdefault(json.dumps(row), {})[name] = None
     changed = ",\n".join(f"{row[:-1]}, {json.dumps(list(names))}]" for row, names in rows.items())
-    HERE.with_suffix(".json").write_text(f'{{"fields": {{\n{read}\n}},\n"mended": [\n{changed}\n]}}\n')
+    HERE.with_suffix(".json").write_text(
+        f'{{"fields": {{\n{read}\n}},\n"mended": [\n{changed}\n],\n"controlnet": {json.dumps(controlnet())}}}\n'
+    )
 
 
 if __name__ == "__main__":

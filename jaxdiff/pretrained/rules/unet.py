@@ -14,6 +14,7 @@ from jaxdiff.models.unet import UNet, UNetConfig
 from jaxdiff.pretrained.rules import Rule, Rules, under
 from jaxdiff.pretrained.rules.fields import (
     Field,
+    brief,
     divides,
     each,
     either,
@@ -305,9 +306,11 @@ def _common(name: str, full: Mapping[str, Any], kinds: set[str]) -> dict[str, An
     same_length(name, full, "block_out_channels", "down_block_types")
     for block in down:
         if block not in kinds:
-            raise ValueError(f"{name}: down_block_types has {block}, supported are {', '.join(sorted(kinds))}")
+            raise ValueError(f"{name}: down_block_types has {brief(block)}, supported are {', '.join(sorted(kinds))}")
     if list(up) != mirror(down):
-        raise ValueError(f"{name}: up_block_types={list(up)}: only the mirror of down_block_types, {mirror(down)}")
+        raise ValueError(
+            f"{name}: up_block_types={brief(list(up))}: only the mirror of down_block_types, {brief(mirror(down))}"
+        )
     if full["time_embedding_dim"] not in (None, 4 * channels[0]):
         raise ValueError(f"{name}: time_embedding_dim={full['time_embedding_dim']}, supported is {4 * channels[0]}")
     divides(name, "norm_num_groups", full["norm_num_groups"], "block_out_channels", channels)
