@@ -66,6 +66,10 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         hint = one if (path / "config.json").is_file() else "nor is config.json there"
         raise FileNotFoundError(f"{path} is no pipeline directory: model_index.json is missing ({hint})")
     index = read_json(file)
+    for name, value in index.items():
+        listed = isinstance(value, str | list | dict) and name not in _SETTINGS and name not in HARMLESS
+        if listed and not name.startswith("_") and not _is_entry(value):
+            raise ValueError(f"{file}: {brief(name)} is {brief(value)}: expected [library, class]")
     settle(str(file), {k: v for k, v in index.items() if k.startswith("_") or not _is_entry(v)}, _SETTINGS, HARMLESS)
     if not index.get("_class_name"):
         raise ValueError(f"{file} has no _class_name: it is no pipeline's")
