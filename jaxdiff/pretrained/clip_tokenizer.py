@@ -41,6 +41,9 @@ HARMLESS = {
     "backend": "both kinds give the same",
     "is_local": "of where it came from",
     "local_files_only": "of where it came from",
+    "tokenizer_file": "of where it came from",
+    **dict.fromkeys(("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"), "of calls from Python"),
+    "pad_token_type_id": "of models with two texts",
     "processor_class": "of other tasks",
     "chat_template": "of other tasks",
 }

@@ -175,6 +175,7 @@ def test_older_files_say_the_same_preparation(tmp_path):
         ({"added_tokens_decoder": {"9999": {"content": "<new>"}}}, "'<new>' as 9999"),
         ({"a_new_field": 3}, "a_new_field=3 is a field unknown here"),
         ({"pad_token": 3}, "pad_token is 3"),
+        ({"model_max_length": 10**400}, "model_max_length=1000"),
     ],
 )
 def test_what_a_tokenizer_says(words_folder, said, words):

@@ -1,7 +1,6 @@
 """What a model's config.json says: each field is honoured, known to be harmless, or refused by its name."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,7 +49,7 @@ def number(default: float | None, least: float | None = None) -> Field:
         return (
             isinstance(x, int | float)
             and not isinstance(x, bool)
-            and math.isfinite(x)
+            and abs(x) <= 1e300  # neither NaN nor infinite, nor a whole number that no float holds
             and (least is None or x >= least)
         )
 
