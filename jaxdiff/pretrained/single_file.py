@@ -223,6 +223,9 @@ def rules(part: str, prefix: str, net: Any, json: Json) -> Rules:
 def _layout(bundle: Bundle) -> str:
     parts = bundle.components
     texts = {name for name in parts if name.startswith("text_encoder")}
+    for name in ("unet", "vae"):
+        if name in parts and parts[name].kind != KINDS[name]:
+            raise ValueError(f"one file has no room for a {parts[name].kind} as {name}: write a directory instead")
     if "unet" in parts and "vae" in parts:
         if texts == {"text_encoder", "text_encoder_2"}:
             return "sdxl"

@@ -1,5 +1,7 @@
 """Single-file checkpoints: what diffusers' converters make of the same tensors gives the same outputs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,3 +176,12 @@ def test_an_edm_model_brings_the_scale_of_its_latents(tmp_path, monkeypatch):
     json = single_file.configs_of(tmp_path / "model.safetensors")["vae"]
     net = family("AutoencoderKL").config(json)
     assert (net.scale, net.shift) == ((0.25,) * 4, (1.0, 2.0, 3.0, 4.0))
+
+
+def test_another_kind_of_autoencoder_has_no_single_file(tmp_path):
+    save_file(TENSORS["sd1"], tmp_path / "model.safetensors")
+    bundle = single_file.read(tmp_path / "model.safetensors", configs=INDEX["sd1"]["configs"])
+    vae = dataclasses.replace(bundle.components["vae"], kind="AutoencoderTiny")
+    bundle = dataclasses.replace(bundle, components={**bundle.components, "vae": vae})
+    with pytest.raises(ValueError, match="no room for a AutoencoderTiny as vae: write a directory"):
+        single_file.write(bundle, tmp_path / "again.safetensors")
