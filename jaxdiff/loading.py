@@ -1,6 +1,7 @@
 """`jaxdiff.load`: a directory or a file becomes a pipeline that makes pictures."""
 
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.model import Model, make_model
 from jaxdiff.pipelines.options import of_model
 from jaxdiff.pretrained import ip_adapter as ip_adapters
-from jaxdiff.pretrained import lora, quantize, single_file, textual_inversion
+from jaxdiff.pretrained import lora, quantize, single_file, single_part, textual_inversion
 from jaxdiff.pretrained.components import FAMILIES
 from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json
 from jaxdiff.typing import Params
@@ -66,11 +67,11 @@ def load(
       loras: files or directories, or pairs of one and how much it counts, or a mapping; one given twice counts twice.
       fuse: add LoRAs to the weights for good, which saves the work of each call.
       textual_inversions: files of new words for the prompt.
-      controlnets: directories.
+      controlnets: directories or files.
       adapter: directory of a T2I-adapter.
       ip_adapter: file of an IP-adapter.
       image_encoder: directory of CLIP's image encoder, for an IP-adapter.
-      vae: directory of another autoencoder.
+      vae: directory or file of another autoencoder.
       clip_skip: text states are taken so many blocks earlier than usual.
       decode: whole, sliced (a picture after another), or tiled (squares of a picture): less memory.
       safety: whether the model's safety checker blackens pictures.
@@ -202,7 +203,7 @@ def read_bundle(
       variant: see `load`.
       tokenizer: see `load`.
       prediction: see `load`.
-      parts: directories of more components by name, or of others than the model's own.
+      parts: more components by name, or others than the model's own: directories, and for `vae` and `controlnet` files.
       textual_inversions: files of new words for the prompt.
       without: components that are not wanted.
       place: tree of shapes -> tree of shardings; None: the default device.
@@ -217,17 +218,30 @@ def read_bundle(
         raise ValueError(f"{path} is {kind} {given}: leave {given} out")
     where = None if place is None else (lambda name, shapes: place(shapes))
     if path.is_file():
-        bundle = single_file.read(path, dtype=dtype, tokenizer=tokenizer, prediction=prediction, shardings=where)
+        bundle = single_file.read(
+            path, dtype=dtype, tokenizer=tokenizer, prediction=prediction, shardings=where, without=unwanted
+        )
     else:
         bundle = read_directory(path, dtype=dtype, variant=variant, without=unwanted, shardings=where)
     for name, why in bundle.skipped.items():
         if name not in unwanted:
             warnings.warn(f"{path}: {name} is left out: {why}", stacklevel=3)
-    more = {name: read_component(folder, dtype=dtype, shardings=place) for name, folder in parts.items()}
+    more = {}
+    for name, part in parts.items():
+        if Path(part).is_file():
+            own = functools.partial(_own_config, path, name)
+            more[name] = single_part.read(part, name, own=own, dtype=dtype, shardings=place)
+        else:
+            more[name] = read_component(part, dtype=dtype, shardings=place)
     bundle = dataclasses.replace(bundle, components={**bundle.components, **more})
     for file in textual_inversions:
         bundle = textual_inversion.add(bundle, file)
     return bundle
+
+
+def _own_config(path: Path, name: str) -> Mapping[str, Any]:
+    """config.json of a model's own component, whether its weights are there or not."""
+    return single_file.configs_of(path)[name] if path.is_file() else read_json(path / name / "config.json")
 
 
 def _narrow(bundle: Bundle, kind: str) -> Bundle:

@@ -1,6 +1,8 @@
 """`jaxdiff convert --model DIR --out model.safetensors`."""
 
 import dataclasses
+import math
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -11,9 +13,11 @@ import tyro
 
 from jaxdiff import experiment, loading
 from jaxdiff.cli.sample import weighted
-from jaxdiff.pretrained import lora, pixels, single_file
+from jaxdiff.pretrained import files, lora, pixels, single_file, single_process
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.write import write_directory
+
+_NO_ENDINGS = (".ckpt", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".msgpack", ".json", ".yaml", ".zip", ".png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +27,13 @@ class Args:
     Attributes:
       model: a directory with model_index.json; a .safetensors or .ckpt file of Stable Diffusion; or a run of `jaxdiff
         train` in pixels without text, or one of its checkpoints, whose averaged weights are taken.
-      out: a new directory, for diffusers; or a new file that ends in .safetensors, in Stable Diffusion's own layout.
+      out: a new directory, for diffusers; or a file that ends in .safetensors, in Stable Diffusion's own layout. Only a
+        file that this program wrote is overwritten.
       dtype: of the weights; by default as they are.
       variant: fp16 takes such weights where the directory has them.
       tokenizer: directory of the tokenizer for a model that is one file.
       prediction: what a Stable Diffusion 2 that is one file predicts.
-      vae: directory of an autoencoder to take instead of the model's.
+      vae: directory or file of an autoencoder to take instead of the model's.
       lora: files or directories of LoRAs to add to the weights, each as PATH or PATH:WEIGHT.
       textual_inversion: files of new words to add to tokenizer and text encoder; the model becomes a directory.
     """
@@ -65,7 +70,7 @@ def main(argv: list[str]) -> None:
             single_file.write(bundle, unfinished)
         else:
             write_directory(bundle, unfinished, args.model if args.model.is_dir() else None)
-        unfinished.rename(args.out)
+        unfinished.replace(args.out)
     finally:
         if unfinished.is_dir():
             shutil.rmtree(unfinished)
@@ -75,11 +80,15 @@ def main(argv: list[str]) -> None:
 
 def check(args: Args) -> None:
     """Refuses, before anything is read, what cannot be written."""
-    if args.out.exists():
-        raise ValueError(f"{args.out} exists: nothing is overwritten; choose another --out, or remove it")
     one = args.out.suffix == ".safetensors"
-    if args.out.suffix in (".ckpt", ".bin", ".pt", ".pth"):
+    if args.out.suffix.lower() in _NO_ENDINGS:
         raise ValueError(f"out is {args.out}: expected a directory, or a file that ends in .safetensors")
+    check_out(args.out)
+    if args.out.exists() and args.model.exists() and args.out.samefile(args.model):
+        raise ValueError(f"{args.out} is the model itself: choose another --out")
+    for path, weight in map(weighted, args.lora):
+        if not math.isfinite(weight):
+            raise ValueError(f"--lora {path}:{weight}: expected a finite weight")
     if args.textual_inversion and one:
         raise ValueError("a single file has no room for new words: give a directory as --out")
     if args.model.is_file() and not one and not args.tokenizer:
@@ -87,6 +96,37 @@ def check(args: Args) -> None:
             f"{args.model} is one file, which has no tokenizer, and a directory needs one: pass --tokenizer, the "
             "directory with CLIP's vocab.json and merges.txt"
         )
+
+
+def check_out(out: Path) -> None:
+    """Refuses an --out that cannot be written, or that holds what nobody asked to lose; says what is overwritten.
+
+    A file that this program wrote gives way to its next result; any other, and a directory with something in it, stays.
+    """
+    above = next(folder for folder in (out.absolute().parent, *out.absolute().parent.parents) if folder.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"{out}: {above} is a file, and no directory can be made in it")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"{out}: nothing may be written in {above}")
+    if not out.exists():
+        return
+    if out.is_dir() if out.suffix != ".safetensors" else _ours(out):
+        if out.is_dir() and any(out.iterdir()):
+            raise ValueError(f"{out} exists: nothing is overwritten, and it is not empty; choose another --out")
+        if out.is_file():
+            print(f"{out} is overwritten", flush=True)
+        return
+    raise ValueError(
+        f"{out} exists: nothing is overwritten that was not written here; choose another --out, or remove it"
+    )
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file was written by `jaxdiff convert`."""
+    try:
+        return path.is_file() and single_process.ours(files.metadata(path))
+    except files.FileError:
+        return False
 
 
 def read(args: Args) -> Bundle:
@@ -112,6 +152,6 @@ def read(args: Args) -> Bundle:
         parts={"vae": args.vae} if args.vae else {},
         textual_inversions=args.textual_inversion,
     )
-    pairs = [weighted(text) for text in args.lora]
-    loras = [lora.read(file, bundle.components) for file, _ in pairs]
-    return loading.fused(bundle, loras, [weight for _, weight in pairs])
+    named = [weighted(text) for text in args.lora]  # one that is given twice counts twice
+    loras = [lora.read(file, bundle.components) for file, _ in named]
+    return loading.fused(bundle, loras, [weight for _, weight in named])

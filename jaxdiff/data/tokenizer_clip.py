@@ -181,26 +181,35 @@ def read(path: Path | str) -> ClipTokenizer:
 
     Raises:
       FileNotFoundError: if the directory has neither.
-      ValueError: if the files hold no CLIP vocabulary.
+      ValueError: if the files hold no CLIP vocabulary, or no merges.
     """
     path = Path(path)
     added: dict[str, tuple[int, ...]] = {}
+    merges: Any
     if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-        ids = _json(path / "vocab.json")
-        lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
+        ids = _ids(path / "vocab.json", _json(path / "vocab.json"))
+        lines = _text(path / "merges.txt").splitlines()
         merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
         if (path / "added_tokens.json").is_file():
-            added = _joined(_json(path / "added_tokens.json"))
+            added = _joined(_ids(path / "added_tokens.json", _json(path / "added_tokens.json")))
     elif (path / "tokenizer.json").is_file():
         saved = _json(path / "tokenizer.json")
-        model = saved.get("model", {})
-        ids, merges = model.get("vocab", {}), model.get("merges", [])
-        merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
-        added = _joined({token["content"]: token["id"] for token in saved.get("added_tokens", [])})
+        model, more = saved.get("model"), saved.get("added_tokens", [])
+        if not isinstance(model, dict) or not isinstance(model.get("merges"), list) or not isinstance(more, list):
+            raise ValueError(f"{path / 'tokenizer.json'} holds no byte pairs: expected a model with vocab and merges")
+        ids = _ids(path / "tokenizer.json", model.get("vocab"))
+        merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        tokens = [token if isinstance(token, dict) else {} for token in more]
+        added = _joined(_ids(path / "tokenizer.json", {token.get("content"): token.get("id") for token in tokens}))
     else:
         raise FileNotFoundError(f"no tokenizer in {path}: expected vocab.json and merges.txt, or tokenizer.json")
-    if wrong := next((pair for pair in merges if len(pair) != 2), None):
-        raise ValueError(f"{path}: a merge joins two tokens, got {wrong}")
+    is_pair = lambda pair: isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+    if wrong := next((pair for pair in merges if not is_pair(pair)), None):
+        raise ValueError(f"{path}: a merge joins two tokens, got {str(wrong)[:80]}")
+    if not merges:
+        raise ValueError(
+            f"{path} has a vocabulary but no merges, so words would fall to letters: copy merges.txt there"
+        )
     return ClipTokenizer(ids, tuple((a, b) for a, b in merges), _pad(path), added)
 
 
@@ -233,12 +242,35 @@ def _pad(path: Path) -> str:
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         token = _json(path / name).get("pad_token") if (path / name).is_file() else None
         if token:
-            return token if isinstance(token, str) else token["content"]
+            token = token.get("content") if isinstance(token, dict) else token
+            if not isinstance(token, str):
+                raise ValueError(f"{path / name}: pad_token is {str(token)[:80]}: expected a word")
+            return token
     return END
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error}") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        value = json.loads(_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, expected an object")
+    return value
+
+
+def _ids(path: Path, value: Any) -> dict[str, int]:
+    """The ids of tokens, checked: an embedding's row is looked up by each."""
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{path} has no vocabulary: expected an object of tokens and their ids")
+    for token, i in value.items():
+        if not isinstance(token, str) or not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < 2**31:
+            raise ValueError(f"{path}: token {str(token)[:80]!r} has the id {str(i)[:80]}: expected a whole number")
+    return value

@@ -3,7 +3,9 @@
 The encoder gives a Gaussian for each latent; what a U-Net is trained on is its sample (or mean), shifted and scaled to
 unit variance:
 
-    latents = (z - shift) scale,    z ~ N(mean, exp(log_var)).
+    latents = (z - shift) scale,    z ~ N(mean, exp(log_var)),
+
+each one number, or one for each channel.
 
 Source: Rombach et al. 2022, arXiv 2112.10752, section 3.1 and appendix G.
 """
@@ -53,8 +55,8 @@ class AutoencoderConfig:
     mid_attention: bool = True
     quant_conv: bool = True
     post_quant_conv: bool = True
-    scale: float = 0.18215
-    shift: float = 0.0
+    scale: float | tuple[float, ...] = 0.18215
+    shift: float | tuple[float, ...] = 0.0
     upcast: bool = True
     dtype: str = "float32"
 
@@ -97,12 +99,16 @@ def sample(mean: Float[Array, " b *s"], log_var: Float[Array, " b *s"], keys: Ke
 
 def scaled(net: Any, z: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """The latents a diffusion model sees; `net` is the config of any autoencoder."""
-    return (z - net.shift) * net.scale
+    return (z - _of_channels(net.shift, z)) * _of_channels(net.scale, z)
 
 
 def unscaled(net: Any, latents: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """The z that `decode` takes."""
-    return latents / net.scale + net.shift
+    return latents / _of_channels(net.scale, latents) + _of_channels(net.shift, latents)
+
+
+def _of_channels(value: float | tuple[float, ...], z: Array) -> float | Array:
+    return jnp.array(value, z.dtype).reshape(*[1] * (z.ndim - 1), -1) if isinstance(value, tuple) else value
 
 
 class Encoder(nn.Module):

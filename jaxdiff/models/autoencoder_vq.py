@@ -32,12 +32,12 @@ class VQConfig:
     width: int = 3
 
     @property
-    def scale(self) -> float:
+    def scale(self) -> float | tuple[float, ...]:
         """Of the latents a diffusion model sees."""
         return self.net.scale
 
     @property
-    def shift(self) -> float:
+    def shift(self) -> float | tuple[float, ...]:
         """Of the latents a diffusion model sees."""
         return self.net.shift
 

@@ -21,34 +21,47 @@ class Family:
       shapes: (our config, config.json) -> the tree of our parameters, as shapes.
       rules: (our config, config.json) -> the table of names.
       stem: the file of its weights.
+      harmless: the fields of config.json that change nothing, with the reason.
     """
 
     config: Callable[[Json], Any]
     shapes: Callable[[Any, Json], Params]
     rules: Callable[[Any, Json], Rules]
     stem: str = "diffusion_pytorch_model"
+    harmless: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def _text(projection: bool) -> Family:
     config = functools.partial(clip.text_config, projection=projection)
-    return Family(config, clip.text_shapes, lambda net, json: clip.TEXT_RULES, "model")
+    harmless = clip.HARMLESS if projection else clip.PLAIN_TEXT_HARMLESS
+    return Family(config, clip.text_shapes, lambda net, json: clip.TEXT_RULES, "model", harmless)
 
 
 FAMILIES: dict[str, Family] = {
-    "UNet2DConditionModel": Family(unet.condition_config, unet.shapes, unet.rules),
-    "UNet2DModel": Family(unet.pixel_config, unet.shapes, unet.rules),
-    "AutoencoderKL": Family(autoencoder.config, autoencoder.shapes, lambda net, json: autoencoder.RULES),
-    "AutoencoderTiny": Family(
-        autoencoder.tiny_config, autoencoder.tiny_shapes, lambda net, json: autoencoder.TINY_RULES
+    "UNet2DConditionModel": Family(unet.condition_config, unet.shapes, unet.rules, harmless=unet.HARMLESS),
+    "UNet2DModel": Family(unet.pixel_config, unet.shapes, unet.rules, harmless=unet.HARMLESS),
+    "AutoencoderKL": Family(
+        autoencoder.config, autoencoder.shapes, lambda net, json: autoencoder.RULES, harmless=autoencoder.HARMLESS
     ),
-    "VQModel": Family(autoencoder.vq_config, autoencoder.vq_shapes, lambda net, json: autoencoder.VQ_RULES),
-    "ControlNetModel": Family(controlnet.config, controlnet.shapes, controlnet.rules),
+    "AutoencoderTiny": Family(
+        autoencoder.tiny_config,
+        autoencoder.tiny_shapes,
+        lambda net, json: autoencoder.TINY_RULES,
+        harmless=autoencoder.TINY_HARMLESS,
+    ),
+    "VQModel": Family(
+        autoencoder.vq_config,
+        autoencoder.vq_shapes,
+        lambda net, json: autoencoder.VQ_RULES,
+        harmless=autoencoder.HARMLESS,
+    ),
+    "ControlNetModel": Family(controlnet.config, controlnet.shapes, controlnet.rules, harmless=controlnet.HARMLESS),
     "T2IAdapter": Family(adapter.config, adapter.shapes, lambda net, json: adapter.RULES),
     "CLIPVisionModelWithProjection": Family(
-        clip.image_config, clip.image_shapes, lambda net, json: clip.IMAGE_RULES, "model"
+        clip.image_config, clip.image_shapes, lambda net, json: clip.IMAGE_RULES, "model", clip.HARMLESS
     ),
     "StableDiffusionSafetyChecker": Family(
-        clip.safety_config, clip.safety_shapes, lambda net, json: clip.SAFETY_RULES, "model"
+        clip.safety_config, clip.safety_shapes, lambda net, json: clip.SAFETY_RULES, "model", clip.SAFETY_HARMLESS
     ),
     "CLIPTextModel": _text(projection=False),
     "CLIPTextModelWithProjection": _text(projection=True),

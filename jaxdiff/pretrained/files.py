@@ -6,7 +6,8 @@ another. Reading takes one array at a time from the file, without a memory map: 
 
 import functools
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxdiff.pretrained import torch_file
-from jaxdiff.pretrained.rules import Stored
+from jaxdiff.pretrained.rules import Stored, few
 
 _DTYPES = {
     "F64": np.dtype(np.float64),
@@ -35,38 +36,86 @@ STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 """What diffusers and transformers call the file of a model's weights."""
 
 
+LONGEST_HEADER = 100 * 10**6
+"""Bytes of a safetensors header; the reference refuses longer ones too."""
+
+
 class FileError(ValueError):
     """A file that is not what its name says, or ends early; the message says which and how."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+      FileNotFoundError: if it is not there.
+      ValueError: if it is not JSON, or holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise FileError(f"{path} holds a {type(value).__name__}, expected an object with fields")
+    return value
 
 
 def read_safetensors(path: Path | str) -> dict[str, Stored]:
     """The tensors of a file, each read when it is asked for.
 
     Raises:
-      FileError: if the file is no safetensors file, or shorter than its header says.
+      FileError: if the file is no safetensors file, shorter or longer than its header says, or its tensors overlap.
     """
     path = Path(path)
     header, start = _header(path)
     size = path.stat().st_size
-    tensors = {}
+    tensors, places = {}, []
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        if entry["dtype"] not in _DTYPES:
-            raise FileError(f"{path}: {name} is of dtype {entry['dtype']}, known are {', '.join(_DTYPES)}")
-        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-        begin, end = entry["data_offsets"]
-        if end - begin != _bytes(shape, dtype) or begin < 0:
-            raise FileError(f"{path}: {name} {shape} of {dtype} needs {_bytes(shape, dtype)} bytes, not {end - begin}")
+        dtype, shape, begin, end = _entry(path, name, entry)
         if start + end > size:
-            raise FileError(f"{path} is truncated: it has {size} bytes, but {name} ends at {start + end}")
+            raise FileError(f"{path} is truncated: it has {size} bytes, but {few([name])} ends at {start + end}")
+        places.append((begin, end, name))
         tensors[name] = Stored(shape, dtype, functools.partial(_read, path, dtype, shape, start + begin))
+    reached = 0
+    for begin, end, name in sorted(places):
+        if begin != reached:
+            raise FileError(f"{path}: {few([name])} begins at byte {begin}, and what is before it ends at {reached}")
+        reached = end
+    if start + reached != size:
+        raise FileError(f"{path} has {size} bytes, but its tensors end at {start + reached}")
     return tensors
+
+
+def _entry(path: Path, name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
+    """The type, shape, first and last byte of a tensor, checked."""
+    given = entry if isinstance(entry, dict) else {}
+    named: list[Any] = [given.get(field) for field in ("dtype", "shape", "data_offsets")]
+    kind, shape, offsets = named
+    if kind not in list(_DTYPES):
+        raise FileError(f"{path}: {few([name])} is of dtype {str(kind)[:40]}, known are {', '.join(_DTYPES)}")
+    counts = lambda x: isinstance(x, list) and all(type(n) is int and n >= 0 for n in x)
+    if not counts(shape) or not counts(offsets) or len(offsets) != 2 or len(shape) > 32:
+        raise FileError(
+            f"{path}: {few([name])} has shape {str(shape)[:60]} and data_offsets {str(offsets)[:60]}: expected whole "
+            "numbers of at least 0"
+        )
+    dtype, (begin, end) = _DTYPES[kind], offsets
+    if end - begin != _bytes(shape, dtype):
+        needed = _bytes(shape, dtype)
+        raise FileError(f"{path}: {few([name])} {tuple(shape)} of {dtype} needs {needed} bytes, not {end - begin}")
+    return dtype, tuple(shape), begin, end
 
 
 def metadata(path: Path | str) -> dict[str, str]:
     """The strings that a safetensors file carries beside its tensors."""
-    return _header(Path(path))[0].get("__metadata__", {})
+    note = _header(Path(path))[0].get("__metadata__") or {}
+    if not isinstance(note, dict) or not all(isinstance(value, str) for value in note.values()):
+        raise FileError(f"{path}: its __metadata__ is {str(note)[:60]}: expected strings by name")
+    return note
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
@@ -74,21 +123,23 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= size - 8:
+        if not 2 <= length <= min(size - 8, LONGEST_HEADER):
             raise FileError(f"{path} is truncated or no safetensors file: {size} bytes, of which {length} for a header")
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FileError(f"{path} is no safetensors file: its header is not JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise FileError(f"{path} is no safetensors file: its header is a {type(header).__name__}, expected an object")
     return header, 8 + length
 
 
 def _read(path: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int) -> np.ndarray:
-    return np.fromfile(path, dtype, int(np.prod(shape, dtype=np.int64)), offset=offset).reshape(shape)
+    return np.fromfile(path, dtype, math.prod(shape), offset=offset).reshape(shape)
 
 
-def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+def _bytes(shape: Sequence[int], dtype: np.dtype) -> int:
+    return math.prod(shape) * dtype.itemsize  # exact: NumPy's product would wrap around
 
 
 def write_safetensors(
@@ -175,12 +226,16 @@ def read_weights(folder: Path, variant: str | None = None) -> dict[str, Stored]:
 def _read_either(path: Path) -> dict[str, Stored]:
     if path.suffix != ".json":
         return read_tensors(path)
-    places = json.loads(path.read_text())["weight_map"]
+    places = read_json(path).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise FileError(f"{path} has no weight_map: expected an object of tensors and their files")
     tensors = {}
     for file in sorted({*places.values()}):
+        if Path(file).name != file or "\\" in file or Path(file).suffix not in (".safetensors", ".bin"):
+            raise FileError(f"{path} names the shard {few([file])}: expected the name of a file beside it")
         if not (path.parent / file).is_file():
             raise FileNotFoundError(f"{path.name} names the shard {file}, which is not in {path.parent}")
         tensors.update(read_tensors(path.parent / file))
     if lost := sorted(places.keys() - tensors.keys()):
-        raise FileError(f"{path.name} names tensors that its shards lack: {', '.join(lost[:10])}")
+        raise FileError(f"{path} names tensors that its shards lack: {few(lost)}")
     return tensors

@@ -5,7 +5,6 @@ beside what the devices hold (on a CPU these are the same memory).
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.data import tokenizer_clip
-from jaxdiff.pretrained import files, scheduler
-from jaxdiff.pretrained.components import FAMILIES, family
+from jaxdiff.pretrained import clip_tokenizer, files, index, mend, preprocessor, scheduler
+from jaxdiff.pretrained.components import FAMILIES, Json, family
+from jaxdiff.pretrained.files import read_json
 from jaxdiff.pretrained.rules import TensorError, flatten, from_tensors
 from jaxdiff.typing import Params
 
 Shardings = Callable[[str, Params], Any]
 """(name of the component, tree of shapes) -> tree of shardings, or one for all."""
-
-_WITHOUT_WEIGHTS = ("tokenizer", "scheduler", "feature_extractor", "image_processor", "low_res_scheduler")
-_OPTIONAL = ("safety_checker", "image_encoder", "feature_extractor", "image_processor")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,24 +93,48 @@ def read_directory(
       ValueError: for a class or a config that is not supported, a broken file, or tensors that do not fit.
     """
     path = Path(path)
-    index = _index(path, without)
-    skipped = dict.fromkeys(set(without) & index.keys(), "not wanted")
-    bundle = Bundle(index["_class_name"], index, {}, {}, {}, skipped)
-    for name, kind in _entries(index, without).items():
+    found = index.read(path, without)
+    skipped = dict.fromkeys(set(without) & found.keys(), "not wanted")
+    bundle = Bundle(found["_class_name"], found, {}, {}, {}, skipped)
+    for name, kind in index.entries(found, without).items():
         # the oldest models keep their one network beside model_index.json
         folder = path / name if (path / name).is_dir() else path
         if name.startswith("tokenizer"):
-            bundle.tokenizers[name] = tokenizer_clip.read(folder)
+            bundle.tokenizers[name] = clip_tokenizer.read(folder)
         elif name.endswith("scheduler"):
-            bundle.schedulers[name] = read_json(folder / "scheduler_config.json")
-        elif name in _OPTIONAL and kind not in FAMILIES:
-            if name not in _WITHOUT_WEIGHTS:
+            config = read_json(folder / "scheduler_config.json")
+            bundle.schedulers[name] = mend.scheduler(bundle.kind, config) if name == "scheduler" else config
+        elif name in index.OPTIONAL and kind not in FAMILIES:
+            if name not in index.WITHOUT_WEIGHTS:
                 skipped[name] = f"the class {kind} is not supported"
         else:
             place = None if shardings is None else (lambda shapes, name=name: shardings(name, shapes))
-            part = read_component(folder, kind=kind, dtype=dtype, variant=variant, shardings=place)
+            changed = lambda json, name=name: mend.component(bundle.kind, name, json)
+            part = read_component(folder, kind=kind, dtype=dtype, variant=variant, shardings=place, mend=changed)
             bundle.components[name] = part
+    _check(path, bundle)
     return bundle
+
+
+def _check(path: Path, bundle: Bundle) -> None:
+    """Refuses configs that do not go together."""
+    parts = bundle.components
+    for name in bundle.tokenizers:
+        text = parts.get(name.replace("tokenizer", "text_encoder"))
+        length = clip_tokenizer.length(path / name)
+        if text is not None and length is not None and length < text.config.length:
+            raise ValueError(
+                f"{path / name}: model_max_length={length} is not supported, only the {text.config.length} tokens that "
+                "the text encoder takes"
+            )
+    for name in ("image_encoder", "safety_checker"):
+        for folder in ("feature_extractor", "image_processor"):
+            if name in parts:
+                preprocessor.check(path / folder, parts[name].config.size)
+    unet, text = parts.get("unet"), parts.get("text_encoder_2")
+    if unet is not None and text is not None and (waves := unet.json.get("addition_time_embed_dim")):
+        numbers = (unet.json.get("projection_class_embeddings_input_dim", 0) - text.config.projection) // waves
+        index.check(bundle.kind, bundle.index, numbers)
 
 
 def read_component(
@@ -124,6 +144,7 @@ def read_component(
     dtype: Any = None,
     variant: str | None = None,
     shardings: Callable[[Params], Any] | None = None,
+    mend: Callable[[Json], Json] = lambda json: json,
 ) -> Component:
     """One network from the folder that has its config.json and weights.
 
@@ -133,16 +154,20 @@ def read_component(
       dtype: of the parameters; None keeps what the file has.
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       shardings: tree of shapes -> tree of shardings, or one for all.
+      mend: config.json -> what the reference makes of it.
 
     Raises:
       FileNotFoundError: if config.json or the weights are missing.
       ValueError: for a class or a config that is not supported, a broken file, or tensors that do not fit.
     """
     path = Path(path)
-    config_json = read_json(path / "config.json")
-    kind = kind or config_json.get("_class_name") or (config_json.get("architectures") or [None])[0]
-    if kind is None:
+    config_json = mend(read_json(path / "config.json"))
+    listed = config_json.get("architectures")
+    kind = kind or config_json.get("_class_name") or (listed[0] if isinstance(listed, list) and listed else None)
+    if not isinstance(kind, str):
         raise ValueError(f"{path / 'config.json'} does not say its class: it has no _class_name and no architectures")
+    if (own := config_json.get("_class_name", kind)) != kind and own in list(FAMILIES):
+        raise ValueError(f"{path / 'config.json'} is of a {own}, expected a {kind}")
     one = family(kind)
     net = one.config(config_json)
     shapes = one.shapes(net, config_json)
@@ -171,47 +196,3 @@ def placed(
         return jax.device_put(np.ascontiguousarray(x), where.get(path)).block_until_ready()
 
     return put
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file.
-
-    Raises:
-      FileNotFoundError: if it is not there.
-      ValueError: if it is not JSON.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-
-
-def _entries(index: Mapping[str, Any], without: Collection[str]) -> dict[str, str]:
-    """The components of model_index.json that the pipeline has and that are wanted, with their classes."""
-    named = {name: entry[1] for name, entry in index.items() if not name.startswith("_") and isinstance(entry, list)}
-    return {name: kind for name, kind in named.items() if kind is not None and name not in without}
-
-
-def _index(path: Path, without: Collection[str]) -> dict[str, Any]:
-    """model_index.json, checked against what the directory has before anything is read."""
-    if not path.is_dir():
-        raise FileNotFoundError(f"no model directory at {path}")
-    if not (path / "model_index.json").is_file():
-        hint = (
-            "it is one component: use read_component"
-            if (path / "config.json").is_file()
-            else "nor is config.json there"
-        )
-        raise FileNotFoundError(f"{path} is no pipeline directory: model_index.json is missing ({hint})")
-    index = read_json(path / "model_index.json")
-    if "_class_name" not in index:
-        raise ValueError(f"{path / 'model_index.json'} has no _class_name: it is no pipeline's")
-    for name, kind in _entries(index, without).items():
-        if not name.startswith(_WITHOUT_WEIGHTS) and name not in _OPTIONAL:
-            family(kind)
-        file = "scheduler_config.json" if name.endswith("scheduler") else "config.json"
-        if not (path / name).is_dir() and not (path / file).is_file() and name not in _OPTIONAL:
-            raise FileNotFoundError(f"{path}: model_index.json names {name} ({kind}), but that folder is missing")
-    return index

@@ -8,8 +8,13 @@ and refuses the file if one is called. (Old training checkpoints name classes of
 
 import collections
 import dataclasses
+import io
+import math
 import pickle
+import pickletools
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +36,21 @@ _STORAGES = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
+_BROKEN = (
+    *(TypeError, AttributeError, KeyError, IndexError, ValueError, OverflowError, RecursionError, MemoryError),
+    *(
+        pickle.UnpicklingError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+        struct.error,
+    ),
+)
+"""What a damaged zip or pickle can raise."""
+LARGEST_PICKLE = 64 * 2**20
+"""Bytes of the largest pickle that is read; those of published models have below one million."""
 _MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 
@@ -48,8 +68,12 @@ def read(path: Path | str) -> dict[str, Stored]:
     path = Path(path)
     try:
         tree = _zipped(path) if zipfile.is_zipfile(path) else _plain(path)
-    except (TypeError, AttributeError, KeyError, IndexError, pickle.UnpicklingError, EOFError) as error:
-        raise UnsafeFileError(f"{path} holds something else than tensors, or is broken: {error}") from error
+    except UnsafeFileError:
+        raise
+    except _BROKEN as error:
+        raise UnsafeFileError(f"{path} holds something else than tensors, or is broken: {str(error)[:200]}") from error
+    if isinstance(tree, Stored):
+        raise UnsafeFileError(f"{path} holds one tensor {tree.shape} without a name: expected a dictionary of tensors")
     if isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
         tree = tree["state_dict"]
     if not isinstance(tree, dict):
@@ -60,9 +84,17 @@ def read(path: Path | str) -> dict[str, Stored]:
 
 def _zipped(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
+        # PyTorch never compresses, so what is declared to be larger than the file was made to fill a memory
+        declared, size = sum(info.file_size for info in archive.infolist()), path.stat().st_size
+        if declared > size:
+            raise UnsafeFileError(
+                f"{path} has {size} bytes but would unpack to {declared}: PyTorch's own files are not compressed"
+            )
         pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
         if len(pickles) != 1:
-            raise UnsafeFileError(f"{path} is a zip file, but not of PyTorch: it has no data.pkl")
+            raise UnsafeFileError(
+                f"{path} is a zip file, but not of PyTorch: it has {len(pickles)} data.pkl, expected 1"
+            )
 
         def fetch(name: str, start: int, size: int) -> bytes:
             with zipfile.ZipFile(path) as archive, archive.open(f"{pickles[0].removesuffix('.pkl')}/{name}") as file:
@@ -70,7 +102,7 @@ def _zipped(path: Path) -> Any:
                 return file.read(size)
 
         with archive.open(pickles[0]) as file:
-            return _Unpickler(file, path, fetch).load()
+            return _Unpickler(_checked(file, path), path, fetch).load()
 
 
 def _plain(path: Path) -> Any:
@@ -84,17 +116,32 @@ def _plain(path: Path) -> Any:
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise UnsafeFileError(f"{path} is not a file of PyTorch, or truncated: save it again, or as safetensors")
-        _Unpickler(file, path, fetch).load()
-        _Unpickler(file, path, fetch).load()
-        reader = _Unpickler(file, path, fetch)
+        _Unpickler(_checked(file, path), path, fetch).load()
+        _Unpickler(_checked(file, path), path, fetch).load()
+        reader = _Unpickler(_checked(file, path), path, fetch)
         tree = reader.load()
-        for name in _Unpickler(file, path, fetch).load():
+        for name in _Unpickler(_checked(file, path), path, fetch).load():
             count = int.from_bytes(file.read(8), "little")
             places[name] = file.tell()
             file.seek(count * reader.widths[name], 1)
     if lost := reader.widths.keys() - places.keys():
         raise UnsafeFileError(f"{path} is truncated: it lacks {len(lost)} of {len(reader.widths)} storages")
     return tree
+
+
+def _checked(file: Any, path: Path) -> io.BytesIO:
+    """The next pickle of a file, if it asks for no more memory than its size explains.
+
+    A few bytes can tell the machine that unpickles to reserve gigabytes, by a number for a memo or for a length.
+    """
+    data = file.read(LARGEST_PICKLE)
+    stream = io.BytesIO(data)
+    for count, (code, value, _) in enumerate(pickletools.genops(stream)):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(value, int) and value > count:
+            raise UnsafeFileError(f"{path} is broken: its pickle stores value {value} after {count} steps")
+    used = stream.tell()
+    file.seek(used - len(data), 1)
+    return io.BytesIO(data[:used])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,10 +191,17 @@ class _Unpickler(pickle.Unpickler):
         last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) if all(shape) else offset - 1
         if offset < 0 or min((0, *shape, *stride)) < 0 or last >= count:
             raise UnsafeFileError(f"{self.path}: a tensor {shape} reaches beyond its storage of {count} numbers")
+        if math.prod(shape) > max(count, 2**20):
+            raise UnsafeFileError(
+                f"{self.path}: a tensor {shape} repeats its storage of {count} numbers: a memory's fill"
+            )
         path, fetch = self.path, self.fetch
 
         def load() -> np.ndarray:
-            data = fetch(name, offset * dtype.itemsize, (last - offset + 1) * dtype.itemsize)
+            try:
+                data = fetch(name, offset * dtype.itemsize, (last - offset + 1) * dtype.itemsize)
+            except _BROKEN as error:
+                raise UnsafeFileError(f"{path}: storage {str(name)[:80]} cannot be read: {str(error)[:200]}") from error
             # the count is the pickle's own word: a shorter storage must not let the strides reach other memory
             if len(data) != (last - offset + 1) * dtype.itemsize:
                 raise UnsafeFileError(

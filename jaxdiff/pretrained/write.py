@@ -42,10 +42,11 @@ def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None 
 
 
 def write_component(component: Component, path: Path | str, shard: int = SHARD) -> None:
-    """The folder of one network: config.json as it was read, and the parameters, one at a time."""
+    """The folder of one network: config.json as it was read (with its class), and the parameters, one at a time."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    _write_json(path / "config.json", component.json)
+    named = component.json.keys() & {"_class_name", "architectures"}
+    _write_json(path / "config.json", component.json if named else {"_class_name": component.kind, **component.json})
     one = family(component.kind)
     tensors = to_tensors(component.params, one.rules(component.config, component.json))
     files.write_sharded(path, one.stem, tensors, shard)

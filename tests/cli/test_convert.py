@@ -85,7 +85,7 @@ def presets(monkeypatch):
     monkeypatch.setitem(single_file.PRESETS, "sd1", tiny)
 
 
-def test_a_directory_becomes_one_file_and_a_directory_again(presets, tmp_path):
+def test_a_directory_becomes_one_file_and_a_directory_again(presets, tmp_path, capsys):
     convert("sd", tmp_path / "one.safetensors")
     assert any(name.startswith("model.diffusion_model.") for name in load_file(tmp_path / "one.safetensors"))
     convert(tmp_path / "one.safetensors", tmp_path / "new" / "dir", "--tokenizer", "sd/tokenizer")
@@ -95,6 +95,12 @@ def test_a_directory_becomes_one_file_and_a_directory_again(presets, tmp_path):
     text = "a red heart, 7 birds!"
     np.testing.assert_array_equal(*(one.tokenizers["tokenizer"].encode(text) for one in (before, after)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "one.safetensors"]
+    convert("sd", tmp_path / "one.safetensors", "--dtype", "float16")
+    assert f"{tmp_path / 'one.safetensors'} is overwritten" in capsys.readouterr().out
+    assert {str(x.dtype) for x in load_file(tmp_path / "one.safetensors").values()} == {"float16"}
+    with pytest.raises(SystemExit):
+        convert(tmp_path / "one.safetensors", tmp_path / "one.safetensors")
+    assert "is the model itself" in capsys.readouterr().err
 
 
 def test_dtype_loras_words_and_another_autoencoder(tmp_path, capsys):
@@ -143,6 +149,11 @@ def test_a_run_becomes_a_pipeline_of_diffusers(tmp_path):
     [
         (["nothing", "new"], "no model directory at nothing"),
         (["sd", "other"], "other exists: nothing is overwritten"),
+        (["sd", "lora.safetensors"], "lora.safetensors exists: nothing is overwritten that was not written here"),
+        (["sd", "tiny.py"], "tiny.py exists: nothing is overwritten"),
+        (["sd", "tiny.py/new"], "tiny.py is a file, and no directory can be made in it"),
+        (["sd", "new.gguf"], "expected a directory, or a file that ends in .safetensors"),
+        (["sd", "new", "--lora", "lora.safetensors:nan"], "expected a finite weight"),
         (["sd", "new.ckpt"], "expected a directory, or a file that ends in .safetensors"),
         (["lora.safetensors", "new"], "pass --tokenizer"),
         (["sd", "new.safetensors", "--textual-inversion", "word.safetensors"], "no room for new words"),
@@ -157,6 +168,13 @@ def test_what_cannot_be_is_told_and_leaves_nothing(place, capsys, args, words):
     assert error.value.code == 1
     assert words in capsys.readouterr().err
     assert sorted(place.iterdir()) == before
+
+
+def test_a_folder_that_may_not_be_written_is_told_before_anything_is_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(SystemExit):
+        convert("nothing", tmp_path / "new")
+    assert f"nothing may be written in {tmp_path}" in capsys.readouterr().err
 
 
 def test_a_run_that_reads_text_stays_here(place, tmp_path, capsys):

@@ -75,6 +75,10 @@ def pipelines(tmp_path_factory):
                 options["clip_skip"] = entry["options"]["clip_skip"]
             index = {"max_noise_level": 49}
             made[task] = small.pipeline(entry["parts"], index=index, **options)
+            made[task].schedulers["low_res_scheduler"] = {
+                "_class_name": "DDPMScheduler",
+                "beta_schedule": "squaredcos_cap_v2",
+            }
         return made[task]
 
     return make

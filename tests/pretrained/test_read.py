@@ -63,6 +63,18 @@ def test_a_directory_is_read_and_written_back(folder, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, again.components[name].params, component.params)
 
 
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler"])
+def test_an_old_directory_samples_as_the_references_pipeline_does(folder, name):
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": name, **betas}))
+    process = read_directory(folder, without=PARTS).process()
+    # where StableDiffusionPipeline of diffusers calls the network, and it does not clip
+    calls = set(np.round(process.times(10)[:-1] * 1000 - 1).astype(int).tolist())
+    assert {*range(1, 1000, 100)} <= calls
+    assert 0 not in calls
+    assert process.clip is None
+
+
 def test_shards_are_one_model(folder, tmp_path):
     unet = read_component(folder / "unet", kind="UNet2DConditionModel")
     write_component(unet, tmp_path / "sharded", shard=200_000)

@@ -50,7 +50,7 @@ Rules = tuple[Rule, ...]
 
 
 class TensorError(ValueError):
-    """Tensors that do not fit a model; the message lists every name and shape that is wrong."""
+    """Tensors that do not fit a model; the message lists names and shapes that are wrong, and how many there are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,18 @@ class Stored:
 
 
 Tensors = Mapping[str, np.ndarray | Stored]
+
+
+def few(names: Iterable[str], most: int = 10, room: int = 400) -> str:
+    """The first of many names, for a message: at most `most`, within about `room` letters; the rest is counted."""
+    names, shown = list(names), list[str]()
+    for name in names[:most]:
+        short = name if len(name) <= 160 else f"{name[:150]}..."
+        if shown and len(", ".join([*shown, short])) > room:
+            break
+        shown.append(short)
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def under(theirs: str, ours: str, rules: Iterable[Rule]) -> Rules:
@@ -112,8 +124,13 @@ class Place:
         return (3 * o if self.part else o, i)
 
     def read(self, tensor: np.ndarray | Stored, shape: tuple[int, ...]) -> np.ndarray:
-        """Our array, of `shape`, from their tensor."""
+        """Our array, of `shape`, from their tensor.
+
+        Raises:
+          TensorError: if it holds numbers that are not finite.
+        """
         x = np.asarray(tensor)
+        check_finite(self.name, x)
         if self.part:
             x = np.split(x, 3)[_HEADS.index(self.part)]
         if self.leaf == "kernel":
@@ -166,7 +183,7 @@ def from_tensors(
       put: makes the final array of a parameter from its path and a NumPy array; casts, moves to a device.
 
     Raises:
-      TensorError: lists all tensors that are missing, not expected, or of a wrong shape, and rules' gaps.
+      TensorError: lists tensors that are missing, not expected, of a wrong shape or not finite, and rules' gaps.
     """
     wanted = {path: tuple(leaf.shape) for path, leaf in flatten(shapes).items()}
     found: dict[str, Place] = {}
@@ -189,10 +206,24 @@ def from_tensors(
         if name not in used and not any(pattern.fullmatch(name) for pattern in skip):
             problems.append(f"unexpected: {name} {tuple(tensors[name].shape)}")
     if problems:
-        raise TensorError(f"{len(problems)} tensors do not fit this model:\n  " + "\n  ".join(problems))
+        raise TensorError(f"{len(problems)} tensors do not fit this model: {few(problems)}")
     order = sorted(found, key=lambda path: -int(np.prod(wanted[path])))
     params = {path: put(path, found[path].read(tensors[found[path].name], wanted[path])) for path in order}
     return unflatten({path: params[path] for path in wanted})
+
+
+def check_finite(name: str, x: np.ndarray) -> None:
+    """Refuses a tensor with numbers that are not finite: a damaged file would make black pictures.
+
+    Raises:
+      TensorError: names the tensor, and says how many of its numbers are not.
+    """
+    if not jax.dtypes.issubdtype(x.dtype, np.inexact):
+        return
+    flat = x.reshape(-1, order="A")  # as it lies in memory
+    bad = sum(int((~np.isfinite(flat[i : i + 2**20])).sum()) for i in range(0, flat.size, 2**20))
+    if bad:
+        raise TensorError(f"{name} is damaged: {bad} of its {x.size} numbers are not finite")
 
 
 def to_tensors(params: Params, rules: Rules) -> dict[str, Stored]:
@@ -210,7 +241,7 @@ def to_tensors(params: Params, rules: Rules) -> dict[str, Stored]:
         else:
             groups.setdefault(place.name, []).append((place, leaf))
     if problems:
-        raise TensorError(f"{len(problems)} parameters have no name there:\n  " + "\n  ".join(problems))
+        raise TensorError(f"{len(problems)} parameters have no name there: {few(problems)}")
     return {name: _stored(group) for name, group in groups.items()}
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxdiff.models.adapter import Adapter, AdapterConfig
 from jaxdiff.pretrained.rules import Rule, Rules, under
-from jaxdiff.pretrained.rules.fields import settle
+from jaxdiff.pretrained.rules.fields import each, one_of, settle, whole
 from jaxdiff.typing import Params
 
 RULES: Rules = under(
@@ -21,8 +21,13 @@ RULES: Rules = under(
         Rule("body.{}.resnets.{}.block2", "level_{}_{}_conv2", "conv"),
     ),
 )
-_DEFAULTS = {"in_channels": 3, "channels": (320, 640, 1280, 1280), "num_res_blocks": 2, "downscale_factor": 8}
-_FIXED = {"adapter_type": ("full_adapter", "full_adapter_xl")}
+_FIELDS = {
+    "in_channels": whole(3),
+    "channels": each(whole(1), (320, 640, 1280, 1280)),
+    "num_res_blocks": whole(2, most=100),
+    "downscale_factor": whole(8, most=100),
+    "adapter_type": one_of("full_adapter", "full_adapter_xl"),
+}
 
 
 def config(json: Mapping[str, Any]) -> AdapterConfig:
@@ -31,7 +36,7 @@ def config(json: Mapping[str, Any]) -> AdapterConfig:
     Raises:
       ValueError: names the fields whose values are not supported.
     """
-    full = settle("T2IAdapter", json, _DEFAULTS, _FIXED)
+    full = settle("T2IAdapter", json, _FIELDS, {})
     channels = tuple(full["channels"])
     return AdapterConfig(
         in_channels=full["in_channels"],

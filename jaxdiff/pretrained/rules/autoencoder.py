@@ -10,7 +10,18 @@ from jaxdiff.models.autoencoder_kl import AutoencoderConfig, AutoencoderKL
 from jaxdiff.models.autoencoder_tiny import AutoencoderTiny, TinyConfig
 from jaxdiff.models.autoencoder_vq import AutoencoderVQ, VQConfig
 from jaxdiff.pretrained.rules import Rule, Rules, under
-from jaxdiff.pretrained.rules.fields import settle
+from jaxdiff.pretrained.rules.fields import (
+    Field,
+    divides,
+    each,
+    flag,
+    number,
+    one_of,
+    optional,
+    same_length,
+    settle,
+    whole,
+)
 from jaxdiff.pretrained.rules.unet import ATTENTION, RESNET
 from jaxdiff.typing import Params
 
@@ -36,41 +47,71 @@ TINY_RULES: Rules = (
     *(Rule(f"{half}.layers.{{}}.conv.{{}}", f"{half}/layer_{{}}/conv_{{}}", "conv") for half in ("encoder", "decoder")),
 )
 VQ_RULES: Rules = (*RULES, Rule("quantize.embedding.weight", "codebook", "same"))
-_TINY_DEFAULTS = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "encoder_block_out_channels": (64, 64, 64, 64),
-    "decoder_block_out_channels": (64, 64, 64, 64),
-    "block_out_channels": None,
-    "latent_channels": 4,
-    "num_encoder_blocks": (1, 3, 3, 3),
-    "num_decoder_blocks": (3, 3, 3, 1),
-    "latent_magnitude": 3,
-    "latent_shift": 0.5,
-    "force_upcast": False,
-    "scaling_factor": 1.0,
-    "shift_factor": 0.0,
+_WIDTHS = each(whole(1), (64, 64, 64, 64))
+_BLOCKS = whole(1, most=100)
+_TINY_FIELDS = {
+    "in_channels": whole(3),
+    "out_channels": whole(3),
+    "encoder_block_out_channels": _WIDTHS,
+    "decoder_block_out_channels": _WIDTHS,
+    "latent_channels": whole(4),
+    "num_encoder_blocks": each(_BLOCKS, (1, 3, 3, 3)),
+    "num_decoder_blocks": each(_BLOCKS, (3, 3, 3, 1)),
+    "scaling_factor": number(1.0),
+    "shift_factor": optional(number(0.0)),
+    "act_fn": one_of("relu"),
+    "upsample_fn": one_of("nearest"),
+    "upsampling_scaling_factor": one_of(2),
+    "force_upcast": one_of(False),
 }
-_TINY_FIXED = {"act_fn": ("relu",), "upsample_fn": ("nearest",), "upsampling_scaling_factor": (2,)}
-_VQ_FIXED = {"act_fn": ("silu", "swish"), "norm_type": ("group",), "lookup_from_codebook": (False,)}
-_DEFAULTS = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "down_block_types": ("DownEncoderBlock2D",),
-    "up_block_types": ("UpDecoderBlock2D",),
-    "block_out_channels": (64,),
-    "layers_per_block": 1,
-    "latent_channels": 4,
-    "norm_num_groups": 32,
-    "sample_size": 32,
-    "scaling_factor": 0.18215,
-    "shift_factor": None,
-    "force_upcast": True,
-    "use_quant_conv": True,
-    "use_post_quant_conv": True,
-    "mid_block_add_attention": True,
+TINY_HARMLESS = {
+    "latent_magnitude": "for latents that are saved as pictures",
+    "latent_shift": "for latents that are saved as pictures",
+    "block_out_channels": "the reference repeats the decoder's widths there",
 }
-_FIXED = {"act_fn": ("silu", "swish"), "latents_mean": (None,), "latents_std": (None,)}
+_SHARED = {
+    "in_channels": whole(3),
+    "out_channels": whole(3),
+    "down_block_types": each(one_of("DownEncoderBlock2D"), ("DownEncoderBlock2D",)),
+    "up_block_types": each(one_of("UpDecoderBlock2D"), ("UpDecoderBlock2D",)),
+    "block_out_channels": each(whole(1), (64,)),
+    "layers_per_block": _BLOCKS,
+    "latent_channels": whole(4),
+    "norm_num_groups": whole(32),
+    "scaling_factor": number(0.18215),
+    "mid_block_add_attention": flag(True),
+    "act_fn": one_of("silu", "swish"),
+}
+_FIELDS = {
+    **_SHARED,
+    "shift_factor": optional(number(0.0)),
+    "force_upcast": flag(True),
+    "use_quant_conv": flag(True),
+    "use_post_quant_conv": flag(True),
+    "latents_mean": Field(None, "finite numbers, one for each channel, or null", lambda x: _numbers(x) is not None),
+    "latents_std": Field(None, "finite numbers, one for each channel, or null", lambda x: _numbers(x) is not None),
+}
+_VQ_FIELDS = {
+    **_SHARED,
+    "latent_channels": whole(3),
+    "num_vq_embeddings": whole(256),
+    "vq_embed_dim": optional(whole(1)),
+    "force_upcast": flag(False),
+    "norm_type": one_of("group"),
+    "lookup_from_codebook": one_of(False),
+}
+HARMLESS = {"sample_size": "the side of the reference's tiles"}
+"""Fields that change nothing of what is served, and why."""
+
+
+def _numbers(x: Any) -> tuple[float, ...] | None:
+    """The numbers of a list, which may be nested, or of null; None: it holds something else."""
+    if isinstance(x, list | tuple):
+        parts = [_numbers(one) for one in x]
+        return None if None in parts else tuple(value for part in parts for value in part or ())
+    if x is None:
+        return ()
+    return (float(x),) if number(None).fits(x) else None
 
 
 def config(json: Mapping[str, Any]) -> AutoencoderConfig:
@@ -79,8 +120,29 @@ def config(json: Mapping[str, Any]) -> AutoencoderConfig:
     Raises:
       ValueError: names the fields whose values are not supported.
     """
-    full = settle("AutoencoderKL", json, _DEFAULTS, _FIXED)
-    check_blocks("AutoencoderKL", full)
+    full = settle("AutoencoderKL", json, _FIELDS, HARMLESS)
+    scale, shift = _scaling(full)
+    return _config("AutoencoderKL", full, scale, shift)
+
+
+def _scaling(full: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What latents are multiplied by after something was subtracted: numbers, or one for each channel."""
+    scale, shift = float(full["scaling_factor"]), float(full["shift_factor"] or 0)
+    mean, std = (_numbers(full[field]) or () for field in ("latents_mean", "latents_std"))
+    if not mean and not std:
+        return scale, shift
+    channels = full["latent_channels"]
+    if len(mean) != channels or len(std) != channels or min(std) <= 0 or shift:
+        raise ValueError(
+            f"AutoencoderKL: latents_mean and latents_std have {len(mean)} and {len(std)} numbers: expected {channels} "
+            "of each, the latter above 0, and no shift_factor beside them"
+        )
+    return tuple(scale / one for one in std), mean
+
+
+def _config(name: str, full: Mapping[str, Any], scale: Any, shift: Any) -> AutoencoderConfig:
+    same_length(name, full, "block_out_channels", "down_block_types", "up_block_types")
+    divides(name, "norm_num_groups", full["norm_num_groups"], "block_out_channels", full["block_out_channels"])
     return AutoencoderConfig(
         in_channels=full["in_channels"],
         out_channels=full["out_channels"],
@@ -89,19 +151,12 @@ def config(json: Mapping[str, Any]) -> AutoencoderConfig:
         latent_channels=full["latent_channels"],
         groups=full["norm_num_groups"],
         mid_attention=full["mid_block_add_attention"],
-        quant_conv=full["use_quant_conv"],
-        post_quant_conv=full["use_post_quant_conv"],
-        scale=full["scaling_factor"],
-        shift=full["shift_factor"] or 0.0,
+        quant_conv=full.get("use_quant_conv", True),
+        post_quant_conv=full.get("use_post_quant_conv", True),
+        scale=scale,
+        shift=shift,
         upcast=full["force_upcast"],
     )
-
-
-def check_blocks(name: str, full: Mapping[str, Any]) -> None:
-    """Refuses levels of another kind than the plain ones."""
-    for field, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-        if other := {*full[field]} - {kind}:
-            raise ValueError(f"{name}: {field} has {', '.join(sorted(other))}, supported is {kind}")
 
 
 def shapes(net: AutoencoderConfig, json: Mapping[str, Any]) -> Params:
@@ -117,7 +172,10 @@ def tiny_config(json: Mapping[str, Any]) -> TinyConfig:
     Raises:
       ValueError: names the fields whose values are not supported.
     """
-    full = settle("AutoencoderTiny", json, _TINY_DEFAULTS, _TINY_FIXED)
+    full = settle("AutoencoderTiny", json, _TINY_FIELDS, TINY_HARMLESS)
+    for half in ("encoder", "decoder"):
+        same_length("AutoencoderTiny", full, f"{half}_block_out_channels", f"num_{half}_blocks")
+    same_length("AutoencoderTiny", full, "encoder_block_out_channels", "decoder_block_out_channels")
     return TinyConfig(
         in_channels=full["in_channels"],
         out_channels=full["out_channels"],
@@ -126,8 +184,8 @@ def tiny_config(json: Mapping[str, Any]) -> TinyConfig:
         decoder_channels=tuple(full["decoder_block_out_channels"]),
         decoder_blocks=tuple(full["num_decoder_blocks"]),
         latent_channels=full["latent_channels"],
-        scale=full["scaling_factor"],
-        shift=full["shift_factor"] or 0.0,
+        scale=float(full["scaling_factor"]),
+        shift=float(full["shift_factor"] or 0),
     )
 
 
@@ -144,17 +202,10 @@ def vq_config(json: Mapping[str, Any]) -> VQConfig:
     Raises:
       ValueError: names the fields whose values are not supported.
     """
-    defaults = {
-        **_DEFAULTS,
-        "latent_channels": 3,
-        "num_vq_embeddings": 256,
-        "vq_embed_dim": None,
-        "force_upcast": False,
-    }
-    full = settle("VQModel", json, defaults, _VQ_FIXED)
-    plain = {field: full[field] for field in _DEFAULTS}
+    full = settle("VQModel", json, _VQ_FIELDS, HARMLESS)
     width = full["vq_embed_dim"] or full["latent_channels"]
-    return VQConfig(net=config(plain), codes=full["num_vq_embeddings"], width=width)
+    net = _config("VQModel", full, float(full["scaling_factor"]), 0.0)
+    return VQConfig(net=net, codes=full["num_vq_embeddings"], width=width)
 
 
 def vq_shapes(net: VQConfig, json: Mapping[str, Any]) -> Params:

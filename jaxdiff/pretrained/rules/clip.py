@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxdiff.models.image_clip import ClipImage, ClipImageConfig, SafetyChecker
 from jaxdiff.models.text_clip import ClipText, ClipTextConfig
 from jaxdiff.pretrained.rules import Rule, Rules, under
-from jaxdiff.pretrained.rules.fields import settle
+from jaxdiff.pretrained.rules.fields import Field, divides, number, one_of, optional, settle, whole
 from jaxdiff.typing import Params
 
 BLOCK = (
@@ -54,16 +54,60 @@ SAFETY_RULES: Rules = (
     Rule("special_care_embeds", "special", "same"),
     Rule("special_care_embeds_weights", "special_limits", "same"),
 )
-_DEFAULTS = {
-    "vocab_size": 49408,
-    "hidden_size": 512,
-    "intermediate_size": 2048,
-    "projection_dim": 512,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 8,
-    "max_position_embeddings": 77,
-    "layer_norm_eps": 1e-5,
-    "eos_token_id": 49407,
+_SHARED = {
+    "hidden_act": one_of("quick_gelu", "gelu"),
+    "projection_dim": whole(512),
+    "num_hidden_layers": whole(12, most=200),
+    "layer_norm_eps": number(1e-5, 0.0),
+}
+_TEXT_FIELDS = {
+    **_SHARED,
+    "vocab_size": whole(49408),
+    "hidden_size": whole(512),
+    "intermediate_size": whole(2048),
+    "num_attention_heads": whole(8),
+    "max_position_embeddings": whole(77, least=2, most=10**4),
+    "eos_token_id": whole(49407, least=0),
+}
+_IMAGE_FIELDS = {
+    **_SHARED,
+    "hidden_size": whole(768),
+    "intermediate_size": whole(3072),
+    "num_attention_heads": whole(12),
+    "num_channels": one_of(3),
+    "image_size": whole(224, most=10**4),
+    "patch_size": whole(32, most=10**4),
+}
+HARMLESS = {
+    **dict.fromkeys(("attention_dropout", "dropout"), "off when a model is used"),
+    **dict.fromkeys(("initializer_range", "initializer_factor", "logit_scale_init_value"), "the weights are read"),
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "sep_token_id"), "the tokenizer says them"),
+    **dict.fromkeys(("output_hidden_states", "output_attentions", "return_dict", "use_cache"), "of calls from Python"),
+    **dict.fromkeys(("id2label", "label2id", "problem_type", "finetuning_task", "tokenizer_class"), "of other tasks"),
+    **dict.fromkeys(("attn_implementation", "torchscript", "tf_legacy_loss", "use_bfloat16"), "of how it is computed"),
+    **dict.fromkeys(("tie_word_embeddings", "tie_encoder_decoder"), "of models that write text"),
+    **dict.fromkeys(
+        (
+            *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "temperature"),
+            *("diversity_penalty", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "prefix"),
+            *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences"),
+            *("output_scores", "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id"),
+            *("remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"),
+            *("decoder_start_token_id", "task_specific_params"),
+        ),
+        "of writing text",
+    ),
+}
+PLAIN_TEXT_HARMLESS = {**HARMLESS, "projection_dim": "of the class with a projection"}
+"""Fields that change nothing of these encoders, and why; most are in every config of transformers before version 5."""
+SAFETY_HARMLESS = {
+    **HARMLESS,
+    **dict.fromkeys(("text_config", "text_config_dict"), "the checker reads no text"),
+}
+_SAFETY_FIELDS = {
+    "projection_dim": whole(512),
+    "vision_config": Field({}, "an object", lambda x: isinstance(x, Mapping)),
+    "vision_config_dict": optional(Field({}, "an object", lambda x: isinstance(x, Mapping))),
 }
 
 
@@ -73,7 +117,9 @@ def text_config(json: Mapping[str, Any], *, projection: bool) -> ClipTextConfig:
     Raises:
       ValueError: names the fields whose values are not supported.
     """
-    full = clip_settle("CLIPTextModelWithProjection" if projection else "CLIPTextModel", json, _DEFAULTS)
+    name = "CLIPTextModelWithProjection" if projection else "CLIPTextModel"
+    full = settle(name, json, _TEXT_FIELDS, HARMLESS)
+    divides(name, "num_attention_heads", full["num_attention_heads"], "hidden_size", [full["hidden_size"]])
     end = full["eos_token_id"]
     return ClipTextConfig(
         vocabulary=full["vocab_size"],
@@ -86,20 +132,8 @@ def text_config(json: Mapping[str, Any], *, projection: bool) -> ClipTextConfig:
         projection=full["projection_dim"] if projection else 0,
         # published configs say 2, which is no end token: transformers then takes the largest id, and so do we
         end=None if end == 2 else end,
-        eps=full["layer_norm_eps"],
+        eps=float(full["layer_norm_eps"]),
     )
-
-
-_IMAGE_DEFAULTS = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "projection_dim": 512,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "image_size": 224,
-    "patch_size": 32,
-    "layer_norm_eps": 1e-5,
-}
 
 
 def image_config(json: Mapping[str, Any]) -> ClipImageConfig:
@@ -108,7 +142,10 @@ def image_config(json: Mapping[str, Any]) -> ClipImageConfig:
     Raises:
       ValueError: names the fields whose values are not supported.
     """
-    full = clip_settle("CLIPVisionModelWithProjection", json, _IMAGE_DEFAULTS)
+    name = "CLIPVisionModelWithProjection"
+    full = settle(name, json, _IMAGE_FIELDS, HARMLESS)
+    divides(name, "num_attention_heads", full["num_attention_heads"], "hidden_size", [full["hidden_size"]])
+    divides(name, "patch_size", full["patch_size"], "image_size", [full["image_size"]])
     return ClipImageConfig(
         size=full["image_size"],
         patch=full["patch_size"],
@@ -118,13 +155,16 @@ def image_config(json: Mapping[str, Any]) -> ClipImageConfig:
         heads=full["num_attention_heads"],
         activation=full["hidden_act"],
         projection=full["projection_dim"],
-        eps=full["layer_norm_eps"],
+        eps=float(full["layer_norm_eps"]),
     )
 
 
 def safety_config(json: Mapping[str, Any]) -> ClipImageConfig:
     """The numbers of a StableDiffusionSafetyChecker: its image encoder's."""
-    return image_config({**json["vision_config"], "projection_dim": json.get("projection_dim", 512)})
+    full = settle("StableDiffusionSafetyChecker", json, _SAFETY_FIELDS, SAFETY_HARMLESS)
+    # the reference lets the second count
+    own = {**full["vision_config"], **(full["vision_config_dict"] or {})}
+    return image_config({**own, "projection_dim": full["projection_dim"]})
 
 
 def image_shapes(net: ClipImageConfig, json: Mapping[str, Any]) -> Params:
@@ -137,12 +177,6 @@ def safety_shapes(net: ClipImageConfig, json: Mapping[str, Any]) -> Params:
     """The parameters, as shapes."""
     pixels = jnp.zeros((1, net.size, net.size, 3))
     return jax.eval_shape(lambda: SafetyChecker(net).init(jax.random.key(0), pixels))["params"]
-
-
-def clip_settle(name: str, json: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`settle` for transformers' config.json, of whose many fields most say nothing about the network."""
-    fixed = {"hidden_act": ("quick_gelu", "gelu")}
-    return settle(name, {k: v for k, v in json.items() if k in fixed or k in defaults}, defaults, fixed)
 
 
 def text_shapes(net: ClipTextConfig, json: Mapping[str, Any]) -> Params:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxdiff.models.autoencoder_kl import AutoencoderConfig
+from jaxdiff.models.controlnet import ControlNetConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.pretrained.rules import Rule, Rules, under
 from jaxdiff.pretrained.rules.unet import transformer
@@ -50,6 +51,19 @@ def unet_rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
         part = 1 if net.attention[levels - 1 - i] == "none" else 2
         rules.append(Rule(f"output_blocks.{each * (i + 1) - 1}.{part}.conv", f"up_{i}/upsample", "conv"))
     return tuple(rules)
+
+
+def controlnet_rules(net: ControlNetConfig, json: Mapping[str, Any]) -> Rules:
+    """The table of a ControlNet, without the prefix `control_model.`: the U-Net's way down and middle, and its own."""
+    inner = 2 * len(net.hint_channels) - 2
+    return (
+        *(rule for rule in unet_rules(net.net, json) if not rule.theirs.startswith("out")),
+        Rule("input_hint_block.0", "hint/conv_in", "conv"),
+        *(Rule(f"input_hint_block.{2 * n + 2}", f"hint/conv_{n}", "conv") for n in range(inner)),
+        Rule(f"input_hint_block.{2 * inner + 2}", "hint/conv_out", "conv"),
+        Rule("zero_convs.{}.0", "skip_{}", "conv"),
+        Rule("middle_block_out.0", "skip_mid", "conv"),
+    )
 
 
 _BLOCK = (

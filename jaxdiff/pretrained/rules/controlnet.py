@@ -8,17 +8,17 @@ import jax.numpy as jnp
 
 from jaxdiff.models.controlnet import ControlNet, ControlNetConfig
 from jaxdiff.pretrained.rules import Rule, Rules, unet
-from jaxdiff.pretrained.rules.fields import settle
+from jaxdiff.pretrained.rules.fields import each, one_of, settle, text, whole
 from jaxdiff.typing import Params
 
-_DEFAULTS = {
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "conditioning_channels": 3,
-    "conditioning_embedding_out_channels": (16, 32, 96, 256),
-    "controlnet_conditioning_channel_order": "rgb",
-    "global_pool_conditions": False,
+_FIELDS = {
+    "down_block_types": each(text(""), ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)),
+    "conditioning_channels": whole(3),
+    "conditioning_embedding_out_channels": each(whole(1), (16, 32, 96, 256)),
+    "controlnet_conditioning_channel_order": one_of("rgb", "bgr"),
+    "global_pool_conditions": one_of(False),
 }
-_FIXED = {"controlnet_conditioning_channel_order": ("rgb", "bgr")}
+HARMLESS = unet.HARMLESS
 
 
 def config(json: Mapping[str, Any]) -> ControlNetConfig:
@@ -27,12 +27,13 @@ def config(json: Mapping[str, Any]) -> ControlNetConfig:
     Raises:
       ValueError: names the fields whose values are not supported.
     """
-    own = {field: value for field, value in json.items() if field in _DEFAULTS}
-    full = settle("ControlNetModel", own, _DEFAULTS, _FIXED)
-    shared = {field: value for field, value in json.items() if field not in _DEFAULTS}
+    name = "ControlNetModel"
+    own = {field: value for field, value in json.items() if field in _FIELDS}
+    full = settle(name, own, _FIELDS, HARMLESS)
+    shared = {field: value for field, value in json.items() if field not in _FIELDS}
     blocks = {"down_block_types": full["down_block_types"], "up_block_types": unet.mirror(full["down_block_types"])}
     return ControlNetConfig(
-        net=unet.condition_config({**shared, **blocks}),
+        net=unet.condition_config({**shared, **blocks}, name),
         hint_channels=tuple(full["conditioning_embedding_out_channels"]),
         bgr=full["controlnet_conditioning_channel_order"] == "bgr",
     )

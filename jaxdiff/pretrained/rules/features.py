@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.pretrained.rules import Rule, Rules, TensorError, Tensors, flatten
+from jaxdiff.pretrained.rules import Rule, Rules, TensorError, Tensors, few, flatten
 from jaxdiff.typing import Params
 
 EPS = 1e-3
@@ -62,7 +62,7 @@ def fold(tensors: Tensors, convolution: Callable[[str], tuple[str, str]]) -> dic
         before, name = convolution(norm)
         needed = [f"{norm}.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")] + [f"{before}.weight"]
         if missing := [one for one in needed if one not in out]:
-            raise TensorError(f"missing: {', '.join(missing)}")
+            raise TensorError(f"missing: {few(missing)}")
         gain, bias, mean, variance, kernel = (np.asarray(out.pop(one), np.float64) for one in needed)
         gain /= np.sqrt(variance + EPS)
         out[f"{name}.weight"] = (kernel * gain[:, None, None, None]).astype(np.float32)

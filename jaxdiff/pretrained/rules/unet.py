@@ -12,7 +12,22 @@ import jax.numpy as jnp
 
 from jaxdiff.models.unet import UNet, UNetConfig
 from jaxdiff.pretrained.rules import Rule, Rules, under
-from jaxdiff.pretrained.rules.fields import per_level, settle
+from jaxdiff.pretrained.rules.fields import (
+    Field,
+    brief,
+    divides,
+    each,
+    either,
+    flag,
+    number,
+    one_of,
+    optional,
+    per_level,
+    same_length,
+    settle,
+    text,
+    whole,
+)
 from jaxdiff.typing import Cond, Params
 
 RESNET = (
@@ -95,76 +110,74 @@ def _attention(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
     return ATTENTION
 
 
-_SHARED: dict[str, Any] = {
-    "sample_size": None,
-    "num_train_timesteps": None,
-    "dropout": 0.0,
-    "freq_shift": 0,
-    "flip_sin_to_cos": True,
-    "layers_per_block": 2,
-    "downsample_padding": 1,
-    "norm_num_groups": 32,
-    "norm_eps": 1e-5,
-    "num_class_embeds": None,
-    "class_embed_type": None,
-    "attention_head_dim": 8,
+_LEVELS = {"least": 0, "most": 100}
+_SHARED: dict[str, Field] = {
+    "sample_size": optional(either(whole(None), each(whole(1), ()))),
+    "freq_shift": number(0.0),
+    "flip_sin_to_cos": flag(True),
+    "layers_per_block": whole(2, most=100),
+    "downsample_padding": one_of(1, 0),
+    "norm_num_groups": whole(32),
+    "norm_eps": number(1e-5, 0.0),
+    "dropout": number(0.0, 0.0),
+    "num_class_embeds": optional(whole(1)),
+    "attention_head_dim": whole(8),
+    "time_embedding_dim": optional(whole(1)),
+    "act_fn": one_of("silu", "swish"),
+    "center_input_sample": one_of(False),
+    "mid_block_scale_factor": one_of(1),
+    "time_embedding_type": one_of("positional"),
 }
 _CONDITION = {
     **_SHARED,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "only_cross_attention": False,
-    "cross_attention_dim": 1280,
-    "transformer_layers_per_block": 1,
-    "use_linear_projection": False,
-    "addition_embed_type": None,
-    "addition_time_embed_dim": None,
-    "addition_embed_type_num_heads": 64,
-    "projection_class_embeddings_input_dim": None,
-    "upcast_attention": False,  # the softmax is float32 here in any case
+    "in_channels": whole(4),
+    "out_channels": whole(4),
+    "block_out_channels": each(whole(1), (320, 640, 1280, 1280)),
+    "down_block_types": each(text(""), ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)),
+    "up_block_types": each(text(""), ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3),
+    "attention_head_dim": either(whole(8), each(whole(1), ())),
+    "only_cross_attention": either(flag(False), each(flag(False), ())),
+    "cross_attention_dim": whole(1280),
+    "transformer_layers_per_block": either(whole(1, **_LEVELS), each(whole(1, **_LEVELS), ())),
+    "use_linear_projection": flag(False),
+    "addition_embed_type": one_of(None, "text_time"),
+    "addition_time_embed_dim": optional(whole(1)),
+    "projection_class_embeddings_input_dim": optional(whole(1)),
+    "class_embed_type": one_of(None, "timestep", "projection"),
+    "mid_block_type": one_of("UNetMidBlock2DCrossAttn"),
+    "resnet_time_scale_shift": one_of("default"),
+    "attention_type": one_of("default"),
+    "class_embeddings_concat": one_of(False),
+    "conv_in_kernel": one_of(3),
+    "conv_out_kernel": one_of(3),
+    "dual_cross_attention": one_of(False),
+    "resnet_out_scale_factor": one_of(1),
+    "resnet_skip_time_act": one_of(False),
 }
 _PIXELS = {
     **_SHARED,
-    "in_channels": 3,
-    "out_channels": 3,
-    "block_out_channels": (224, 448, 672, 896),
-    "down_block_types": ("DownBlock2D",) + ("AttnDownBlock2D",) * 3,
-    "up_block_types": ("AttnUpBlock2D",) * 3 + ("UpBlock2D",),
-    "downsample_type": "conv",
-    "upsample_type": "conv",
-    "resnet_time_scale_shift": "default",
-    "add_attention": True,
-    "attn_norm_num_groups": None,
+    "in_channels": whole(3),
+    "out_channels": whole(3),
+    "block_out_channels": each(whole(1), (224, 448, 672, 896)),
+    "down_block_types": each(text(""), ("DownBlock2D",) + ("AttnDownBlock2D",) * 3),
+    "up_block_types": each(text(""), ("AttnUpBlock2D",) * 3 + ("UpBlock2D",)),
+    "attention_head_dim": optional(whole(1)),
+    "downsample_type": one_of("conv", "resnet"),
+    "upsample_type": one_of("conv", "resnet"),
+    "resnet_time_scale_shift": one_of("default", "scale_shift"),
+    "add_attention": flag(True),
+    "attn_norm_num_groups": optional(whole(1)),
+    "mid_block_type": one_of("UNetMidBlock2D"),
+    "class_embed_type": one_of(None, "timestep"),
 }
-_FIXED_SHARED = {
-    "act_fn": ("silu", "swish"),
-    "center_input_sample": (False,),
-    "mid_block_scale_factor": (1,),
-    "time_embedding_type": ("positional",),
+_PIXELS["attention_head_dim"] = dataclasses.replace(_PIXELS["attention_head_dim"], default=8)
+HARMLESS = {
+    "upcast_attention": "the softmax is float32 here in any case",
+    "mid_block_only_cross_attention": "of other middle blocks than the one that is served",
+    "addition_embed_type_num_heads": "of other kinds of addition_embed_type than the one that is served",
+    "num_train_timesteps": "of a learned time embedding, which is not served",
 }
-_FIXED_CONDITION = {
-    **_FIXED_SHARED,
-    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
-    "resnet_time_scale_shift": ("default",),
-    "attention_type": ("default",),
-    "class_embeddings_concat": (False,),
-    "conv_in_kernel": (3,),
-    "conv_out_kernel": (3,),
-    "dual_cross_attention": (False,),
-    "resnet_out_scale_factor": (1,),
-    "resnet_skip_time_act": (False,),
-    "addition_embed_type": (None, "text_time"),
-    "class_embed_type": (None, "timestep", "projection"),
-}
-_FIXED_PIXELS = {
-    **_FIXED_SHARED,
-    "mid_block_type": ("UNetMidBlock2D",),
-    "class_embed_type": (None, "timestep"),
-    "resnet_time_scale_shift": ("default", "scale_shift"),
-}
+"""Fields that change nothing of what is served, and why."""
 _ATTENTION = {
     "DownBlock2D": "none",
     "CrossAttnDownBlock2D": "cross",
@@ -173,24 +186,35 @@ _ATTENTION = {
 }
 
 
-def condition_config(json: Mapping[str, Any]) -> UNetConfig:
-    """The numbers of a UNet2DConditionModel.
+def condition_config(json: Mapping[str, Any], name: str = "UNet2DConditionModel") -> UNetConfig:
+    """The numbers of a UNet2DConditionModel, or of what `name` shares with it.
 
     Raises:
       ValueError: names the fields whose values are not supported.
     """
-    name = "UNet2DConditionModel"
-    full = settle(name, json, _CONDITION, _FIXED_CONDITION)
+    full = settle(name, json, _CONDITION, HARMLESS)
     levels = len(full["block_out_channels"])
+    same_length(name, full, "block_out_channels", "attention_head_dim", "transformer_layers_per_block")
+    same_length(name, full, "block_out_channels", "only_cross_attention")
+    sized = full["addition_embed_type"] == "text_time"
+    if sized and (full["freq_shift"] or full["addition_time_embed_dim"] is None):
+        raise ValueError(f"{name}: addition_embed_type='text_time' wants addition_time_embed_dim, and freq_shift=0")
+    if (sized or full["class_embed_type"] == "projection") and full["projection_class_embeddings_input_dim"] is None:
+        raise ValueError(f"{name}: projection_class_embeddings_input_dim is missing")
     only = full["only_cross_attention"]
     if full["addition_embed_type"] and full["class_embed_type"] == "projection":
         raise ValueError(f"{name}: addition_embed_type and class_embed_type='projection' do not go together here")
+    common = _common(name, full, {"DownBlock2D", "CrossAttnDownBlock2D"})
+    heads = per_level(full["attention_head_dim"], levels)
+    for i, (width, kind) in enumerate(zip(common["channels"], common["attention"], strict=True)):
+        if kind == "cross" or i == levels - 1:
+            divides(name, "attention_head_dim", heads[i], "block_out_channels", [width])
     return UNetConfig(
-        **_common(name, full, {"DownBlock2D", "CrossAttnDownBlock2D"}),
+        **common,
         mid_attention="cross",
-        heads=per_level(full["attention_head_dim"], levels),
+        heads=heads,
         depth=per_level(full["transformer_layers_per_block"], levels),
-        pooled=full["addition_embed_type"] == "text_time" or full["class_embed_type"] == "projection",
+        pooled=sized or full["class_embed_type"] == "projection",
         self_attends_context=tuple(i for i, wanted in enumerate(per_level(only, levels)) if wanted),
     )
 
@@ -202,7 +226,7 @@ def pixel_config(json: Mapping[str, Any]) -> UNetConfig:
       ValueError: names the fields whose values are not supported.
     """
     name = "UNet2DModel"
-    full = settle(name, {"flip_sin_to_cos": True, **json}, _PIXELS, _FIXED_PIXELS)
+    full = settle(name, json, _PIXELS, HARMLESS)
     width, channels = full["attention_head_dim"], full["block_out_channels"]
     kinds = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
     resample = {full["downsample_type"], full["upsample_type"]}
@@ -214,11 +238,15 @@ def pixel_config(json: Mapping[str, Any]) -> UNetConfig:
         raise ValueError(
             f"{name}: attn_norm_num_groups={groups}: supported is norm_num_groups={full['norm_num_groups']}"
         )
+    if width is not None:
+        looks = [c for c, block in zip(channels, full["down_block_types"], strict=False) if block.startswith("Attn")]
+        looks += channels[-1:] if full["add_attention"] else ()
+        divides(name, "attention_head_dim", width, "block_out_channels", looks)
     wrong = {"conv": "ResnetDownsampleBlock2D", "resnet": "DownBlock2D"}[full["downsample_type"]]
     return UNetConfig(
         **_common(name, full, set(kinds) - {wrong}),
         mid_attention="self" if full["add_attention"] else "none",
-        heads=tuple(1 if width is None else c // width for c in channels),
+        heads=tuple(1 if width is None else max(c // width, 1) for c in channels),
         depth=(1,) * len(channels),
         scale_shift=scale_shift,
         adm_resample=full["downsample_type"] == "resnet",
@@ -275,20 +303,18 @@ def pixel_json(net: UNetConfig, in_channels: int) -> dict[str, Any]:
 
 def _common(name: str, full: Mapping[str, Any], kinds: set[str]) -> dict[str, Any]:
     down, up, channels = full["down_block_types"], full["up_block_types"], tuple(full["block_out_channels"])
+    same_length(name, full, "block_out_channels", "down_block_types")
     for block in down:
         if block not in kinds:
-            raise ValueError(f"{name}: down_block_types has {block}, supported are {', '.join(sorted(kinds))}")
+            raise ValueError(f"{name}: down_block_types has {brief(block)}, supported are {', '.join(sorted(kinds))}")
     if list(up) != mirror(down):
-        raise ValueError(f"{name}: up_block_types={list(up)}: only the mirror of down_block_types, {mirror(down)}")
-    if isinstance(full["layers_per_block"], list | tuple):
-        raise ValueError(f"{name}: layers_per_block={full['layers_per_block']}: only one number for all levels")
-    if full.get("time_embedding_dim") not in (None, 4 * channels[0]):
+        raise ValueError(
+            f"{name}: up_block_types={brief(list(up))}: only the mirror of down_block_types, {brief(mirror(down))}"
+        )
+    if full["time_embedding_dim"] not in (None, 4 * channels[0]):
         raise ValueError(f"{name}: time_embedding_dim={full['time_embedding_dim']}, supported is {4 * channels[0]}")
-    if isinstance(full.get("cross_attention_dim"), list | tuple):
-        raise ValueError(f"{name}: cross_attention_dim={full['cross_attention_dim']}: only one number for all levels")
+    divides(name, "norm_num_groups", full["norm_num_groups"], "block_out_channels", channels)
     padding = full["downsample_padding"]
-    if padding not in (0, 1):
-        raise ValueError(f"{name}: downsample_padding={padding}, supported are 0 and 1")
     by_label = full["class_embed_type"] is None and full["num_class_embeds"]
     return {
         "out_channels": full["out_channels"],
@@ -298,11 +324,11 @@ def _common(name: str, full: Mapping[str, Any], kinds: set[str]) -> dict[str, An
         "labels": full["num_class_embeds"] - 1 if by_label else 0,
         "augment": full["class_embed_type"] == "timestep",
         "groups": full["norm_num_groups"],
-        "eps": full["norm_eps"],
+        "eps": float(full["norm_eps"]),
         "time_shift": float(full["freq_shift"]),
         "sin_first": not full["flip_sin_to_cos"],
         "pad_after": padding == 0,
-        "dropout": full["dropout"],
+        "dropout": float(full["dropout"]),
     }
 
 
@@ -315,12 +341,11 @@ def inputs(net: UNetConfig, json: Mapping[str, Any]) -> tuple[jax.Array, jax.Arr
     """What a network of this config takes: one small picture, a time, a condition; all zeros."""
     side = net.patch * 2 ** (len(net.channels) - 1)
     crossed = "cross" in (*net.attention, net.mid_attention)
-    defaults = _CONDITION if crossed else _PIXELS
-    context = json.get("cross_attention_dim", defaults.get("cross_attention_dim"))
+    given = lambda field: json.get(field, (_CONDITION if crossed else _PIXELS)[field].default)
     cond = Cond(
-        context=jnp.zeros((1, 1, context)) if crossed else None,
+        context=jnp.zeros((1, 1, given("cross_attention_dim"))) if crossed else None,
         label=jnp.zeros(1, jnp.int32) if net.labels else None,
         pooled=jnp.zeros((1, json["projection_class_embeddings_input_dim"])) if net.pooled else None,
         augment=jnp.zeros(1) if net.augment else None,
     )
-    return jnp.zeros((1, side, side, json.get("in_channels", defaults["in_channels"]))), jnp.zeros(1), cond
+    return jnp.zeros((1, side, side, given("in_channels"))), jnp.zeros(1), cond
