@@ -40,7 +40,7 @@ class UnsafeFileError(ValueError):
 
 def read(path: Path | str) -> dict[str, Stored]:
     """The tensors of a file by name, each read when it is asked for; a `state_dict` inside is taken for the whole,
-    and what lies in another dictionary inside has the name `outer.inner`.
+    what lies in another dictionary inside has the name `outer.inner`, and a tensor by itself the name ''.
 
     Raises:
       UnsafeFileError: if the file is another, or holds anything but dictionaries, tensors and numbers.
@@ -52,6 +52,8 @@ def read(path: Path | str) -> dict[str, Stored]:
         raise UnsafeFileError(f"{path} holds something else than tensors, or is broken: {error}") from error
     if isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
         tree = tree["state_dict"]
+    if isinstance(tree, Stored):
+        tree = {"": tree}
     if not isinstance(tree, dict):
         raise UnsafeFileError(f"{path} holds a {type(tree).__name__}, expected a dictionary of tensors")
     nested = {f"{name}.{k}": v for name, value in tree.items() if isinstance(value, dict) for k, v in value.items()}
@@ -111,6 +113,13 @@ class _Named:
         )
 
 
+class _ParameterDict(dict[str, Stored]):
+    """What stands for PyTorch's module of parameters, in which the first textual inversions keep their vectors."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.update(state["_parameters"])
+
+
 class _Unpickler(pickle.Unpickler):
     """Reads one pickle; `fetch` (name, start, size) gives bytes of a storage."""
 
@@ -128,6 +137,10 @@ class _Unpickler(pickle.Unpickler):
             return self._tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda tensor, requires_grad, hooks: tensor
+        if (module, name) == ("torch.nn.modules.container", "ParameterDict"):
+            return _ParameterDict
+        if module in ("builtins", "__builtin__") and name == "set":  # a module's list of buffers not to be saved
+            return frozenset
         return _Named(f"{module}.{name}", self.path)
 
     def persistent_load(self, identity: Any) -> tuple[np.dtype, str, int]:

@@ -64,7 +64,7 @@ def test_what_is_no_tokenizer(tmp_path):
     with pytest.raises(ValueError, match="is not JSON"):
         tokenizer_clip.read(tmp_path)
     (tmp_path / "vocab.json").write_text("{}")
-    with pytest.raises(ValueError, match="it has no token"):
+    with pytest.raises(ValueError, match="holds no vocabulary"):
         tokenizer_clip.read(tmp_path)
 
 
