@@ -21,10 +21,10 @@ import numpy as np
 from jaxdiff.data.tokenizer_clip import END
 from jaxdiff.pretrained import files
 from jaxdiff.pretrained.read import Bundle
+from jaxdiff.pretrained.widths import of_text
 
 _SDXL = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 _UNNAMED = ("", "*", "emb_params", "string_to_param.*")
-_OF_WIDTH = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 1280: "SDXL's second text encoder"}
 _SAVED = ("learned_embeds.safetensors", "learned_embeds.bin")
 
 
@@ -127,11 +127,11 @@ def _by_encoder(bundle: Bundle, found: Mapping[str, np.ndarray], path: Path) -> 
     widths = {name: part.config.width for name, part in bundle.components.items() if name.startswith("text_encoder")}
     if not widths:
         raise ValueError(f"{path} is a textual inversion: this model ({bundle.kind}) has no text encoder")
-    here = " and ".join(map(_named, widths.values()))
+    here = " and ".join(map(of_text, widths.values()))
     if "" in found:
         width = found[""].shape[1]
         if any(own != width for own in widths.values()):
-            raise ValueError(f"{path} has vectors of width {_named(width)}: the text encoders here have {here}")
+            raise ValueError(f"{path} has vectors of width {of_text(width)}: the text encoders here have {here}")
         return dict.fromkeys(widths, found[""])
     # SDXL's refiner has the second encoder alone
     fitting = {name: x for name, x in found.items() if name in widths}
@@ -142,13 +142,9 @@ def _by_encoder(bundle: Bundle, found: Mapping[str, np.ndarray], path: Path) -> 
     for name, x in fitting.items():
         if x.shape[1] != widths[name]:
             raise ValueError(
-                f"{path} has vectors of width {_named(x.shape[1])} for {name}, which has {_named(widths[name])}"
+                f"{path} has vectors of width {of_text(x.shape[1])} for {name}, which has {of_text(widths[name])}"
             )
     return fitting
-
-
-def _named(width: int) -> str:
-    return f"{width} ({_OF_WIDTH[width]})" if width in _OF_WIDTH else f"{width}"
 
 
 def write(path: Path | str, word: str, vectors: Any) -> None:

@@ -12,6 +12,7 @@ from jaxdiff.pretrained.lora.adapter_config import AdapterConfig
 from jaxdiff.pretrained.lora.names import Module, modules, split
 from jaxdiff.pretrained.read import Component
 from jaxdiff.pretrained.rules import Stored, TensorError, flatten
+from jaxdiff.pretrained.widths import of_context
 
 Lora = Mapping[str, Mapping[str, Mapping[str, jax.Array]]]
 """{component: {path of a parameter: its factors}}; a pytree. `forms` says which factors there are."""
@@ -38,7 +39,6 @@ _OTHER_MODELS = {
     "diffusion_model.blocks": "a diffusion transformer",
     "diffusion_model.layers": "a diffusion transformer",
 }
-_OF_CONTEXT = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL", 1280: "SDXL's refiner"}
 
 
 def read(path: Path | str, components: Mapping[str, Component], part: str = "unet") -> Lora:
@@ -158,9 +158,7 @@ def _targets(
 def _for_another_model(tensors: Mapping[str, Stored], components: Mapping[str, Component]) -> str:
     """The two models, where a LoRA is not for this one; "" where that does not show."""
     here = components["unet"].json.get("cross_attention_dim") if "unet" in components else None
-    ours = _OF_CONTEXT.get(here, "another U-Net") if isinstance(here, int) else "another model"
-    if isinstance(here, int):
-        ours += f" (its cross-attention takes {here} numbers)"
+    ours = of_context(here)
     for mark, model in _OTHER_MODELS.items():
         if any(mark in name for name in tensors):
             return f"{model}: this model is {ours}"
@@ -168,8 +166,7 @@ def _for_another_model(tensors: Mapping[str, Stored], components: Mapping[str, C
         label, role = split(name)
         context = "attn2" in label and label.endswith(("to_k", "to_v")) and role in ("down", "hada_w1_b")
         if context and len(x.shape) > 1 and x.shape[1] != here:
-            model = _OF_CONTEXT.get(x.shape[1], "a U-Net")
-            return f"{model} (whose cross-attention takes {x.shape[1]} numbers): this model is {ours}"
+            return f"{of_context(x.shape[1])}: this model is {ours}"
     second = ("lora_te2", "text_encoder_2.", "clip_g.")
     if "text_encoder_2" not in components and any(mark in name for name in tensors for mark in second):
         return f"SDXL, with a second text encoder: this model is {ours}"
