@@ -1,7 +1,9 @@
 """Every layout of LoRA files: names against our parameters, numbers against the formulas of the papers and PEFT."""
 
+import contextlib
 import dataclasses
 import json
+import random as pyrandom
 
 import jax
 import jax.numpy as jnp
@@ -379,6 +381,8 @@ def test_scales_that_are_noted(model, tmp_path, fields, scale):
         ({"unet.r": 3, "unet.lora_alpha": 1}, "its rank is 2, the adapter's config says 3"),
         ({"unet.lora_alpha": "much"}, "lora_alpha is 'much': expected a number"),
         ({"unet.lora_alpha": 1e999}, "lora_alpha is 'inf': expected a number"),
+        ({"unet.use_rslora": "no"}, "use_rslora is 'no': expected true or false"),
+        ({"unet.lora_alpha": 1, "unet.rank_pattern": {"to_q": "x"}}, "r is 'x': expected a number"),
         ({"unet.alpha_pattern": {"(": 1}}, "alpha_pattern has the pattern"),
         ({"unet.alpha_pattern": [1]}, "alpha_pattern is .* expected an object"),
         ({"unet.use_dora": True}, "use_dora is noted for unet, but it has no lora_magnitude_vector"),
@@ -410,7 +414,7 @@ KOHYA = f"lora_unet_{flat(Q)}."
         ({A: PAIR[A]}, f"missing: up of {A}"),
         ({B: PAIR[B]}, f"missing: down of {B}"),
         ({KOHYA + "hada_w1_a": random((32, 2))}, "missing: hada_w1_b and hada_w2_a and hada_w2_b of"),
-        ({KOHYA + "lokr_w1": random((4, 2))}, "missing: lokr_w2 of"),
+        ({KOHYA + "lokr_w1": random((4, 2))}, "missing: lokr_w2.* of"),
         ({KOHYA + "alpha": np.ones((), np.float32)}, "missing: the factors of"),
         ({**PAIR, KOHYA + "diff": random((32, 32))}, "missing: nothing that goes with"),
         ({**PAIR, KOHYA + "lora_down.weight": PAIR[A]}, "twice: "),
@@ -424,6 +428,11 @@ KOHYA = f"lora_unet_{flat(Q)}."
         ({**PAIR, f"unet.{Q}.alpha": np.zeros((), np.float32)}, "would change nothing: alpha is 0"),
         ({**PAIR, f"unet.{Q}.dora_scale": random((7, 1))}, r"its magnitude is \(7, 1\)"),
         ({KOHYA + "diff_b": random((32,))}, "there is no bias here"),
+        ({KOHYA + "diff_b": random((32,)), KOHYA + "dora_scale": random((32, 1))}, "missing: the factors of"),
+        (
+            {KOHYA + "weight": random((32,)), KOHYA + "on_input": np.ones(()), KOHYA + "dora_scale": random((32, 1))},
+            "IA3 takes no magnitude",
+        ),
         ({KOHYA + "lokr_w1": random((4, 2)), KOHYA + "lokr_w2": random((8, 8))}, "wrong: "),
         ({KOHYA + "oft_blocks": random((2, 2))}, "another kind \\(OFT"),
         ({KOHYA + "a1.weight": random((2, 2))}, "another kind \\(GLoRA"),
@@ -446,6 +455,8 @@ def test_a_lora_of_another_model(model, tmp_path):
     save_file(made, tmp_path / "f.safetensors")
     message = r"is a LoRA for SDXL \(cross-attention to 2048 numbers\): this model is a U-Net \(cross-attention to 24"
     refused(tmp_path / "f.safetensors", model, message)
+    files.write_safetensors(tmp_path / "f.safetensors", {"x.diff": random((2, 2))}, {"ss_base_model_version": "sdxl"})
+    refused(tmp_path / "f.safetensors", model, r"unexpected: x.diff \(2, 2\) \(it was trained for sdxl\)$")
     one = {name: part for name, part in model.items() if name != "text_encoder_2"}
     name = f"lora_te2_{flat(LAYER)}_q_proj."
     save_file(
@@ -455,6 +466,23 @@ def test_a_lora_of_another_model(model, tmp_path):
     refused(tmp_path / "f.safetensors", one, "a LoRA for SDXL, with a second text encoder: this model is")
     refiner = {"text_encoder_2": model["text_encoder"]}
     assert [*lora.read(tmp_path / "f.safetensors", refiner)] == ["text_encoder_2"]
+
+
+def test_any_tensors_are_read_or_refused(model, tmp_path):
+    """Whole forms and stray roles, of random shapes: a change that can be merged, or a ValueError."""
+    rng = pyrandom.Random(0)
+    pair = ["lora_down.weight", "lora_up.weight"]
+    own = [sorted(roles) for _, roles in forms.FORMS if roles <= forms.MATRICES - {"down", "up"}]
+    whole = [pair, [*pair, "lora_mid.weight"], ["diff"], ["weight", "on_input"], *own]
+    more = ["alpha", "scale", "dora_scale", "diff_b", "lora_magnitude_vector", "lora_B.bias", "bias", "w_norm"]
+    sizes = [(), (0,), (1,), (32,), (2, 32), (32, 2), (32, 32), (2, 2), (0, 32), (2, 32, 3, 3), (32, 1, 1, 1), (2, 288)]
+    for _ in range(150):
+        start = f"lora_unet_{flat(rng.choice([Q, PROJ, CONV, NORM]))}."
+        names = [*rng.choice(whole), *rng.sample(more, rng.randrange(2))]
+        save_file({start + name: random(rng.choice(sizes)) for name in names}, tmp_path / "f.safetensors")
+        with contextlib.suppress(ValueError):
+            read = lora.read(tmp_path / "f.safetensors", model)
+            lora.merge(model["unet"].params, [read["unet"]], [1.0])
 
 
 def test_their_order_and_number_do_not_matter(model, plain, tmp_path):

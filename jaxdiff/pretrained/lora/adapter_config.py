@@ -46,6 +46,8 @@ class AdapterConfig:
         own = {key.removeprefix(start): value for key, value in self._fields.items() if key.startswith(start)}
         fields = own or {key: value for key, value in self._fields.items() if "." not in key}
         for key, value in fields.items():
+            if key in ("use_rslora", "use_dora") and value not in (None, False, True):
+                raise ValueError(f"{self.path}: {key} is {str(value)[:80]!r}: expected true or false")
             if key == "peft_type" and value not in (None, *_KINDS):
                 raise ValueError(f"{self.path}: peft_type {value!r} is not supported: only {', '.join(_KINDS)}")
             if key == "init_lora_weights" and value not in _PLAIN_START:
@@ -101,14 +103,17 @@ class AdapterConfig:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if path.stem == "adapter_model" and (path.parent / "adapter_config.json").is_file():
-        return read_json(path.parent / "adapter_config.json")
-    if path.suffix != ".safetensors":
-        return {}
+    beside = path.parent / "adapter_config.json"
+    if path.stem == "adapter_model" and beside.is_file():
+        return _object(read_json(beside), f"{beside}")
+    text = files.metadata(path).get("lora_adapter_metadata", "{}") if path.suffix == ".safetensors" else "{}"
     try:
-        fields = json.loads(files.metadata(path).get("lora_adapter_metadata", "{}"))
-    except (ValueError, TypeError, RecursionError) as error:
+        return _object(json.loads(text), f"{path}: its lora_adapter_metadata")
+    except (json.JSONDecodeError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: its lora_adapter_metadata is not JSON: {error}") from None
+
+
+def _object(fields: Any, name: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
-        raise ValueError(f"{path}: its lora_adapter_metadata is {str(fields)[:80]!r}: expected an object")
+        raise ValueError(f"{name} is {str(fields)[:80]!r}: expected an object")
     return fields

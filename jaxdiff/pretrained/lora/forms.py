@@ -7,10 +7,10 @@ r"""The forms of a change to a weight W, from the factors in a file; o, i, k, l 
     LoKr         s w1 (x) w2                              Kronecker's product; w1 [a, c], w2 [o / a, i / c, k, l]
                  either as w_a w_b; w2 with a core t2     as LoHa's
     full         diff                                     also of biases and norms
-    IA3          W * v                                    v [o] or [i]
+    IA3          s W * v                                  v [o] or [i]
 
-with s = alpha / r. DoRA takes any such D and sets the length of each column of W + D (of each output, or of each input,
-as the magnitude's shape says):
+with s = alpha / r, or 1 where there is no rank. DoRA takes any such D and sets the length of each column of W + D (of
+each output, or of each input, as the magnitude's shape says):
 
     W' = m (W + D) / |W + D|,    change = W' - W
 
@@ -21,7 +21,7 @@ Sources: Hu et al. 2021, arXiv 2106.09685, section 4.1; Yeh et al. 2023, arXiv 2
 arXiv 2402.09353, equation 5; Liu et al. 2022, arXiv 2205.05638, section 3.3.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import jax
@@ -45,13 +45,15 @@ FORMS: tuple[tuple[str, set[str]], ...] = (
     ("IA3", {"ia3", "on_input"}),
 )
 """Each form, and the factors that it has."""
+MATRICES = frozenset().union(*(roles for _, roles in FORMS)) - {"diff", "ia3", "on_input"}
+"""The factors that are multiplied as matrices, whatever more dimensions they have."""
 
 
 def change(factors: Factors, weight: jax.Array) -> jax.Array:
     """float32, of the weight's shape: what the factors add to it, at weight 1."""
     base = weight.astype(jnp.float32)
     if "ia3" in factors:
-        return base * jnp.broadcast_to(factors["ia3"].astype(jnp.float32), base.shape)
+        return factors["scale"] * base * jnp.broadcast_to(factors["ia3"].astype(jnp.float32), base.shape)
     delta = factors["scale"] * _delta({name: x.astype(jnp.float32) for name, x in factors.items()}, weight.shape)
     for name, axis in (("magnitude", -1), ("magnitude_in", -2)):
         if name in factors:
@@ -142,6 +144,16 @@ def factors(given: Mapping[str, np.ndarray], scale: float, shape: tuple[int, ...
     if result.shape != shape:
         raise ValueError(f"they make {result.shape}")
     return arrays
+
+
+def lacking(roles: Set[str]) -> str:
+    """What these factors lack to be one of `FORMS`, or what is too much; "" where they are one."""
+    if any(roles == own for _, own in FORMS):
+        return ""
+    nearest = max((own for _, own in FORMS), key=lambda own: (len(own & roles), -len(own)))
+    if lost := " and ".join(sorted(nearest - roles)):
+        return lost
+    return f"nothing that goes with {' and '.join(sorted(roles - nearest))}"
 
 
 def rank(given: Mapping[str, np.ndarray]) -> int | None:

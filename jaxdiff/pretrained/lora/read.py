@@ -21,7 +21,7 @@ _OTHER_KINDS = {
     "oft_blocks": "OFT",
     "oft_diag": "OFT",
     "oft_R": "OFT",
-    "a1.weight": "GLoRA",
+    ".a1.weight": "GLoRA",
     "set_weight": "set of weights",
     "reshape_weight": "LoRA that changes shapes",
     "bias_indices": "LyCORIS with sparse biases",
@@ -96,7 +96,9 @@ def read(path: Path | str, components: Mapping[str, Component], part: str = "une
     if problems:
         if other := _for_another_model(tensors, components):
             raise ValueError(f"{path} is a LoRA for {other}")
-        raise TensorError(f"{path}: {len(problems)} tensors do not fit these networks: {_listed(problems)}")
+        noted = files.metadata(path).get("ss_base_model_version") if path.suffix == ".safetensors" else None
+        base = f" (it was trained for {noted[:80]})" if noted else ""
+        raise TensorError(f"{path}: {len(problems)} tensors do not fit these networks: {_listed(problems)}{base}")
     if not lora:
         raise ValueError(f"{path} holds no LoRA: it is empty")
     for component, targets in lora.items():
@@ -113,6 +115,8 @@ class _MissingError(ValueError):
 
 def _scale(given: Mapping[str, np.ndarray], config: AdapterConfig, component: str, names: Iterable[str]) -> float:
     for role, x in given.items():
+        if 0 in x.shape or (role in forms.MATRICES and x.ndim < 2) or (role == "dora_scale" and not x.ndim):
+            raise ValueError(f"{role} is {x.shape}")
         if not np.isfinite(x.astype(np.float32)).all():
             raise ValueError(f"{role} is not finite")
         if role in ("alpha", "scale", "on_input") and x.size != 1:
@@ -133,26 +137,19 @@ def _targets(
     Raises:
       _MissingError: if the factors are no whole form.
     """
-    beside = {"alpha", "scale", "dora_scale", "magnitude", "diff_b", "up_bias"}
-    inner = given.keys() - beside
+    magnitudes = given.keys() & {"dora_scale", "magnitude"}
+    inner = given.keys() - magnitudes - {"alpha", "scale", "diff_b", "up_bias"}
     if inner:
-        form = next((roles for _, roles in forms.FORMS if roles == inner), None)
-        if form is None:
-            nearest = max(
-                (roles for _, roles in forms.FORMS), key=lambda roles: len(roles & inner) - len(roles - inner) / 9
-            )
-            lost = (
-                " and ".join(sorted(nearest - inner))
-                or f"nothing that goes with {' and '.join(sorted(inner - nearest))}"
-            )
+        if lost := forms.lacking(inner):
             raise _MissingError(lost)
-        whole = {role: x for role, x in given.items() if role in inner | {"dora_scale", "magnitude"}}
-        yield module.leaf, whole, scale
+        if magnitudes and "ia3" in inner:
+            raise ValueError("IA3 takes no magnitude")
+        yield module.leaf, {role: given[role] for role in inner | magnitudes}, scale
+    elif magnitudes or not given.keys() & {"diff_b", "up_bias"}:
+        raise _MissingError("the factors")
     for role, own in (("diff_b", 1.0), ("up_bias", scale)):
         if role in given:
             yield "bias", {"diff": given[role]}, own
-    if not inner and not given.keys() & {"diff_b", "up_bias"}:
-        raise _MissingError("the factors")
 
 
 def _for_another_model(tensors: Mapping[str, Stored], components: Mapping[str, Component]) -> str:
