@@ -1,4 +1,4 @@
-"""The files of CLIP's tokenizer, read and checked: vocabulary, merges, added tokens, and its config."""
+"""The files of CLIP's tokenizer, read and checked: vocabulary, merges, added tokens, and which token pads."""
 
 import itertools
 import json
@@ -16,12 +16,11 @@ _PUBLISHED = 49408
 def read(path: Path | str) -> tuple[dict[str, int], tuple[tuple[str, str], ...], str, dict[str, tuple[int, ...]]]:
     """Reads a directory with vocab.json and merges.txt, or tokenizer.json, as transformers writes them.
 
-    Added tokens, the padding token and the rest of tokenizer_config.json and special_tokens_map.json are honoured.
     Returns the fields of a `ClipTokenizer`: ids, merges, padding token, added words.
 
     Raises:
       FileNotFoundError: if the directory has neither, or one of the two files.
-      ValueError: if the files hold no CLIP vocabulary, are damaged, or ask for what CLIP's tokenizer does not do.
+      ValueError: if the files hold no CLIP vocabulary, are damaged, or are of another kind of tokenizer.
     """
     path = Path(path)
     vocab, lines, whole = path / "vocab.json", path / "merges.txt", path / "tokenizer.json"
@@ -47,17 +46,9 @@ def read(path: Path | str) -> tuple[dict[str, int], tuple[tuple[str, str], ...],
         raise FileNotFoundError(f"no tokenizer in {path}: expected vocab.json and merges.txt, or tokenizer.json{only}")
     ids = _checked_ids(ids, vocab_file)
     if not ids:
-        raise ValueError(f"{vocab_file} holds no vocabulary")
-    config = _config(path)
-    for number, token in config.pop("added_tokens_decoder", {}).items():
-        added[_content(token, path, "added_tokens_decoder")] = int(number) if str(number).isdecimal() else number
-    for token in config.pop("additional_special_tokens", None) or ():
-        name = _content(token, path, "additional_special_tokens")
-        if name not in added and name not in ids:
-            raise ValueError(f"{path}: additional_special_tokens has {name!r}, which has no id there")
-        added.setdefault(name, ids.get(name))
-    added = _checked_ids(added, path)
-    return ids, _checked_merges(merges, ids, file), config.get("pad_token") or END, _joined(added)
+        raise ValueError(f"{vocab_file} has no vocabulary: expected an object of tokens and their ids")
+    added = _checked_ids(added, path / "added_tokens.json" if vocab_file == vocab else whole)
+    return ids, _checked_merges(merges, ids, file), _pad(path), _joined(added)
 
 
 def _joined(tokens: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -67,47 +58,23 @@ def _joined(tokens: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     return {word: (i, *(tokens[token] for token in rest(word))) for word, i in tokens.items() if word not in later}
 
 
-_EXPECTED: Mapping[str, tuple[Any, ...]] = {
-    "tokenizer_class": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "bos_token": (START,),
-    "eos_token": (END,),
-    "unk_token": (END,),
-    "do_lower_case": (True,),
-    "add_prefix_space": (False,),
-    "split_special_tokens": (False,),
-    "errors": ("replace",),
-    "padding_side": ("right",),
-    "truncation_side": ("right",),
-}
-"""Fields that would change a prompt's ids, and the values that CLIP's tokenizer has; the others do not matter here."""
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """tokenizer_config.json under special_tokens_map.json, checked; tokens are strings."""
-    config: dict[str, Any] = {}
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (path / name).is_file():
-            for field_name, value in _json(path / name).items():
-                token = field_name.endswith("_token") and value is not None
-                config[field_name] = _content(value, path / name, field_name) if token else value
-            for field_name, expected in _EXPECTED.items():
-                value = config.get(field_name)
-                if value is not None and value not in expected:
-                    raise ValueError(f"{path / name}: {field_name} is {value!r}: CLIP's tokenizer has {expected[0]!r}")
-    for name, kind in {"added_tokens_decoder": dict, "additional_special_tokens": list}.items():
-        _typed(config.get(name) or kind(), kind, path, name)
-    return config
+def _pad(path: Path) -> str:
+    """The token that pads: what special_tokens_map.json or tokenizer_config.json says, else the end token."""
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (path / name).is_file() and (token := _json(path / name).get("pad_token")):
+            return _content(token, path / name, "pad_token")
+    return END
 
 
 def _content(token: Any, path: Path, name: str) -> str:
     """The text of a token, which is a string or has `content`."""
-    return _typed(token.get("content") if isinstance(token, dict) else token, str, path, f"a token of {name}")
+    return _typed(token.get("content") if isinstance(token, dict) else token, str, path, name)
 
 
 def _checked_ids(ids: Mapping[Any, Any], path: Path) -> dict[str, int]:
     for token, i in ids.items():
         if not isinstance(token, str) or not token or type(i) is not int or not 0 <= i < 2**31:
-            raise ValueError(f"{path}: the token {token!r} has the id {i!r}: expected a whole number from 0")
+            raise ValueError(f"{path}: token {str(token)[:80]!r} has the id {str(i)[:80]}: expected a whole number")
     if len(set(ids.values())) < len(ids):
         raise ValueError(
             f"{path} gives one id to several tokens: it has {len(ids)} tokens, {len(set(ids.values()))} ids"
@@ -125,7 +92,7 @@ def _checked_merges(merges: Any, ids: Mapping[str, int], path: Path) -> tuple[tu
             raise ValueError(f"{path}: a merge makes {''.join(pair)!r}, which the vocabulary lacks: they do not fit")
         pairs.append((pair[0], pair[1]))
     if not pairs:
-        raise ValueError(f"{path} holds no merges: without them every word falls into its letters")
+        raise ValueError(f"{path} has a vocabulary but no merges, so words fall to letters: copy merges.txt there")
     lost = len(ids.keys() - _BYTES - {START, END} - {a + b for a, b in pairs}) if len(ids) >= _PUBLISHED else 0
     if lost:
         raise ValueError(f"{path} is damaged: {lost} tokens of the vocabulary are made by none of its merges")
@@ -135,7 +102,7 @@ def _checked_merges(merges: Any, ids: Mapping[str, int], path: Path) -> tuple[tu
 def _typed(value: Any, kind: type, path: Path, name: str) -> Any:
     if not isinstance(value, kind):
         wanted: dict[Any, str] = {dict: "an object", list: "a list", str: "a string"}
-        raise ValueError(f"{path}: {name} is {str(value)[:80]!r}: expected {wanted[kind]}")
+        raise ValueError(f"{path}: {name} is {str(value)[:80]}: expected {wanted[kind]}")
     return value
 
 
@@ -146,13 +113,15 @@ def _lines(path: Path) -> list[str]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    return _typed(value, dict, path, "the whole")
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, expected an object")
+    return value
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+        raise ValueError(f"{path} is no UTF-8 text: {error}") from error

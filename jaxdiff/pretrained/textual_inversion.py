@@ -62,7 +62,7 @@ def read(path: Path | str) -> tuple[str, dict[str, np.ndarray]]:
         if found is None:
             raise FileNotFoundError(f"no textual inversion in {path}: expected {' or '.join(_SAVED)}")
         return read(found)
-    tensors = files.read_tensors(path)
+    tensors = files.read_tensors(path, bare="")
     if any(name.startswith("string_to_param.") for name in tensors):  # beside it lies the number of the web UI's token
         tensors = {name: x for name, x in tensors.items() if not name.startswith("string_to_token.")}
     wrong = [name for name, x in tensors.items() if len(x.shape) not in (1, 2) or 0 in x.shape or x.dtype.kind in "iub"]

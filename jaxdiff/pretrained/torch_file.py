@@ -38,9 +38,13 @@ class UnsafeFileError(ValueError):
     """A file that holds something else than tensors."""
 
 
-def read(path: Path | str) -> dict[str, Stored]:
+def read(path: Path | str, bare: str | None = None) -> dict[str, Stored]:
     """The tensors of a file by name, each read when it is asked for; a `state_dict` inside is taken for the whole,
-    what lies in another dictionary inside has the name `outer.inner`, and a tensor by itself the name ''.
+    and what lies in another dictionary inside has the name `outer.inner`.
+
+    Args:
+      path: the file.
+      bare: the name of a tensor that is saved by itself; None refuses such files.
 
     Raises:
       UnsafeFileError: if the file is another, or holds anything but dictionaries, tensors and numbers.
@@ -50,10 +54,10 @@ def read(path: Path | str) -> dict[str, Stored]:
         tree = _zipped(path) if zipfile.is_zipfile(path) else _plain(path)
     except (TypeError, AttributeError, KeyError, IndexError, pickle.UnpicklingError, EOFError) as error:
         raise UnsafeFileError(f"{path} holds something else than tensors, or is broken: {error}") from error
+    if isinstance(tree, Stored) and bare is not None:
+        return {bare: tree}
     if isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
         tree = tree["state_dict"]
-    if isinstance(tree, Stored):
-        tree = {"": tree}
     if not isinstance(tree, dict):
         raise UnsafeFileError(f"{path} holds a {type(tree).__name__}, expected a dictionary of tensors")
     nested = {f"{name}.{k}": v for name, value in tree.items() if isinstance(value, dict) for k, v in value.items()}

@@ -108,16 +108,8 @@ def test_line_ends_and_byte_order_marks(tmp_path, merges):
     assert tokenizer.tokens("abc") == [SMALL["abc</w>"]]
 
 
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"added_tokens.json": {"<new>": 516}},
-        {"tokenizer_config.json": {"added_tokens_decoder": {"516": {"content": "<new>", "special": False}}}},
-        {"added_tokens.json": {"<new>": 516}, "special_tokens_map.json": {"additional_special_tokens": ["<new>"]}},
-    ],
-)
-def test_added_tokens(tmp_path, files):
-    tokenizer = tokenizer_clip.read(saved(tmp_path, **files))
+def test_added_tokens(tmp_path):
+    tokenizer = tokenizer_clip.read(saved(tmp_path, **{"added_tokens.json": {"<new>": 516}}))
     assert tokenizer.tokens("abc <new> abc") == [SMALL["abc</w>"], 516, SMALL["abc</w>"]]
     assert tokenizer.size == 517
 
@@ -132,65 +124,52 @@ def test_special_tokens_map_comes_before_the_config(tmp_path):
     [
         ({"vocab": ...}, "expected vocab.json and merges.txt, or tokenizer.json .merges.txt alone is there"),
         ({"merges": ...}, "expected vocab.json and merges.txt, or tokenizer.json .vocab.json alone is there"),
-        ({"vocab": {}}, "vocab.json holds no vocabulary"),
-        ({"merges": ""}, "merges.txt holds no merges"),
-        ({"merges": "#version: 0.2\n"}, "merges.txt holds no merges"),
+        ({"vocab": {}}, "vocab.json has no vocabulary"),
+        ({"merges": ""}, "merges.txt has a vocabulary but no merges"),
+        ({"merges": "#version: 0.2\n"}, "merges.txt has a vocabulary but no merges"),
         ({"vocab": "{"}, "vocab.json is not JSON"),
         ({"vocab": "[" * 100_000}, "vocab.json is not JSON"),
-        ({"vocab": "[1]"}, r"vocab.json: the whole is '\[1\]': expected an object"),
-        ({"vocab": b"\xff\xfe{"}, "vocab.json is not UTF-8 text"),
-        ({"merges": b"a b\n\xff\xfe"}, "merges.txt is not UTF-8 text"),
+        ({"vocab": "[1]"}, "vocab.json holds a list, expected an object"),
+        ({"vocab": b"\xff\xfe{"}, "vocab.json is no UTF-8 text"),
+        ({"merges": b"a b\n\xff\xfe"}, "merges.txt is no UTF-8 text"),
         ({"merges": "a b\nab\n"}, "merges.txt: a merge joins two tokens, got 'ab'"),
         ({"merges": "a b\na b c\n"}, "merges.txt: a merge joins two tokens, got 'a b c'"),
         ({"merges": "a b\nab \n"}, "merges.txt: a merge joins two tokens"),
         ({"merges": "a b\nx y\n"}, "merges.txt: a merge makes 'xy', which the vocabulary lacks"),
-        ({"vocab": {**SMALL, "ab": -1}}, "the token 'ab' has the id -1: expected a whole number from 0"),
-        ({"vocab": {**SMALL, "ab": 1.5}}, "the token 'ab' has the id 1.5"),
-        ({"vocab": {**SMALL, "ab": True}}, "the token 'ab' has the id True"),
-        ({"vocab": {**SMALL, "ab": 2**31}}, "the token 'ab' has the id 2147483648"),
+        ({"vocab": {**SMALL, "ab": -1}}, "token 'ab' has the id -1: expected a whole number"),
+        ({"vocab": {**SMALL, "ab": 1.5}}, "token 'ab' has the id 1.5"),
+        ({"vocab": {**SMALL, "ab": True}}, "token 'ab' has the id True"),
+        ({"vocab": {**SMALL, "ab": 2**31}}, "token 'ab' has the id 2147483648"),
         ({"vocab": {**SMALL, "ab": 0}}, "gives one id to several tokens: it has 516 tokens, 515 ids"),
         ({"vocab": {w: n for w, n in SMALL.items() if w != END}}, "it has no token '<|endoftext|>'"),
         (
             {"vocab": {**SMALL, **{f"{n}": n for n in range(600, 50_000)}}},
             "damaged: 49400 tokens of the",
         ),
-        ({"added_tokens.json": [1]}, "added_tokens.json: the whole is"),
-        ({"added_tokens.json": {"<new>": "x"}}, "the token '<new>' has the id 'x'"),
-        ({"special_tokens_map.json": {"pad_token": 3}}, "a token of pad_token is '3': expected a string"),
+        ({"added_tokens.json": [1]}, "added_tokens.json holds a list"),
+        ({"added_tokens.json": {"<new>": "x"}}, "token '<new>' has the id x"),
+        ({"special_tokens_map.json": {"pad_token": 3}}, "pad_token is 3: expected a string"),
         ({"special_tokens_map.json": {"pad_token": "<pad>"}}, "it has no token '<pad>'"),
-        ({"special_tokens_map.json": {"unk_token": "<unk>"}}, "unk_token is '<unk>': CLIP's tokenizer has"),
-        ({"special_tokens_map.json": {"additional_special_tokens": ["<x>"]}}, "has '<x>', which has no id there"),
-        (
-            {"special_tokens_map.json": {"additional_special_tokens": {"x": 1}}},
-            "additional_special_tokens is .* a list",
-        ),
-        ({"tokenizer_config.json": {"tokenizer_class": "T5Tokenizer"}}, "tokenizer_class is 'T5Tokenizer'"),
-        ({"tokenizer_config.json": {"do_lower_case": False}}, "do_lower_case is False"),
-        (
-            {"tokenizer_config.json": {"added_tokens_decoder": {"x": {"content": "<n>"}}}},
-            "the token '<n>' has the id 'x'",
-        ),
-        ({"tokenizer_config.json": {"added_tokens_decoder": {"9": {}}}}, "a token of added_tokens_decoder is 'None'"),
         (
             {"merges": ..., "tokenizer.json": {"model": {"type": "Unigram"}}},
             "type is 'Unigram': CLIP's tokenizer has 'BPE'",
         ),
         (
             {"merges": ..., "tokenizer.json": {"model": {"vocab": SMALL, "merges": []}}},
-            "tokenizer.json holds no merges",
+            "tokenizer.json has a vocabulary but no merges",
         ),
         (
             {"merges": ..., "tokenizer.json": {"model": {"vocab": SMALL}}},
-            "tokenizer.json: merges is 'None': expected a list",
+            "tokenizer.json: merges is None: expected a list",
         ),
-        ({"merges": ..., "tokenizer.json": {}}, "tokenizer.json: model is 'None': expected an object"),
+        ({"merges": ..., "tokenizer.json": {}}, "tokenizer.json: model is None: expected an object"),
         (
             {"merges": ..., "tokenizer.json": {"model": {"vocab": SMALL, "merges": [["a", 1]]}}},
             "a merge joins two tokens",
         ),
         (
             {"merges": ..., "tokenizer.json": {"model": {"vocab": SMALL, "merges": ["a b"]}, "added_tokens": [3]}},
-            "is '3'",
+            "added_tokens is 3",
         ),
     ],
 )
