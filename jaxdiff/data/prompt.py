@@ -1,10 +1,13 @@
 r"""Prompts for CLIP: words that count more or less, and prompts longer than one text of the encoder.
 
-`(a red hat:1.3)` weighs the words in it by 1.3; weights inside one another multiply. Parentheses without a number mean
-themselves, as do `\(` and `\)`. A prompt is cut into chunks of as many tokens as the encoder takes, each with a start
-and an end of its own; their states lie one after another in the context of the U-Net's cross-attention.
+`(a red hat:1.3)` weighs the words in it by 1.3; weights inside one another multiply. A weight is written in decimal
+digits, with a sign and a point where wanted (`-.5`); anything else after a colon, as `nan` or `1e3`, is text.
+Parentheses without a weight, or without their partner, mean themselves, as do `\(` and `\)`. A prompt is cut into
+chunks of as many tokens as the encoder takes, each with a start and an end of its own; their states lie one after
+another in the context of the U-Net's cross-attention.
 """
 
+import itertools
 import re
 from typing import NamedTuple
 
@@ -13,7 +16,7 @@ from jaxtyping import Float, Int
 
 from jaxdiff.data.tokenizer_clip import ClipTokenizer
 
-_PIECE = re.compile(r"\\[()]|\(|\)|:\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*\)|[^\\():]+|.", re.DOTALL)
+_PIECE = re.compile(r"\\[()]|\(|\)|:\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*\)|[^\\():]+|.", re.DOTALL)
 
 
 class Encoded(NamedTuple):
@@ -29,26 +32,35 @@ class Encoded(NamedTuple):
 
 
 def parse(prompt: str) -> list[tuple[str, float]]:
-    """The parts of a prompt with their weights; together, without the notation, they are the prompt."""
-    parts: list[tuple[str, float]] = []
+    """The parts of a prompt with their weights; together, without the notation, they are the prompt.
+
+    Raises:
+      ValueError: if weights inside one another multiply to more than a float32 holds.
+    """
+    pieces = _PIECE.findall(prompt)
     opened: list[int] = []
-    for piece in _PIECE.findall(prompt):
-        if piece[0] == ":" and piece[-1] == ")" and opened:
-            start, weight = opened.pop(), float(piece[1:-1])
-            parts[start:] = [(text, weight * old) for text, old in parts[start + 1 :]]
-            continue
-        if piece == "(":  # a letter like others, unless a number closes it
-            opened.append(len(parts))
+    factors: dict[int, float] = {}  # by the piece that opens what they weigh: until a weight closes it, it is a letter
+    closing: set[int] = set()
+    for n, piece in enumerate(pieces):
+        if piece == "(":
+            opened.append(n)
+        elif piece[0] == ":" and piece[-1] == ")" and opened:
+            factors[opened.pop()] = float(piece[1:-1])
+            closing.add(n)
         elif piece == ")" and opened:
             opened.pop()
-        parts.append((piece.removeprefix("\\") if piece[1:] in ("(", ")") else piece, 1.0))
-    joined: list[tuple[str, float]] = []
-    for text, weight in parts:
-        if joined and joined[-1][1] == weight:
-            joined[-1] = (joined[-1][0] + text, weight)
+    parts, weights = list[tuple[str, float]](), [1.0]
+    for n, piece in enumerate(pieces):
+        if n in factors:
+            weights.append(weights[-1] * factors[n])
+            if not abs(weights[-1]) <= float(np.finfo(np.float32).max):
+                raise ValueError(f"the prompt weighs a part of it by {factors[n]:g}, {weights[-1]:g} in all: too much")
+        elif n in closing:
+            weights.pop()
         else:
-            joined.append((text, weight))
-    return joined
+            parts.append((piece.removeprefix("\\") if piece[1:] in ("(", ")") else piece, weights[-1]))
+    groups = itertools.groupby(parts, key=lambda part: part[1])
+    return [("".join(text for text, _ in group), weight) for weight, group in groups]
 
 
 def encode(tokenizer: ClipTokenizer, prompt: str, chunks: int = 1, length: int = 77) -> Encoded:

@@ -8,6 +8,9 @@ It gives what transformers' CLIPTokenizer (version 5) gives. Older ones clean te
 (repairs mis-decoded text, straightens quotes) and otherwise with BERT's basic tokenizer (drops control signs, puts
 spaces around Chinese characters); OpenAI's own uses ftfy and unescapes HTML. Ordinary captions come out alike.
 
+Added words (textual inversion's) are found whatever their case, and only where no letter or digit continues them: with
+a word `art`, `party` stays what it is. (transformers finds them in other words too; AUTOMATIC1111's web UI does not.)
+
 Source: Radford et al. 2021, arXiv 2103.00020, section 2.4, and its released code.
 """
 
@@ -20,14 +23,14 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-_WHOLE = (START, END, "'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
-_SPACES = frozenset([*"\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000", *map(chr, range(0x2000, 0x200B))])
-_SPACE_RUN = re.compile("[" + "".join(sorted(_SPACES)) + "]+")
+from jaxdiff.data import clip_files
+from jaxdiff.data.clip_words import END, START, letters, merge, spell, words
+from jaxdiff.data.clip_words import LETTER as _LETTER  # noqa: F401
+
+_SPECIAL = re.compile(f"({re.escape(START)}|{re.escape(END)})")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class ClipTokenizer:
       ids: id of each token.
       merges: pairs of tokens, earliest first.
       pad: the token after the end (`!` in Stable Diffusion 2 and SDXL's second encoder; elsewhere the end token).
-      added: words with ids of their own, found in the text as they are written (textual inversion's, often several).
+      added: words with ids of their own, often several (textual inversion's).
     """
 
     ids: Mapping[str, int]
@@ -64,7 +67,7 @@ class ClipTokenizer:
         """What `encode(text, length)` keeps and what it cuts off ('' if all fits), as the tokenizer writes it."""
         pieces = list(self._pieces(text, None))
         room = _room(length)
-        return _spell(piece for _, piece in pieces[:room]), _spell(piece for _, piece in pieces[room:])
+        return spell(piece for _, piece in pieces[:room]), spell(piece for _, piece in pieces[room:])
 
     @property
     def size(self) -> int:
@@ -75,37 +78,57 @@ class ClipTokenizer:
         """The tokenizer that knows one more word, of `count` new ids.
 
         Raises:
-          ValueError: if it knows the word already.
+          ValueError: if the word is empty, known, or one token of the vocabulary: all prompts with it would change.
         """
-        if word in self.added or word in self.ids:
+        word = unicodedata.normalize("NFC", word.strip())
+        if not word:
+            raise ValueError("a new word for prompts needs at least one sign that is not white space")
+        plain = [part for piece in words(word) for _, part in self._encode_word(piece)]
+        if word in self.added or word in (START, END) or (len(plain) == 1 and plain[0] in self.ids):
             raise ValueError(f"the tokenizer knows {word!r} already: choose another word")
         return dataclasses.replace(self, added={**self.added, word: tuple(range(self.size, self.size + count))})
 
     @functools.cached_property
     def _special(self) -> dict[str, tuple[int, ...]]:
-        return {**{name: (self.ids[name],) for name in (START, END) if name in self.ids}, **self.added}
+        """The ids of start and end."""
+        return {name: self.added.get(name) or (self.ids[name],) for name in (START, END)}
 
     @functools.cached_property
     def _pad_id(self) -> int:
         return self.added[self.pad][0] if self.pad in self.added else self.ids[self.pad]
 
     @functools.cached_property
-    def _special_pattern(self) -> re.Pattern[str]:
-        return re.compile(
-            "(" + "|".join(re.escape(name) for name in sorted(self._special, key=len, reverse=True)) + ")"
-        )
+    def _added_pattern(self) -> tuple[re.Pattern[str], list[str]]:
+        """What finds added words, the longest first and its own case before others; and the word of each group."""
+        found = itertools.product(self.added.keys() - self._special, (":", "i:"))
+        order = sorted(found, key=lambda entry: (-len(entry[0]), entry[1], entry[0]))
+        return re.compile("|".join(f"(?{case}({_bounded(word)}))" for word, case in order)), [w for w, _ in order]
 
     def _pieces(self, text: str, length: int | None) -> Iterator[tuple[int, str]]:
         """Pairs of id and token, at most `length` - 2 of them."""
         return itertools.islice(self._all_pieces(text), None if length is None else _room(length))
 
     def _all_pieces(self, text: str) -> Iterator[tuple[int, str]]:
-        for part in self._special_pattern.split(text):
+        for part in _SPECIAL.split(text):
             if part in self._special:
-                yield from ((i, f"{part}</w>" if not n else "") for n, i in enumerate(self._special[part]))
-                continue
-            for word in words(part):
-                yield from self._encode_word(word)
+                yield self._special[part][0], f"{part}</w>"
+            else:
+                yield from self._plain_pieces(unicodedata.normalize("NFC", part))
+
+    def _plain_pieces(self, text: str) -> Iterator[tuple[int, str]]:
+        """The pieces of a text without start and end."""
+        pattern, names = self._added_pattern
+        start = 0
+        for match in pattern.finditer(text) if names else ():
+            yield from self._vocabulary_pieces(text[start : match.start()])
+            name = names[(match.lastindex or 1) - 1]
+            yield from ((i, f"{name}</w>" if not n else "") for n, i in enumerate(self.added[name]))
+            start = match.end()
+        yield from self._vocabulary_pieces(text[start:])
+
+    def _vocabulary_pieces(self, text: str) -> Iterator[tuple[int, str]]:
+        for word in words(text):
+            yield from self._encode_word(word)
 
     @functools.cached_property
     def _encode_word(self) -> Callable[[str], list[tuple[int, str]]]:
@@ -114,60 +137,15 @@ class ClipTokenizer:
 
         @functools.lru_cache(2**16)
         def encode_word(word: str) -> list[tuple[int, str]]:
-            parts = [_LETTER[b] for b in word.encode(errors="replace")]
-            parts[-1] += "</w>"
-            while len(parts) > 1:
-                best, at = min((rank.get(pair, len(rank)), i) for i, pair in enumerate(itertools.pairwise(parts)))
-                if best == len(rank):
-                    break
-                parts[at : at + 2] = ["".join(parts[at : at + 2])]
-            return [(self.ids.get(part, unknown), part) for part in parts]
+            return [(self.ids.get(part, unknown), part) for part in merge(letters(word), rank)]
 
         return encode_word
 
 
-def words(text: str) -> Iterator[str]:
-    """The pieces of a text that are encoded by themselves."""
-    text = unicodedata.normalize("NFC", text)
-    text = "".join(letter.lower() for letter in _SPACE_RUN.sub(" ", text))  # 'ΣΑΣ' becomes 'σασ', not 'σας'
-    start = 0
-    while start < len(text):
-        whole = next((w for w in _WHOLE if text.startswith(w, start)), None)
-        kind, end = _kind(text[start]), start + 1
-        if whole:
-            end = start + len(whole)
-        elif kind in "LO":
-            while end < len(text) and _kind(text[end]) == kind:
-                end += 1
-        if whole in (START, END):  # lower case made it look like one; the reference splits it by kind once more
-            yield from ("<|", whole[2:-2], "|>")
-        elif kind != "Z":
-            yield text[start:end]
-        start = end
-
-
-def _kind(letter: str) -> str:
-    """L for letters, N for numbers, Z for white space, O for others."""
-    if letter in _SPACES:
-        return "Z"
-    category = unicodedata.category(letter)[0]
-    return category if category in "LN" else "O"
-
-
-def _letters() -> list[str]:
-    """A printable letter for each byte: itself where it is printable, else one from U+0100 on."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = itertools.count(256)
-    return [chr(b) if b in printable else chr(next(others)) for b in range(256)]
-
-
-_LETTER = _letters()
-_BYTE = {letter: b for b, letter in enumerate(_LETTER)}
-
-
-def _spell(parts: Iterator[str]) -> str:
-    text = "".join(parts).replace("</w>", " ").strip()
-    return b"".join(bytes([_BYTE[c]]) if c in _BYTE else c.encode() for c in text).decode(errors="ignore")
+def _bounded(word: str) -> str:
+    """A pattern of a word that no letter or digit continues, where it begins or ends with one."""
+    start, end = ("(?<![^\\W_])" if word[0].isalnum() else ""), ("(?![^\\W_])" if word[-1].isalnum() else "")
+    return start + re.escape(word) + end
 
 
 def _room(length: int) -> int:
@@ -177,47 +155,8 @@ def _room(length: int) -> int:
 
 
 def read(path: Path | str) -> ClipTokenizer:
-    """The tokenizer of a directory with vocab.json and merges.txt, or tokenizer.json, as transformers writes them.
-
-    Raises:
-      FileNotFoundError: if the directory has neither.
-      ValueError: if the files hold no CLIP vocabulary, or no merges.
-    """
-    path = Path(path)
-    added: dict[str, tuple[int, ...]] = {}
-    merges: Any
-    if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-        ids = _ids(path / "vocab.json", _json(path / "vocab.json"))
-        lines = _text(path / "merges.txt").splitlines()
-        merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-        if (path / "added_tokens.json").is_file():
-            added = _joined(_ids(path / "added_tokens.json", _json(path / "added_tokens.json")))
-    elif (path / "tokenizer.json").is_file():
-        saved = _json(path / "tokenizer.json")
-        model, more = saved.get("model"), saved.get("added_tokens", [])
-        if not isinstance(model, dict) or not isinstance(model.get("merges"), list) or not isinstance(more, list):
-            raise ValueError(f"{path / 'tokenizer.json'} holds no byte pairs: expected a model with vocab and merges")
-        ids = _ids(path / "tokenizer.json", model.get("vocab"))
-        merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-        tokens = [token if isinstance(token, dict) else {} for token in more]
-        added = _joined(_ids(path / "tokenizer.json", {token.get("content"): token.get("id") for token in tokens}))
-    else:
-        raise FileNotFoundError(f"no tokenizer in {path}: expected vocab.json and merges.txt, or tokenizer.json")
-    is_pair = lambda pair: isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
-    if wrong := next((pair for pair in merges if not is_pair(pair)), None):
-        raise ValueError(f"{path}: a merge joins two tokens, got {str(wrong)[:80]}")
-    if not merges:
-        raise ValueError(
-            f"{path} has a vocabulary but no merges, so words would fall to letters: copy merges.txt there"
-        )
-    return ClipTokenizer(ids, tuple((a, b) for a, b in merges), _pad(path), added)
-
-
-def _joined(tokens: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Words with all their ids: the second id of `word` is that of the token `word_1`, as diffusers names it."""
-    rest = lambda word: itertools.takewhile(tokens.__contains__, (f"{word}_{n}" for n in itertools.count(1)))
-    later = {token for word in tokens for token in rest(word)}
-    return {word: (i, *(tokens[token] for token in rest(word))) for word, i in tokens.items() if word not in later}
+    """The tokenizer of a directory; `clip_files.read` says what it may hold and what is refused."""
+    return ClipTokenizer(*clip_files.read(path))
 
 
 def write(tokenizer: ClipTokenizer, path: Path | str, length: int = 77) -> None:
@@ -235,42 +174,3 @@ def write(tokenizer: ClipTokenizer, path: Path | str, length: int = 77) -> None:
         }
     for name, value in files.items():
         (path / f"{name}.json").write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-
-
-def _pad(path: Path) -> str:
-    """The token that pads: what special_tokens_map.json or tokenizer_config.json says, else the end token."""
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        token = _json(path / name).get("pad_token") if (path / name).is_file() else None
-        if token:
-            token = token.get("content") if isinstance(token, dict) else token
-            if not isinstance(token, str):
-                raise ValueError(f"{path / name}: pad_token is {str(token)[:80]}: expected a word")
-            return token
-    return END
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text: {error}") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, expected an object")
-    return value
-
-
-def _ids(path: Path, value: Any) -> dict[str, int]:
-    """The ids of tokens, checked: an embedding's row is looked up by each."""
-    if not isinstance(value, dict) or not value:
-        raise ValueError(f"{path} has no vocabulary: expected an object of tokens and their ids")
-    for token, i in value.items():
-        if not isinstance(token, str) or not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < 2**31:
-            raise ValueError(f"{path}: token {str(token)[:80]!r} has the id {str(i)[:80]}: expected a whole number")
-    return value

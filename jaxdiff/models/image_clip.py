@@ -111,6 +111,20 @@ class ImageTokens(nn.Module):
         return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name="norm")(y)
 
 
+class StateTokens(nn.Module):
+    """The full IP-adapter's projection: each state of the picture's tokens becomes one token of `width`."""
+
+    width: int
+    hidden: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, states: Float[Array, "b l d"]) -> Float[Array, "b l e"]:
+        y = gelu(nn.Dense(self.hidden, dtype=self.dtype, name="fc1")(states))
+        y = nn.Dense(self.width, dtype=self.dtype, name="fc2")(y)
+        return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name="norm")(y)
+
+
 class Resampler(nn.Module):
     """The IP-adapter plus' projection: learned queries look at the states of a picture's tokens.
 

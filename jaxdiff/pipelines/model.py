@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxdiff.models.image_clip import ImageTokens, Resampler
+from jaxdiff.models.image_clip import ImageTokens, Resampler, StateTokens
 from jaxdiff.models.text import TextConfig
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.scheduler import Process
@@ -41,7 +41,7 @@ class Model:
     norm: bool = True
     sizes: int = 0
     waves: int = 0
-    picture_tokens: ImageTokens | Resampler | None = None
+    picture_tokens: ImageTokens | Resampler | StateTokens | None = None
     decode: str = "whole"
     safety: bool = False
 

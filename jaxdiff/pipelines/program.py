@@ -23,7 +23,7 @@ from jaxdiff.models.autoencoder_kl import AutoencoderKL, scaled, sliced, tiled, 
 from jaxdiff.models.autoencoder_tiny import AutoencoderTiny
 from jaxdiff.models.autoencoder_vq import AutoencoderVQ
 from jaxdiff.models.controlnet import controlled
-from jaxdiff.models.image_clip import ClipImage, Resampler, SafetyChecker, prepare
+from jaxdiff.models.image_clip import ClipImage, Resampler, SafetyChecker, StateTokens, prepare
 from jaxdiff.models.text import TextConfig, TextTransformer
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet, with_sizes
@@ -227,7 +227,7 @@ def read_picture(model: Model, params: Params, pixels: Array, weight: Float[Arra
     Rows whose pixels are all zero stand for no picture.
     """
     tokens = model.picture_tokens
-    skip = int(isinstance(tokens, Resampler))
+    skip = int(isinstance(tokens, Resampler | StateTokens))
     encoder = ClipImage(model.nets["image_encoder"])
     states, vector = _pair(encoder.apply({"params": params["image_encoder"]}, pixels, skip))
     vector = vector * pixels.any((1, 2, 3))[:, None]

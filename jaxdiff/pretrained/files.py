@@ -185,8 +185,10 @@ def write_sharded(folder: Path, stem: str, tensors: Mapping[str, np.ndarray | St
     (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def read_tensors(path: Path | str) -> dict[str, Stored]:
+def read_tensors(path: Path | str, bare: str | None = None) -> dict[str, Stored]:
     """The tensors of one file, by its ending: .safetensors, or .bin, .pt, .pth, .ckpt through the restricted loader.
+
+    A tensor that PyTorch saved by itself has the name `bare`; None refuses such files.
 
     Raises:
       FileError: for another ending, or a file that is broken.
@@ -196,7 +198,7 @@ def read_tensors(path: Path | str) -> dict[str, Stored]:
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
-        return torch_file.read(path)
+        return torch_file.read(path, bare)
     raise FileError(f"{path}: expected a file that ends in .safetensors, .bin, .pt, .pth or .ckpt")
 
 

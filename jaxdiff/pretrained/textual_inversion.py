@@ -1,10 +1,19 @@
 """Textual inversion: new words for the prompt, each a few learned vectors in the text encoder's table of tokens.
 
+What a file calls its vectors depends on who wrote it, and so does the word:
+
+    diffusers                {WORD: [width] or [n, width]}
+    SDXL                     {"clip_l": [n, 768], "clip_g": [n, 1280]}; the word is the file's name
+    AUTOMATIC1111, ComfyUI   {"emb_params": [n, width]}, or {"string_to_param": {"*": [n, width]}}; the file's name
+    PyTorch                  one tensor by itself; the file's name
+
 Source: Gal et al. 2022, arXiv 2208.01618.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,62 +21,94 @@ import numpy as np
 from jaxdiff.data.tokenizer_clip import END
 from jaxdiff.pretrained import files
 from jaxdiff.pretrained.read import Bundle
+from jaxdiff.pretrained.widths import of_text
 
-_SDXL = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+_SDXL = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
+_UNNAMED = ("", "*", "emb_params", "string_to_param.*")
+_SAVED = ("learned_embeds.safetensors", "learned_embeds.bin")
 
 
-def read(path: Path | str) -> dict[str, np.ndarray]:
-    """The vectors [n, width] of a file by the word, or as SDXL's files name them, clip_l and clip_g.
+def parse(text: Path | str) -> tuple[Path, str | None]:
+    """Splits PATH:WORD into the file and its word; a PATH alone, also one with a colon in it, has None.
 
     Raises:
-      ValueError: if the file holds no vectors.
+      ValueError: if nothing follows the colon.
     """
-    tensors = files.read_tensors(path)
-    prefix = "string_to_param."  # of the web UI's files, where the word is always *
-    if any(name.startswith(prefix) for name in tensors):
-        tensors = {Path(path).stem: x for name, x in tensors.items() if name.startswith(prefix)}
-    if not tensors or any(len(x.shape) not in (1, 2) for x in tensors.values()):
-        raise ValueError(f"{path} holds no textual inversion: expected vectors [width] or [n, width]")
-    return {name: np.atleast_2d(np.asarray(x)) for name, x in tensors.items()}
+    text = str(text)
+    if not Path(text).exists():
+        for at, sign in enumerate(text):
+            if sign == ":" and Path(text[:at]).exists():
+                if not text[at + 1 :].strip():
+                    raise ValueError(f"{text} names no word: write PATH:WORD, or PATH for the file's own word")
+                return Path(text[:at]), text[at + 1 :]
+    return Path(text), None
+
+
+def read(path: Path | str) -> tuple[str, dict[str, np.ndarray]]:
+    """The word of a file, and its vectors [n, width] by text encoder; `""` where the file does not say for which.
+
+    Args:
+      path: the file, or a directory with learned_embeds.safetensors or .bin.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if the file holds no vectors, several words, or vectors that are not finite.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no textual inversion at {path}")
+    if path.is_dir():
+        found = next((path / name for name in _SAVED if (path / name).is_file()), None)
+        if found is None:
+            raise FileNotFoundError(f"no textual inversion in {path}: expected {' or '.join(_SAVED)}")
+        return read(found)
+    tensors = files.read_tensors(path, bare="")
+    if any(name.startswith("string_to_param.") for name in tensors):  # beside it lies the number of the web UI's token
+        tensors = {name: x for name, x in tensors.items() if not name.startswith("string_to_token.")}
+    wrong = [name for name, x in tensors.items() if len(x.shape) not in (1, 2) or 0 in x.shape or x.dtype.kind in "iub"]
+    if not tensors or wrong:
+        told = f"{wrong[0]!r} is {tensors[wrong[0]].shape} of {tensors[wrong[0]].dtype}" if wrong else "it is empty"
+        raise ValueError(f"{path} holds no textual inversion: expected vectors [width] or [n, width], {told}")
+    vectors = {name: np.atleast_2d(np.asarray(x)) for name, x in tensors.items()}
+    if bad := [name for name, x in vectors.items() if not np.isfinite(x.astype(np.float32)).all()]:
+        raise ValueError(f"{path}: the vectors of {bad[0]!r} are not finite: damaged, or a failed training")
+    if vectors.keys() <= _SDXL.keys():
+        return path.stem, {_SDXL[name]: x for name, x in vectors.items()}
+    if len(vectors) > 1:
+        names = ", ".join([*vectors][:10]) + (", ..." if len(vectors) > 10 else "")
+        raise ValueError(f"{path} holds several words ({len(vectors)}): {names}; split it into a file for each")
+    ((name, x),) = vectors.items()
+    return path.stem if name in _UNNAMED else name.removeprefix("string_to_param."), {"": x}
 
 
 def add(bundle: Bundle, path: Path | str, word: str | None = None) -> Bundle:
-    """The bundle whose prompts may say `word`.
+    """The bundle whose prompts may say `word`, in upper or lower case.
 
     Args:
       bundle: a pipeline with text encoders.
-      path: what diffusers or the web UI saves.
-      word: None takes the file's.
+      path: a file of one of the module's layouts, or FILE:WORD.
+      word: None takes what `path` says, else the file's own.
 
     Raises:
-      ValueError: if the file holds several words, the tokenizer knows the word, or no text encoder has that width.
+      ValueError: if the file is none, the tokenizer knows the word, or no text encoder has that width.
     """
-    found = read(path)
-    by_encoder = {encoder: found[name] for encoder, name in _SDXL.items() if name in found}
-    if not by_encoder:
-        if len(found) > 1:
-            raise ValueError(f"{path} holds several words: {', '.join(found)}; split it into a file for each")
-        ((name, vectors),) = found.items()
-        word = word or name
-        by_encoder = {
-            encoder: vectors
-            for encoder, part in bundle.components.items()
-            if encoder.startswith("text_encoder") and part.config.width == vectors.shape[1]
-        }
-        if not by_encoder:
-            raise ValueError(f"{path} has vectors of width {vectors.shape[1]}, which no text encoder here has")
-    word = word or Path(path).stem
+    path, said = parse(path)
+    own, found = read(path)
+    word = word or said or own
     components, tokenizers = dict(bundle.components), dict(bundle.tokenizers)
-    for encoder, vectors in by_encoder.items():
+    for encoder, vectors in _by_encoder(bundle, found, path).items():
         part, name = components[encoder], encoder.replace("text_encoder", "tokenizer")
+        if name not in tokenizers:
+            raise ValueError(f"{path} needs the tokenizer of {encoder}, which this model lacks")
         table = part.params["token_embed"]["embedding"]
-        if vectors.shape[1] != table.shape[1]:
-            raise ValueError(
-                f"{path} has vectors of width {vectors.shape[1]} for {encoder}, whose width is {table.shape[1]}"
-            )
-        tokenizers[name] = tokenizers[name].with_word(word, len(vectors))
+        try:
+            tokenizers[name] = tokenizers[name].with_word(word, len(vectors))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}, as {path}:WORD") from None
         # ids count from the tokenizer's size, which may be below the table's
-        start = tokenizers[name].added[word][0]
+        start = tokenizers[name].size - len(vectors)
+        if start > len(table):
+            raise ValueError(f"{encoder} has vectors for {len(table)} tokens, but its tokenizer has {start} tokens")
         table = jnp.concatenate([table[:start], vectors.astype(table.dtype)])
         params = {**part.params, "token_embed": {"embedding": table}}
         # a new word has the largest id, so the end can no longer be told by that
@@ -77,6 +118,35 @@ def add(bundle: Bundle, path: Path | str, word: str | None = None) -> Bundle:
     return dataclasses.replace(bundle, components=components, tokenizers=tokenizers)
 
 
-def write(path: Path | str, word: str, vectors: np.ndarray) -> None:
+def _by_encoder(bundle: Bundle, found: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """The vectors of each text encoder of the model.
+
+    Raises:
+      ValueError: if they do not fit; says which model they are for, and which this is.
+    """
+    widths = {name: part.config.width for name, part in bundle.components.items() if name.startswith("text_encoder")}
+    if not widths:
+        raise ValueError(f"{path} is a textual inversion: this model ({bundle.kind}) has no text encoder")
+    here = " and ".join(map(of_text, widths.values()))
+    if "" in found:
+        width = found[""].shape[1]
+        if any(own != width for own in widths.values()):
+            raise ValueError(f"{path} has vectors of width {of_text(width)}: the text encoders here have {here}")
+        return dict.fromkeys(widths, found[""])
+    # SDXL's refiner has the second encoder alone
+    fitting = {name: x for name, x in found.items() if name in widths}
+    if not fitting or (found.keys() - widths.keys() and "text_encoder_2" not in widths):
+        raise ValueError(
+            f"{path} has vectors for {' and '.join(sorted(found))} (SDXL): the text encoders here have {here}"
+        )
+    for name, x in fitting.items():
+        if x.shape[1] != widths[name]:
+            raise ValueError(
+                f"{path} has vectors of width {of_text(x.shape[1])} for {name}, which has {of_text(widths[name])}"
+            )
+    return fitting
+
+
+def write(path: Path | str, word: str, vectors: Any) -> None:
     """One word's vectors [n, width] as diffusers saves them."""
     files.write_safetensors(path, {word: np.asarray(vectors)})

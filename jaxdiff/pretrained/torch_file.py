@@ -58,9 +58,13 @@ class UnsafeFileError(ValueError):
     """A file that holds something else than tensors."""
 
 
-def read(path: Path | str) -> dict[str, Stored]:
+def read(path: Path | str, bare: str | None = None) -> dict[str, Stored]:
     """The tensors of a file by name, each read when it is asked for; a `state_dict` inside is taken for the whole,
     and what lies in another dictionary inside has the name `outer.inner`.
+
+    Args:
+      path: the file.
+      bare: the name of a tensor that is saved by itself; None refuses such files.
 
     Raises:
       UnsafeFileError: if the file is another, or holds anything but dictionaries, tensors and numbers.
@@ -72,6 +76,8 @@ def read(path: Path | str) -> dict[str, Stored]:
         raise
     except _BROKEN as error:
         raise UnsafeFileError(f"{path} holds something else than tensors, or is broken: {str(error)[:200]}") from error
+    if isinstance(tree, Stored) and bare is not None:
+        return {bare: tree}
     if isinstance(tree, Stored):
         raise UnsafeFileError(f"{path} holds one tensor {tree.shape} without a name: expected a dictionary of tensors")
     if isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
@@ -158,6 +164,13 @@ class _Named:
         )
 
 
+class _ParameterDict(dict[str, Stored]):
+    """What stands for PyTorch's module of parameters, in which the first textual inversions keep their vectors."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.update(state["_parameters"])
+
+
 class _Unpickler(pickle.Unpickler):
     """Reads one pickle; `fetch` (name, start, size) gives bytes of a storage."""
 
@@ -175,6 +188,10 @@ class _Unpickler(pickle.Unpickler):
             return self._tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda tensor, requires_grad, hooks: tensor
+        if (module, name) == ("torch.nn.modules.container", "ParameterDict"):
+            return _ParameterDict
+        if module in ("builtins", "__builtin__") and name == "set":  # a module's list of buffers not to be saved
+            return frozenset
         return _Named(f"{module}.{name}", self.path)
 
     def persistent_load(self, identity: Any) -> tuple[np.dtype, str, int]:

@@ -1,6 +1,8 @@
 """Weights in prompts, and prompts in chunks."""
 
+import itertools
 import pathlib
+import random
 
 import numpy as np
 import pytest
@@ -32,6 +34,14 @@ def tokenizer(tmp_path_factory):
         (r"\(not:1.5\) (so:1.5)", [("(not:1.5) ", 1), ("so", 1.5)]),
         ("((a) b:2)", [("(a) b", 2)]),
         ("(a:-0.5)\n\\", [("a", -0.5), ("\n\\", 1)]),
+        ("(a:nan) (b:inf) (c:1e3) (d:)", [("(a:nan) (b:inf) (c:1e3) (d:)", 1)]),
+        ("((((a:2):2):2):2)", [("a", 16)]),
+        ("((a:2)", [("(", 1), ("a", 2)]),
+        ("(a:2))", [("a", 2), (")", 1)]),
+        ("(:2)b", [("b", 1)]),
+        ("(a:0)", [("a", 0)]),
+        ("(a: +1.5 )", [("a", 1.5)]),
+        ("(a:1.5.2) (b:1,5)", [("(a:1.5.2) (b:1,5)", 1)]),
     ],
 )
 def test_weights_are_read(text, parts):
@@ -68,3 +78,24 @@ def test_chunks_hold_what_one_text_cannot(tokenizer):
     np.testing.assert_array_equal(prompt.encode(tokenizer, "a", chunks=3).tokens[2], tokenizer.encode(""))
     with pytest.raises(ValueError, match="chunks is 0"):
         prompt.encode(tokenizer, "a", chunks=0)
+
+
+@pytest.mark.parametrize("text", ["(a:" + "9" * 400 + ")", "(" * 200 + "a" + ":9)" * 200, "(a:-" + "9" * 60 + ")"])
+def test_a_weight_beyond_float32_is_refused(tokenizer, text):
+    with pytest.raises(ValueError, match="the prompt weighs a part of it by"):
+        prompt.encode(tokenizer, text)
+
+
+def test_any_prompt_is_read(tokenizer):
+    """Random notation: parts are the prompt without it, tokens are those of the joined text, weights are finite."""
+    rng = random.Random(0)
+    pieces = ["(", ")", "\\(", "\\)", "\\", ":", ":1.5)", ":-.5)", ": 2 )", "cat", " ", "(a:0.5)", "\u0301", "\n", "9"]
+    for n in range(500):
+        text = "".join(rng.choice([*pieces, chr(rng.randrange(0x110000))]) for _ in range(rng.randrange(60)))
+        parts = prompt.parse(text)
+        assert all(a[1] != b[1] for a, b in itertools.pairwise(parts))
+        tokens, weights = prompt.encode(tokenizer, text, chunks=1 + n % 3)
+        assert np.isfinite(weights).all()
+        assert tokens.shape == weights.shape == (1 + n % 3, 77)
+    for long in ("(" * 50_000, ":" + "9" * 100_000, "(x" * 20_000 + ":1)" * 20_000, ": " * 50_000, "a(b:1.5)" * 10_000):
+        assert prompt.parse(long)

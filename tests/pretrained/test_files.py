@@ -53,8 +53,9 @@ class Evil:
 def test_what_lies_around_the_tensors_is_left(tmp_path):
     read = torch_file.read(REFERENCE / "sd_nested.ckpt")
     same_tensors(read, {"a.weight": np.ones((2, 3), np.float32), "a.bias": np.zeros(2, np.float32)})
-    web = textual_inversion.read(REFERENCE / "sd_word.pt")
-    same_tensors(web, {"sd_word": np.ones((3, 4), np.float32)})
+    word, vectors = textual_inversion.read(REFERENCE / "sd_word.pt")
+    assert word == "sd_word"
+    same_tensors(vectors, {"": np.ones((3, 4), np.float32)})
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys):

@@ -137,25 +137,74 @@ def test_ip_adapter_agrees(tmp_path):
     same_tensors(load_file(tmp_path / "again.safetensors"), tensors)
 
 
-def test_ip_adapter_plus_agrees(tmp_path):
+@pytest.mark.parametrize("kind", ["plus", "full"])
+def test_ip_adapters_of_states_agree(tmp_path, kind):
     unet = component("UNet2DConditionModel", UNETS["sd1"])
     plain = {name: x for name, x in weights(INDEX["ip"]["shapes"]).items() if name.startswith("ip_adapter")}
-    tensors = {**plain, **weights(INDEX["plus"]["shapes"])}
-    save_file(tensors, tmp_path / "plus.safetensors")
-    adapter = ip_adapter.read(tmp_path / "plus.safetensors", unet)
+    tensors = {**plain, **weights(INDEX[kind]["shapes"])}
+    save_file(tensors, tmp_path / "ip.safetensors")
+    adapter = ip_adapter.read(tmp_path / "ip.safetensors", unet)
     tokens = adapter.tokens.apply({"params": adapter.projection}, jnp.asarray(noise("states", (2, 7, 12))))
-    close(tokens, ARRAYS["plus/tokens"])
+    close(tokens, ARRAYS[f"{kind}/tokens"])
     ip_adapter.write(tmp_path / "again.safetensors", adapter, unet.config)
     same_tensors(load_file(tmp_path / "again.safetensors"), tensors)
 
 
-def test_what_is_no_ip_adapter(tmp_path):
+def zeros(**shapes):
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+
+IP, PLUS, FULL = (INDEX[kind]["shapes"] for kind in ("ip", "plus", "full"))
+ATTENTIONS = {name: shape for name, shape in IP.items() if name.startswith("ip_adapter")}
+FACE = {"image_proj.proj.0.weight": (4, 512), "image_proj.proj.2.weight": (8, 4), "image_proj.norm.weight": (24,)}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"x": (1,)}, "is no IP-adapter: it has no image_proj.proj.weight"),
+        ({**ATTENTIONS, **FACE}, "for vectors of faces .FaceID., which is not supported"),
+        ({**FACE, "image_proj.perceiver_resampler.proj_in.weight": (4, 4)}, "FaceID"),
+        ({**IP, "ip_adapter.0.to_q_lora.down.weight": (4, 4)}, "FaceID"),
+        ({**IP, "ip_adapter.1.to_k_ip.weight": (32, 2048)}, "is an IP-adapter for SDXL .* this model is a U-Net .* 24"),
+        ({**IP, "image_proj.proj.weight": (25, 12)}, "25 numbers are no tokens of 24"),
+        ({**IP, "image_proj.proj.weight": (96,)}, r"image_proj.proj.weight is \(96,\), expected 2 dimensions"),
+        ({n: s for n, s in IP.items() if n != "image_proj.norm.weight"}, "it has no image_proj.norm.weight"),
+        ({n: s for n, s in PLUS.items() if "proj_in.weight" not in n}, "it has no image_proj.proj_in.weight"),
+        ({**PLUS, "image_proj.latents": (5, 16)}, r"image_proj.latents is \(5, 16\), expected 3 dimensions"),
+        ({**PLUS, "image_proj.latents": (1, 5, 0)}, "image_proj.latents is"),
+        ({**PLUS, "image_proj.layers.0.0.to_q.weight": (32, 16)}, "has heads of 64 in 32 numbers"),
+        ({n: s for n, s in FULL.items() if "proj.2" not in n}, "it has no image_proj.proj.2.weight"),
+    ],
+)
+def test_what_is_no_ip_adapter(tmp_path, shapes, message):
+    save_file(zeros(**shapes), tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=message) as error:
+        ip_adapter.read(tmp_path / "x.safetensors", UNET_CONFIG)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+UNET_CONFIG = Component("UNet2DConditionModel", UNETS["sd1"]["config"], None, {})
+
+
+@pytest.mark.parametrize("missing", ["ip_adapter.1.to_k_ip.weight", "image_proj.proj.bias"])
+def test_an_ip_adapter_that_lacks_a_tensor(tmp_path, missing):
     unet = component("UNet2DConditionModel", UNETS["sd1"])
-    tensors = weights(INDEX["ip"]["shapes"])
-    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="is no plain or plus IP-adapter"):
-        ip_adapter.read(tmp_path / "x.safetensors", unet)
-    del tensors["ip_adapter.1.to_k_ip.weight"]
+    tensors = weights(IP)
+    del tensors[missing]
     save_file(tensors, tmp_path / "less.safetensors")
-    with pytest.raises(TensorError, match=r"missing: ip_adapter.1.to_k_ip.weight \(32, 24\)"):
+    with pytest.raises(TensorError, match=f"missing: {missing}"):
         ip_adapter.read(tmp_path / "less.safetensors", unet)
+
+
+def test_an_ip_adapter_for_another_image_encoder(tmp_path):
+    encoder = dataclasses.replace(component("CLIPVisionModelWithProjection", INDEX["image"]), params={})
+    encoders = [dataclasses.replace(encoder.config, projection=n, width=n) for n in (768, 1280)]
+    big, vit_h = (dataclasses.replace(encoder, config=config) for config in encoders)
+    save_file(zeros(**IP), tmp_path / "plain.safetensors")
+    with pytest.raises(ValueError, match=r"takes vectors of 12: the image encoder gives 768 \(CLIP ViT-L\)"):
+        ip_adapter.read(tmp_path / "plain.safetensors", UNET_CONFIG, image_encoder=big)
+    save_file(zeros(**ATTENTIONS, **PLUS), tmp_path / "plus.safetensors")
+    with pytest.raises(ValueError, match=r"takes states of 12: the image encoder gives 1280 \(OpenCLIP ViT-H\)"):
+        ip_adapter.read(tmp_path / "plus.safetensors", UNET_CONFIG, image_encoder=vit_h)

@@ -122,6 +122,12 @@ def main():
     plus = {name.removeprefix("image_proj."): torch.tensor(w) for name, w in weights(named).items()}
     projection = unet._convert_ip_adapter_image_proj_to_diffusers(plus)
     cases["plus"] = (Holder(named), {"tokens": projection(torch.tensor(noise("states", (2, 7, 12))))})
+    shapes = {"proj.0.weight": (12, 12), "proj.0.bias": (12,), "proj.2.weight": (24, 12), "proj.2.bias": (24,)}
+    shapes |= {"proj.3.weight": (24,), "proj.3.bias": (24,)}
+    named = {f"image_proj.{name}": shape for name, shape in shapes.items()}
+    full = {name.removeprefix("image_proj."): torch.tensor(w) for name, w in weights(named).items()}
+    projection = unet._convert_ip_adapter_image_proj_to_diffusers(full)
+    cases["full"] = (Holder(named), {"tokens": projection(torch.tensor(noise("states", (2, 7, 12))))})
     save(HERE.with_name("sd_image.npz"), cases)
 
 
