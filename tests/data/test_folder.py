@@ -123,7 +123,7 @@ def test_bad_metadata_is_named(tmp_path, line, message):
 def test_pictures_without_captions_are_named(tmp_path):
     fill(tmp_path, 3)
     (tmp_path / "001.txt").unlink()
-    with pytest.raises(ValueError, match=r"1 of 3 pictures have no caption.*001\.png"):
+    with pytest.raises(ValueError, match=r"1 of 3 pictures in .* have no caption: 001\.png; expected a metadata"):
         opened(tmp_path)
 
 
