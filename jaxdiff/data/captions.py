@@ -42,6 +42,10 @@ class Item(NamedTuple):
     label: int = 0
 
 
+class NoCaptionsError(ValueError):
+    """A folder has pictures, and no caption for any of them."""
+
+
 class Found(NamedTuple):
     """All pictures of a folder, sorted by path; the names of the classes, or none; and what a user should know."""
 
@@ -58,8 +62,8 @@ def find(folder: Path, root: Path | None = None) -> Found:
       root: what has `folder` for one of its splits, if it is one; the classes are then those of all splits.
 
     Raises:
-      ValueError: if the folder has pictures and none of the forms, or a file of captions is malformed; names file and
-        line.
+      NoCaptionsError: if the folder has pictures and none of the forms.
+      ValueError: if some captions are missing, or a file of captions is malformed; names file and line.
       OSError: if something cannot be read.
     """
     paths = files(folder)
@@ -195,7 +199,7 @@ def _beside(folder: Path, pictures: list[Path], texts: list[Path]) -> list[Item]
             raise ValueError(f"{caption_of[text.with_suffix('')]} and {text.name} are one caption: remove one")
         caption_of[text.with_suffix("")] = text
     if bare := [path for path in pictures if path.with_suffix("") not in caption_of]:
-        raise ValueError(
+        raise (NoCaptionsError if len(bare) == len(pictures) else ValueError)(
             f"{len(bare)} of {len(pictures)} pictures in {folder} have no caption: {_names(folder, bare)}; expected "
             f"{FORMS}"
         )

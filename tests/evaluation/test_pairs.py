@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxdiff.evaluation import pairs
+from jaxdiff.evaluation import pairs, report
 from jaxdiff.evaluation.pictures import Pictures
 from jaxdiff.metrics import pixels
 
@@ -18,6 +18,13 @@ def test_the_means_over_all_pairs():
     np.testing.assert_allclose(got["PSNR"].value, pixels.psnr(X, Y).mean())
     np.testing.assert_allclose(got["SSIM"].value, pixels.ssim(X, Y).mean())
     assert got["SSIM"].low < got["SSIM"].value < got["SSIM"].high
+
+
+def test_pairs_that_are_equal_have_an_infinite_psnr_and_no_interval():
+    got = pairs.compare(("psnr", "ssim"), MADE, MADE, batch_size=1, resamples=10)
+    assert report.as_json(got)["PSNR"] == {"value": "inf", "low": None, "high": None}
+    assert got["SSIM"].high <= 1
+    assert "| PSNR | inf |  |" in report.markdown(got)
 
 
 def test_sets_that_are_no_pairs_are_refused():
