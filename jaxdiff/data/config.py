@@ -51,7 +51,7 @@ class DataConfig:
       subset: a part of openmoji, chosen by caption: 'plain' or 'quickstart'; 'all' is everything, of any data.
       flip: mirror half of the pictures, chosen anew each time one is drawn; not where captions tell left from right.
       articles: put "a" or "an" before half of the captions, chosen anew each time, where captions are bare names and
-        prompts may not be.
+        prompts may not be; a caption that has an article keeps it.
       dir: where prepared TFDS data lie; default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       workers: threads that load ahead; 0 loads when a batch is asked for.
     """

@@ -97,7 +97,7 @@ def _check(folder: Path, paths: list[Path]) -> tuple[dict[Path, str], list[Path]
 
 def _known(file: Path) -> dict[str, list[Any]]:
     """The sound pictures of the last check; none if it was never made or its file is damaged."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         saved = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(saved, dict) and saved.get("format") == _FORMAT and isinstance(saved.get("sound"), dict):
             return {

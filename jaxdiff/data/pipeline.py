@@ -131,4 +131,6 @@ def batches(
 
 
 def _article(caption: str) -> str:
+    if caption.startswith(("a ", "an ", "the ")):
+        return caption
     return f"{'an' if caption[:1].lower() in 'aeiou' else 'a'} {caption}"

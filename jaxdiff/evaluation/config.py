@@ -58,7 +58,7 @@ class EvaluateConfig:
       k: which neighbour bounds the balls of `neighbours`.
       resamples: of the bootstrap for the intervals; 0 gives none.
       save_statistics: a .npz to write the reference's statistics to.
-      prompt: what the pictures show, in turn; default: the captions of the reference.
+      prompt: what the pictures show, in turn; default: the captions of the reference, shuffled.
       steps: of the sampler.
       sampler: how to walk from noise to picture.
       guidance: 1 is off.

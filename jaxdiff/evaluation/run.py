@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from jaxdiff import experiment
 from jaxdiff.data import captions
@@ -220,7 +221,7 @@ def _made(
     **options: Any,
 ) -> Pictures:
     """The model's pictures, made where they are missing."""
-    prompts = _told(pipe, config.prompt or (real.captions() if isinstance(real, Pictures) else ()))
+    prompts = _told(pipe, config.prompt or _shuffled(real.captions() if isinstance(real, Pictures) else ()))
     side = pipe.model.size if isinstance(pipe, Pipeline) else max(real.shape) if isinstance(real, Pictures) else 512
     _check_room(place, config.num, side)
     if not prompts and getattr(getattr(pipe.model, "process", None), "condition", "text") != "none":
@@ -245,6 +246,11 @@ def _told(pipe: Any, captions: Sequence[str]) -> list[str]:
     """Captions as the model is told them: of one that knows classes, those of data are spelled with spaces."""
     spelled = {name.replace("_", " "): name for name in getattr(pipe, "labels", ())}
     return [spelled.get(caption, caption) for caption in captions]
+
+
+def _shuffled(captions: Sequence[str]) -> list[str]:
+    """The captions in an order drawn once and for all: those of a folder are sorted, and the first may be all alike."""
+    return [captions[i] for i in np.random.default_rng(0).permutation(len(captions))]
 
 
 def _check_room(place: Path, num: int, side: int) -> None:

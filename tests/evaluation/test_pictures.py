@@ -6,7 +6,7 @@ from PIL import Image
 
 from jaxdiff.evaluation.config import EvaluateConfig
 from jaxdiff.evaluation.pictures import first, folder
-from jaxdiff.evaluation.run import _reference, _told
+from jaxdiff.evaluation.run import _reference, _shuffled, _told
 
 
 @pytest.fixture
@@ -110,6 +110,15 @@ def test_a_reference_folder_has_its_split_and_its_captions(place, tmp_path):
     rows = "file_name,text\n1.png,one\n1.png,again\n0.png,nought\n"
     (tmp_path / "own" / "train" / "metadata.csv").write_text(rows)
     assert list(reference("train").captions()) == ["nought", "again", ""]  # of two captions the first, sorted
+
+
+def test_captions_sorted_by_class_are_shuffled_the_same_each_time():
+    captions = ["owl"] * 50 + ["fox"] * 50
+    mixed = _shuffled(captions)
+    assert sorted(mixed) == sorted(captions)
+    assert 3 <= mixed[:12].count("owl") <= 9
+    assert mixed == _shuffled(captions)
+    assert _shuffled([]) == []
 
 
 def test_classes_are_told_to_a_model_as_it_spells_them():
