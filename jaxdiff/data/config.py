@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdiff.data.subsets import SUBSETS
 
-MOST_PIXELS_A_SIDE = 16384
+MOST_PIXELS_A_SIDE = 4096
 _MOST_WORKERS = 1024
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from jaxdiff import sampling
+from jaxdiff.data.config import MOST_PIXELS_A_SIDE
 from jaxdiff.data.source import kind_of
 from jaxdiff.evaluation import pairs, report
 
 BOUNDS = {
     "num": (1, 10**6),
-    "size": (0, 16384),
+    "size": (0, MOST_PIXELS_A_SIDE),
     "k": (1, 10**4),
     "resamples": (0, 10**5),
     "steps": (1, 10**4),

@@ -14,6 +14,8 @@ from jaxdiff.data import captions, picture
 from jaxdiff.data.config import DataConfig
 from jaxdiff.data.source import open_source
 
+_MOST_AT_ONCE = 2**27  # pixels: networks take them as float32, 1.6 GB
+
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
@@ -40,7 +42,17 @@ class Pictures:
     notes: tuple[str, ...] = ()
 
     def batches(self, size: int, threads: int = 2) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
-        """All pictures in order, `size` at a time; the last batch may be smaller."""
+        """All pictures in order, `size` at a time; the last batch may be smaller.
+
+        Raises:
+          ValueError: if a batch has more pixels than memory is likely to hold.
+        """
+        height, width = self.shape
+        if min(size, self.count) * height * width > _MOST_AT_ONCE:
+            raise ValueError(
+                f"{size} pictures of {width}x{height} from {self.name} at once are over {_MOST_AT_ONCE:,} pixels: "
+                "lower --batch-size, or scale them with --size"
+            )
         with ThreadPoolExecutor(threads) as pool:
             for first in range(0, self.count, size):
                 yield np.stack(list(pool.map(self.read, range(first, min(first + size, self.count)))))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from jaxdiff.evaluation.config import EvaluateConfig
-from jaxdiff.evaluation.pictures import first, folder
+from jaxdiff.evaluation.pictures import Pictures, first, folder
 from jaxdiff.evaluation.run import _reference, _shuffled, _told
 
 
@@ -81,6 +81,14 @@ def test_a_picture_of_too_many_pixels_is_refused(tmp_path):
     Image.new("1", (12000, 12000)).save(tmp_path / "bomb.png")
     with pytest.raises(OSError, match=r"bomb\.png has more than 134,217,728 pixels"):
         folder(tmp_path, 8)
+
+
+def test_more_pixels_at_once_than_memory_holds_are_refused_before_any_is_read():
+    large = Pictures("large", (4096, 4096), 9, lambda i: pytest.fail("it was read"))
+    with pytest.raises(
+        ValueError, match=r"16 pictures of 4096x4096 from large at once .*: lower --batch-size, or scale"
+    ):
+        next(large.batches(16))
 
 
 def test_the_first_of_several_pictures_is_said(tmp_path):
