@@ -9,6 +9,7 @@ from jaxdiff.data.subsets import SUBSETS
 
 MOST_PIXELS_A_SIDE = 4096
 _MOST_WORKERS = 1024
+_LONGEST = 1000  # characters of a name or a path
 
 
 class Example(TypedDict):
@@ -74,12 +75,13 @@ def check(config: DataConfig) -> None:
     """
     for field in ("name", "split", "subset", "dir"):
         value = getattr(config, field)
-        if not (isinstance(value, str) and value and "\0" not in value) and (field, value) != ("dir", None):
-            raise ValueError(f"data.{field} is {value!r}: expected text that is not empty")
+        is_text = isinstance(value, str) and 0 < len(value) <= _LONGEST and "\0" not in value
+        if not is_text and (field, value) != ("dir", None):
+            raise ValueError(f"data.{field} is {repr(value)[:80]}: expected text of 1 to {_LONGEST} characters")
     for field, least, most in (("size", 1, MOST_PIXELS_A_SIDE), ("workers", 0, _MOST_WORKERS)):
         value = getattr(config, field)
         if type(value) is not int or not least <= value <= most:
-            raise ValueError(f"data.{field} is {value!r}: expected a whole number from {least} to {most}")
+            raise ValueError(f"data.{field} is {repr(value)[:80]}: expected a whole number from {least} to {most}")
     for field in ("flip", "articles"):
         if not isinstance(value := getattr(config, field), bool):
             raise ValueError(f"data.{field} is {value!r}: expected True or False")

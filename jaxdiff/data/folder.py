@@ -34,7 +34,7 @@ class FolderSource:
     """
 
     def __init__(self, config: DataConfig):
-        root = Path(config.name).expanduser()
+        root = Path(os.path.expanduser(config.name))
         folder = captions.split_folder(root, config.split)
         found = captions.find(folder, root)
         paths = sorted({item.path for item in found.items})

@@ -4,6 +4,7 @@ A data set is a TFDS one with a feature of pictures ('openmoji', 'cifar10', ...)
 """
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def kind_of(name: str) -> Literal["tfds", "folder"]:
       ValueError: if a data set and a folder have the name, or neither; says how to name each, or which names are near.
     """
     if name.startswith((".", "/", "~")):
-        if not Path(name).expanduser().is_dir():
+        if not Path(os.path.expanduser(name)).is_dir():
             raise ValueError(f"data.name is {name!r}: there is no such folder; nearest: {_near(name, ())}")
         return "folder"
     from jaxdiff.data import tfds_source
@@ -66,7 +67,7 @@ def kind_of(name: str) -> Literal["tfds", "folder"]:
 
 def _near(name: str, known: Sequence[str]) -> str:
     """The nearest names of TFDS and of folders beside a path."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     beside = [str(one) for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
     base = re.split("[/:]", name.removeprefix("tfds:"))[0]
     near = [*difflib.get_close_matches(base, known, 5, 0.4), *difflib.get_close_matches(str(path), beside, 2, 0.7)]

@@ -187,7 +187,7 @@ def _check_paths(config: EvaluateConfig) -> None:
     if config.weights and not config.weights.is_file():
         raise FileNotFoundError(f"no file of weights at {config.weights}")
     if config.reference.endswith(".npz"):
-        if not Path(config.reference).expanduser().is_file():
+        if not Path(os.path.expanduser(config.reference)).is_file():
             raise FileNotFoundError(f"no file of statistics at {config.reference}")
     elif config.reference:
         kind_of(config.reference)

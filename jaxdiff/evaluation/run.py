@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -198,7 +199,7 @@ def _with_reference(config: EvaluateConfig) -> EvaluateConfig:
 
 
 def _reference(config: EvaluateConfig, size: int) -> Pictures | statistics.Moments:
-    path = Path(config.reference).expanduser()
+    path = Path(os.path.expanduser(config.reference))
     if path.suffix == ".npz":
         return statistics.load(path)
     data = DataConfig(
@@ -222,7 +223,7 @@ def _made(
 ) -> Pictures:
     """The model's pictures, made where they are missing."""
     prompts = _told(pipe, config.prompt or _shuffled(real.captions() if isinstance(real, Pictures) else ()))
-    side = pipe.model.size if isinstance(pipe, Pipeline) else max(real.shape) if isinstance(real, Pictures) else 512
+    side = max(real.shape) if isinstance(real, Pictures) else config.size or 512
     _check_room(place, config.num, side)
     if not prompts and getattr(getattr(pipe.model, "process", None), "condition", "text") != "none":
         raise ValueError(f"{config.reference} has no captions to show: give --prompt")

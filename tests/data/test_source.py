@@ -24,6 +24,10 @@ NAN, INF = float("nan"), float("inf")
         ({"name": "openmojy"}, "data.name is 'openmojy'.*nearest names: openmoji"),
         ({"name": "no/such/folder"}, "expected a TFDS name or a folder of pictures"),
         ({"name": "./no/such/folder"}, "there is no such folder"),
+        ({"name": "~nobody-of-this-name/x"}, "there is no such folder"),
+        ({"name": "%s {}"}, "expected a TFDS name or a folder"),
+        ({"name": "tfds:"}, "data.name is 'tfds:': expected a TFDS name"),
+        ({"name": "openmoji/"}, "cannot open 'openmoji/'"),
         ({"subset": "quick"}, "data.subset is 'quick': expected one of all, plain, quickstart"),
         ({"subset": "plain", "name": "cifar10"}, "data.subset is 'plain', a part of openmoji that 'cifar10' does not"),
         ({"subset": "quickstart", "name": "./openmoji"}, "a part of openmoji that './openmoji' does not have"),
@@ -34,9 +38,9 @@ NAN, INF = float("nan"), float("inf")
             for value in (least - 1, most + 1, 10**30, 2.5, 8.0, NAN, INF, -INF, "8", None, True, [8])
         ),
         *(
-            ({field: value}, f"data.{field} is .*: expected text that is not empty")
+            ({field: value}, f"data.{field} is .*: expected text of 1 to 1000 characters")
             for field in ("name", "split", "subset", "dir")
-            for value in ("", 3, NAN, ["a"], "a\0b")
+            for value in ("", 3, NAN, ["a"], "a\0b", "x" * 5000)
         ),
         ({"name": None}, "data.name is None"),
         *(
