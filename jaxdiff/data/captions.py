@@ -9,10 +9,10 @@ A folder, with all below it, has one of these forms:
     class folders    no captions: a picture's class is the name of the folder that it lies in; its caption too, with
                      spaces for underscores
 
-The first three may lie in any subfolder, and name pictures relative to it; they may name a picture several times, and
-their other columns are not read. Class ids follow the sorted names. Text is UTF-8, or UTF-16 with a byte order mark,
-with any line ends; several lines of a caption are joined by spaces. Files and folders whose names begin with a dot are
-passed over. What else is left out is said.
+The first three may lie in any subfolder, or above those of the splits, and name pictures relative to it; they may name
+a picture several times, and their other columns are not read. Class ids follow the sorted names. Text is UTF-8, or
+UTF-16 with a byte order mark, with any line ends; several lines of a caption are joined by spaces. Files and folders
+whose names begin with a dot are passed over. What else is left out is said.
 """
 
 import csv
@@ -59,7 +59,8 @@ def find(folder: Path, root: Path | None = None) -> Found:
 
     Args:
       folder: where to look.
-      root: what has `folder` for one of its splits, if it is one; the classes are then those of all splits.
+      root: what has `folder` for one of its splits, if it is one; the classes are then those of all splits, and a file
+        of captions may lie there.
 
     Raises:
       NoCaptionsError: if the folder has pictures and none of the forms.
@@ -70,12 +71,15 @@ def find(folder: Path, root: Path | None = None) -> Found:
     pictures = [path for path in paths if path.suffix.lower() in SUFFIXES]
     stems = {path.with_suffix("") for path in pictures}
     lists = [path for path in paths if path.name in _LISTS and path.with_suffix("") not in stems]
+    if root and root != folder and not lists:  # one list for all splits
+        lists = [root / name for name in _LISTS if (root / name).is_file()]
     if len(kinds := sorted({path.name for path in lists})) > 1:
         raise ValueError(f"{folder} has {' and '.join(kinds)}: keep one of them")
     texts = [path for path in paths if path.suffix.lower() == ".txt" and path not in lists]
     notes, labels = _unread(folder, paths, pictures), tuple[str, ...]()
     if lists:
-        items = sorted(item for path in lists for item in _listed(path, _LISTS[path.name]))
+        listed = (item for path in lists for item in _listed(path, _LISTS[path.name]))
+        items = sorted(item for item in listed if folder in item.path.parents)
         if alone := sorted({*pictures} - {item.path for item in items}):
             notes.append(f"pictures in {folder} that {kinds[0]} does not name: {_names(folder, alone)}")
     elif not {path.with_suffix("") for path in texts} & stems and _are_classes(folder, pictures):

@@ -58,20 +58,22 @@ class Pictures:
                 yield np.stack(list(pool.map(self.read, range(first, min(first + size, self.count)))))
 
 
-def folder(path: Path, size: int = 0) -> Pictures:
+def folder(path: Path, size: int = 0, split: str = "all") -> Pictures:
     """The pictures under a folder, in the order of their paths, with the captions that `data.captions` finds there.
 
     Args:
       path: the folder.
       size: they are scaled and cut to size x size; 0 takes them as they are, and then all must have one size.
+      split: takes the folder of that name in it; 'all' takes the whole.
 
     Raises:
       FileNotFoundError: if there is no such folder.
-      ValueError: if it has no pictures, or pictures of several sizes.
+      ValueError: if it has no such split, no pictures, or pictures of several sizes.
       OSError: if one is damaged or too large; the message names it.
     """
     if not path.is_dir():
         raise FileNotFoundError(f"no folder of pictures at {path}")
+    root, path = path, captions.split_folder(path, split)
     paths = [one for one in captions.files(path) if one.suffix.lower() in picture.SUFFIXES]
     if not paths:
         raise ValueError(f"no pictures in {path}: expected files that end in {', '.join(picture.SUFFIXES)}")
@@ -99,16 +101,16 @@ def folder(path: Path, size: int = 0) -> Pictures:
         len(paths),
         lambda i: picture.decode(paths[i], size or None),
         [one.relative_to(path).as_posix() for one in paths],
-        lambda: _captions(path, paths),
+        lambda: _captions(root, path, paths),
         stamp=stamp.hexdigest(),
         notes=tuple(notes),
     )
 
 
-def _captions(path: Path, paths: Sequence[Path]) -> list[str]:
+def _captions(root: Path, path: Path, paths: Sequence[Path]) -> list[str]:
     """The first caption of each picture, '' where a list has none; none at all if the folder has no captions."""
     try:
-        items = captions.find(path).items
+        items = captions.find(path, root).items
     except captions.NoCaptionsError:
         return []
     caption_of = {item.path: item.caption for item in reversed(items)}

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from jaxdiff import experiment
-from jaxdiff.data import captions
 from jaxdiff.data.config import DataConfig
 from jaxdiff.data.config import check as check_data
 from jaxdiff.data.source import kind_of
@@ -207,7 +206,7 @@ def _reference(config: EvaluateConfig, size: int) -> Pictures | statistics.Momen
     )
     check_data(data)
     if kind_of(config.reference) == "folder":
-        return folder(captions.split_folder(path, config.split), size)
+        return folder(path, size, config.split)
     if not size:
         raise ValueError(f"at what size should {config.reference} be read? Give --size")
     return data_set(data)

@@ -104,6 +104,16 @@ def test_the_folders_of_pictures_without_captions_are_classes(tmp_path):
     assert len(whole.items) == 5
 
 
+@pytest.mark.parametrize("write", LISTS)
+def test_one_list_may_lie_above_the_splits(tmp_path, write):
+    names = {"train/owl/a.png": "x", "train/fox/b.png": "y", "test/owl/c.png": "z"}
+    for name in names:
+        draw(tmp_path / name)
+    write(tmp_path, [{"file_name": name, "text": text} for name, text in names.items()])
+    for split, expected in (("train", {"fox/b.png": "y", "owl/a.png": "x"}), ("test", {"owl/c.png": "z"})):
+        assert found(tmp_path / split, root=tmp_path) == (expected, (), [])
+
+
 @pytest.mark.parametrize("names", [["a.png", "b/c.png"], ["train/a.png", "test/b.png"], ["a.png"]])
 def test_pictures_with_neither_captions_nor_classes_are_refused(tmp_path, names):
     for name in names:
