@@ -101,6 +101,9 @@ def test_the_folders_of_pictures_without_captions_are_classes(tmp_path):
     assert [(i.path.name, i.label) for i in test.items] == [("5.png", 0), ("4.png", 1)]
     whole = find(tmp_path)
     assert whole.labels == train.labels
+    draw(tmp_path / "validation" / "6.png")  # of no class
+    assert find(tmp_path / "train", tmp_path).labels == train.labels
+    (tmp_path / "validation" / "6.png").unlink()
     assert len(whole.items) == 5
 
 

@@ -133,11 +133,11 @@ def test_a_stream_that_is_closed_leaves_no_threads(numbers, workers):
     with batches(numbers(100), dataclasses.replace(PLAIN, workers=workers), batch_size=4, seed=0) as stream:
         next(stream)
         assert threading.active_count() > before or not workers
-    stream.close()
     deadline = time.time() + 10
     while threading.active_count() > before and time.time() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before
+    stream.close()  # a second time
 
 
 def test_an_error_in_a_thread_reaches_the_caller(numbers):

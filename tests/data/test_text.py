@@ -38,6 +38,9 @@ def test_other_encodings_are_refused_by_name(tmp_path, data, message):
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write_text(tmp_path / "a.txt", TEXT)
     assert (tmp_path / "a.txt").read_bytes() == TEXT.encode()
+    before = (tmp_path / "a.txt").stat().st_ino
+    write_text(tmp_path / "a.txt", TEXT)
+    assert (tmp_path / "a.txt").stat().st_ino != before  # another file, put in the place of the old one
     monkeypatch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_text(tmp_path / "a.txt", "other")

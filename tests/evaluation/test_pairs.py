@@ -27,6 +27,12 @@ def test_pairs_that_are_equal_have_an_infinite_psnr_and_no_interval():
     assert "| PSNR | inf |  |" in report.markdown(got)
 
 
+def test_the_interval_of_ssim_ends_at_one():
+    nearly = Pictures("nearly", (16, 16), 19, lambda i: X[i] if i else Y[i], NAMES)  # one pair of 19 is unlike
+    got = pairs.compare(("ssim",), nearly, MADE, batch_size=1, resamples=50)["SSIM"]
+    assert got.low < got.value < got.high == 1.0
+
+
 def test_sets_that_are_no_pairs_are_refused():
     with pytest.raises(ValueError, match="19 of 16x16 in made and 18 of 16x16 in real"):
         pairs.check(MADE, Pictures("real", (16, 16), 18, lambda i: Y[i], NAMES[:18]))
