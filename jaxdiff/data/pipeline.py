@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.data.source import DataConfig, Example, Source
+from jaxdiff.data.config import DataConfig, Example, Source
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
-    """Batches without end; `get_state` and `set_state` save and restore the place. Built by `batches`."""
+    """Batches without end; `get_state` and `set_state` save and restore the place. Built by `batches`.
+
+    As a context (`with batches(...) as stream`) it closes at the end.
+    """
 
     def __init__(self, stream: Any, origin: dict[str, int]):
         self._stream, self._origin = iter(stream), origin
@@ -44,8 +47,14 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         self._stream.set_state({"next_index": state["batch"]})
 
     def close(self) -> None:
-        """Stops the threads that load ahead."""
+        """Stops the threads that load ahead; a second call does nothing."""
         self._stream.close()
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def batches(
@@ -145,4 +154,6 @@ def batches(
 
 
 def _article(caption: str) -> str:
+    if caption.startswith(("a ", "an ", "the ")):
+        return caption
     return f"{'an' if caption[:1].lower() in 'aeiou' else 'a'} {caption}"

@@ -24,21 +24,31 @@ def prepared(name: str, data_dir: str | None) -> Any:
 
     TFDS writes into a folder of another name and renames it at the end, so a killed preparation leaves nothing that
     looks finished. A lock lets one process prepare while others wait for it; it goes with its process.
+
+    Raises:
+      ValueError: if TFDS cannot open the data set, or cannot prepare it; in TFDS's words.
     """
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-    except ValueError as error:
-        raise ValueError(f"cannot open {name!r} for reading at random: {error}") from error
+    except Exception as error:  # of the builder's own code, which may want TensorFlow or a file of ours
+        raise ValueError(f"cannot open {name!r} for reading at random: {_one_line(error)}") from error
     if builder.data_path.exists():
         return builder
     with _lock(builder.data_path):
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
         if not builder.data_path.exists():
-            with _without_tensorflow(builder):
-                builder.download_and_prepare()
+            try:
+                with _without_tensorflow(builder):
+                    builder.download_and_prepare()
+            except Exception as error:  # a download refused, a package missing, an archive to be fetched by hand
+                raise ValueError(f"cannot prepare {name!r}: {_one_line(error)}") from error
     return builder
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
 
 
 @contextlib.contextmanager

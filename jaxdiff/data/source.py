@@ -4,84 +4,16 @@ A data set is a TFDS one with a feature of pictures ('openmoji', 'cifar10', ...)
 """
 
 import difflib
+import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import Literal
 
-import numpy as np
-
+from jaxdiff.data.config import DataConfig, Example, Source, check
 from jaxdiff.data.subsets import SUBSETS
 
 _CACHE_BYTES = 256 * 2**20
-
-
-class Example(TypedDict):
-    """One record of a source; `image` is uint8 [size, size, 3] and read-only."""
-
-    image: np.ndarray
-    caption: str
-    label: int
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Pictures by number; the same number always gives the same example.
-
-    Attributes:
-      labels: the names of the label ids; empty if the data set has no classes (every label is then 0).
-    """
-
-    labels: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Example: ...
-
-    def captions(self) -> list[str]:
-        """All captions in order, without decoding a picture."""
-        ...
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which pictures, and how they are read.
-
-    Attributes:
-      name: a TFDS name, with its config where it has several ('openmoji', 'cifar10', 'imagenet_resized/32x32'), or a
-        folder of pictures with captions.
-      split: 'train', 'test', 'all', or what TFDS can read ('train[:10%]'); for a folder, a folder of that name in it.
-      size: pictures are scaled and cut to size x size pixels.
-      subset: a part chosen by caption, one of `subsets.SUBSETS`: 'all', 'plain', 'quickstart'.
-      flip: mirror half of the pictures, chosen anew each time one is drawn; not where captions tell left from right.
-      articles: put "a" or "an" before half of the captions, chosen anew each time, where captions are bare names and
-        prompts may not be.
-      dir: where prepared TFDS data lie; default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      workers: threads that load ahead; 0 loads when a batch is asked for.
-    """
-
-    name: str = "openmoji"
-    split: str = "train"
-    size: int = 32
-    subset: str = "all"
-    flip: bool = False
-    articles: bool = False
-    dir: str | None = None
-    workers: int = 2
-
-
-def check(config: DataConfig) -> None:
-    """Refuses a config that cannot be meant, before anything is opened.
-
-    Raises:
-      ValueError: naming the field, what was given and what is expected.
-    """
-    if config.subset not in SUBSETS:
-        raise ValueError(f"data.subset is {config.subset!r}: expected one of {', '.join(SUBSETS)}")
-    if config.size < 1:
-        raise ValueError(f"data.size is {config.size}: expected at least 1 pixel")
-    if config.workers < 0:
-        raise ValueError(f"data.workers is {config.workers}: expected 0 or more threads")
 
 
 def open_source(config: DataConfig) -> Source:
@@ -103,18 +35,49 @@ def open_source(config: DataConfig) -> Source:
     return Kept(source) if len(source) * config.size**2 * 3 < _CACHE_BYTES else source
 
 
+def kind_of(name: str) -> Literal["tfds", "folder"]:
+    """What a name of data means.
+
+    A name that begins with '.', '/' or '~' is a folder, one that begins with 'tfds:' a TFDS data set; another one is
+    whichever exists.
+
+    Raises:
+      ValueError: if a data set and a folder have the name, or neither; says how to name each, or which names are near.
+    """
+    if name.startswith((".", "/", "~")):
+        if not Path(os.path.expanduser(name)).is_dir():
+            raise ValueError(f"data.name is {name!r}: there is no such folder; nearest: {_near(name, ())}")
+        return "folder"
+    from jaxdiff.data import tfds_source
+
+    is_folder, known = Path(name).is_dir(), tfds_source.names()
+    is_tfds = re.split("[/:]", name.removeprefix("tfds:"))[0] in known
+    if is_tfds and is_folder and not name.startswith("tfds:"):
+        raise ValueError(
+            f"data.name is {name!r}, a TFDS data set and a folder here: write './{name}' for the folder, 'tfds:{name}' "
+            "for the data set"
+        )
+    if is_tfds or is_folder:
+        return "tfds" if is_tfds else "folder"
+    raise ValueError(
+        f"data.name is {name!r}: expected a TFDS name or a folder of pictures; nearest names: {_near(name, known)}; of "
+        f"all {len(known)}, see the catalogue of tensorflow_datasets"
+    )
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    """The nearest names of TFDS and of folders beside a path."""
+    path = Path(os.path.expanduser(name))
+    beside = [str(one) for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
+    base = re.split("[/:]", name.removeprefix("tfds:"))[0]
+    near = [*difflib.get_close_matches(base, known, 5, 0.4), *difflib.get_close_matches(str(path), beside, 2, 0.7)]
+    return ", ".join(near) or "none"
+
+
 def _open(config: DataConfig) -> Source:
     from jaxdiff.data import folder, tfds_source
 
-    if (name := config.name.partition("/")[0]) in (known := tfds_source.names()):
-        return tfds_source.TfdsSource(config)
-    if Path(config.name).expanduser().is_dir():
-        return folder.FolderSource(config)
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
-    raise ValueError(
-        f"data.name is {config.name!r}: expected a TFDS name or a folder of pictures; "
-        f"nearest names: {', '.join(near) or 'none'}; of all {len(known)}, see the catalogue of tensorflow_datasets"
-    )
+    return tfds_source.TfdsSource(config) if kind_of(config.name) == "tfds" else folder.FolderSource(config)
 
 
 class Part:

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from jaxdiff.data import picture, prepare
-from jaxdiff.data.source import DataConfig, Example
+from jaxdiff.data.config import DataConfig, Example
 
 _CAPTIONS = ("caption", "text", "description", "title")
 _LABELS = ("label", "group")
@@ -27,7 +27,8 @@ class TfdsSource:
     group, or the first of classes.
 
     Raises:
-      ValueError: if the data set has no pictures or no such split, or if OpenMoji is asked for above 128 pixels.
+      ValueError: if the data set has no pictures or no such split, cannot be prepared, or if OpenMoji is asked for
+        above 128 pixels.
     """
 
     def __init__(self, config: DataConfig):
@@ -44,20 +45,21 @@ class TfdsSource:
         self.labels = tuple(features[self._label].names) if self._label else ()
         if not (self._caption or self.labels):
             logging.getLogger(__name__).warning("%s has no captions and no classes: all captions are ''", config.name)
-        self._size = config.size
+        self._name, self._size = config.name, config.size
         decoders = {self._image: tfds.decode.SkipDecoding()}
         try:
             self._records = builder.as_data_source(split=config.split, decoders=decoders)
-        except ValueError as error:
+        except Exception as error:  # TFDS parses the text, and has errors of its own for what it cannot parse
             splits = ", ".join(builder.info.splits)
-            raise ValueError(f"data.split is {config.split!r}: {config.name} has {splits}, all; {error}") from error
+            why = " ".join(str(error).split())[:200]
+            raise ValueError(f"data.split is {config.split!r}: {config.name} has {splits}, all; {why}") from error
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
         record = self._records[index]
-        image = picture.decode(record[self._image], self._size)
+        image = picture.decode(record[self._image], self._size, f"{self._name}, example {index}")
         return Example(image=image, caption=self._caption_of(record), label=self._label_of(record))
 
     def captions(self) -> list[str]:
@@ -72,7 +74,10 @@ class TfdsSource:
 
     def _caption_of(self, record: dict[str, Any]) -> str:
         if self._caption:
-            return record[self._caption].decode()
+            try:
+                return record[self._caption].decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{self._name}: a caption is not UTF-8: {record[self._caption][:40]!r}") from error
         return self.labels[self._label_of(record)].replace("_", " ") if self.labels else ""
 
 
@@ -86,8 +91,9 @@ def _with_size(config: DataConfig) -> str:
     """OpenMoji is prepared at several sizes; take the next that is not below the wanted one."""
     from jaxdiff.data.builders.openmoji import SIZES
 
-    if config.name != "openmoji":
-        return config.name
+    name = config.name.removeprefix("tfds:")
+    if name != "openmoji":
+        return name
     if config.size > SIZES[-1]:
         raise ValueError(f"data.size is {config.size}: openmoji is drawn at up to {SIZES[-1]} pixels")
     return f"openmoji/{min(size for size in SIZES if size >= config.size)}"

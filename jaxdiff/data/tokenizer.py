@@ -17,9 +17,12 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
+
+from jaxdiff.data.text import read_text, write_text
 
 PAD, START, END = 0, 1, 2
 _FIRST_BYTE = 3
@@ -121,23 +124,47 @@ class BytePair:
         """The vocabulary as text, to be kept beside the checkpoints of what was trained with it."""
         return json.dumps({"format": _FORMAT, "merges": self.merges})
 
+    def write(self, path: Path | str) -> None:
+        """Writes the vocabulary to a file, whole or not at all."""
+        write_text(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path | str) -> "BytePair":
+        """Reads what `write` wrote.
+
+        Raises:
+          ValueError: if the file is damaged or holds no vocabulary; names it.
+          FileNotFoundError: if there is none.
+        """
+        text = read_text(Path(path))
+        try:
+            return cls.from_json(text)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
     @classmethod
     def from_json(cls, text: str) -> "BytePair":
         """Reads what `to_json` wrote.
 
         Raises:
-          ValueError: if `text` is not a vocabulary of this format, or a merge refers to an id made after it.
+          ValueError: if `text` is not a vocabulary of this format, or a merge comes twice or joins an id made later.
         """
         try:
             saved = json.loads(text)
-            form, merges = saved["format"], tuple((int(a), int(b)) for a, b in saved["merges"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"not a byte-pair vocabulary: expected JSON with format and merges ({error!r})") from error
-        if form != _FORMAT:
-            raise ValueError(f"the vocabulary's format is {form!r}: expected {_FORMAT!r}")
-        for m, pair in enumerate(merges):
-            if not all(_FIRST_BYTE <= i < _FIRST_MERGE + m for i in pair):
-                raise ValueError(f"merge {m} joins {pair}: expected ids {_FIRST_BYTE} .. {_FIRST_MERGE + m - 1}")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"not a byte-pair vocabulary: not JSON ({error})") from error
+        if not isinstance(saved, dict) or saved.keys() != {"format", "merges"} or not isinstance(saved["merges"], list):
+            raise ValueError("not a byte-pair vocabulary: expected JSON with the fields format and merges alone")
+        if saved["format"] != _FORMAT:
+            raise ValueError(f"the vocabulary's format is {str(saved['format'])[:40]!r}: expected {_FORMAT!r}")
+        for m, pair in enumerate(saved["merges"]):
+            ids = pair if isinstance(pair, list) and len(pair) == 2 else [None]
+            if not all(type(i) is int and _FIRST_BYTE <= i < _FIRST_MERGE + m for i in ids):
+                expected = f"two ids from {_FIRST_BYTE} to {_FIRST_MERGE + m - 1}"
+                raise ValueError(f"merge {m} joins {str(pair)[:40]}: expected {expected}")
+        merges = tuple((a, b) for a, b in saved["merges"])
+        if len({*merges}) < len(merges):
+            raise ValueError("not a byte-pair vocabulary: a merge comes twice")
         return cls(merges)
 
     def _ids(self, text: str) -> list[int]:

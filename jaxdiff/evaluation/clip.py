@@ -41,8 +41,9 @@ def read(folder: Path) -> Clip:
       ValueError: for a model of another kind, or tensors that do not fit.
     """
     json = read_json(folder / "config.json")
-    if missing := [name for name in ("text_config", "vision_config", "projection_dim") if name not in json]:
-        raise ValueError(f"{folder} is no CLIPModel of transformers: its config.json has no {', '.join(missing)}")
+    kinds = {"text_config": dict, "vision_config": dict, "projection_dim": int}
+    if wrong := [n for n, kind in kinds.items() if not (isinstance(json, dict) and isinstance(json.get(n), kind))]:
+        raise ValueError(f"{folder} is no CLIPModel of transformers: its config.json has no {', '.join(wrong)}")
     width = {"projection_dim": json["projection_dim"]}
     text = rules.text_config({**json["text_config"], **width}, projection=True)
     image = rules.image_config({**json["vision_config"], **width})

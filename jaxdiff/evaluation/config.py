@@ -3,11 +3,28 @@
 import dataclasses
 import difflib
 import importlib.util
+import math
+import os
 import shlex
 from pathlib import Path
 from typing import Literal
 
+from jaxdiff import sampling
+from jaxdiff.data.config import MOST_PIXELS_A_SIDE
+from jaxdiff.data.source import kind_of
 from jaxdiff.evaluation import pairs, report
+
+BOUNDS = {
+    "num": (1, 10**6),
+    "size": (0, MOST_PIXELS_A_SIDE),
+    "k": (1, 10**4),
+    "resamples": (0, 10**5),
+    "steps": (1, 10**4),
+    "seed": (0, 2**32 - 1),
+    "bound_steps": (0, 10**6),
+    "batch_size": (1, 2**16),
+}
+"""The least and the most of each number."""
 
 METRICS = (*report.COMPARED, *pairs.PAIRED, "clip", "bound", "ode")
 
@@ -21,15 +38,16 @@ class EvaluateConfig:
         that was interrupted goes on there.
       generated: a folder of pictures to measure instead.
       autoencoder: a folder with an autoencoder of diffusers; its reconstructions of the reference are measured instead.
-      reference: the real pictures: a TFDS name, a folder, or a .npz with the statistics of their features (mu and
-        sigma; only frechet can use it). Default: what the model was trained on.
+      reference: the real pictures: a TFDS name, a folder (its captions, in any form that training reads, are prompts),
+        or a .npz with the statistics of their features (mu and sigma; only frechet can use it). Default: what the
+        model was trained on.
       workdir: where pictures, their features, results.json and results.md go.
       metrics: frechet, kid, neighbours (precision, recall, density, coverage), inception_score, diversity, clip (score
         and R-precision); psnr, ssim, lpips (of reconstructions, or of two folders with the same names); bound, ode
         (bits/dim of the reference under the model).
-      num: pictures to make; of a folder, the most that are taken.
+      num: pictures to make, at most a million; of a folder, the most that are taken.
       split: of the reference.
-      subset: of the reference, as in training.
+      subset: of the reference, as in training: plain or quickstart of openmoji.
       data_dir: where prepared TFDS data lie.
       size: pictures are scaled and cut to so many pixels a side; 0: the model's size, or their own.
       network: whose features are compared: efficientnet_lite0 (comes with the extra `metrics`) or inception (FID).
@@ -41,11 +59,11 @@ class EvaluateConfig:
       k: which neighbour bounds the balls of `neighbours`.
       resamples: of the bootstrap for the intervals; 0 gives none.
       save_statistics: a .npz to write the reference's statistics to.
-      prompt: what the pictures show, in turn; default: the captions of the reference.
+      prompt: what the pictures show, in turn; default: the captions of the reference, shuffled.
       steps: of the sampler.
       sampler: how to walk from noise to picture.
       guidance: 1 is off.
-      seed: picture i depends on the seed and i alone.
+      seed: picture i depends on the seed and i alone; 0 to 2^32 - 1.
       bound_steps: of the bound's chain, one network call each; 0: its limit, estimated.
       batch_size: pictures at once on each device.
       sweep: samplers to compare, such as ddpm,ddim,dpmpp_2m,unipc,heun; each with every number of `calls`.
@@ -84,11 +102,43 @@ class EvaluateConfig:
 
 
 def check(config: EvaluateConfig) -> None:
-    """Every check that needs no data.
+    """Checks all that needs neither data nor model: names, numbers, what goes together, and then paths.
 
     Raises:
       ValueError: says what was given, what is expected, and what to do.
+      OSError: if an input does not exist, or the workdir cannot be written to.
     """
+    _check_numbers(config)
+    _check_options(config)
+    _check_paths(config)
+
+
+def calls(config: EvaluateConfig) -> list[int]:
+    """The numbers of network calls of a sweep.
+
+    Raises:
+      ValueError: if they are not whole numbers from 1 to 10000 between commas.
+    """
+    try:
+        numbers = [int(n) for n in config.calls.split(",")]
+    except ValueError:
+        numbers = [0]
+    if not all(1 <= n <= 10**4 for n in numbers):
+        raise ValueError(f"calls is {config.calls[:40]!r}: expected whole numbers from 1 to {10**4} between commas")
+    return numbers
+
+
+def _check_numbers(config: EvaluateConfig) -> None:
+    for field, (least, most) in BOUNDS.items():
+        if type(value := getattr(config, field)) is not int or not least <= value <= most:
+            raise ValueError(f"{field} is {value}: expected a whole number from {least} to {most}")
+    if not math.isfinite(config.guidance):
+        raise ValueError(f"guidance is {config.guidance}: expected a finite number; 1 is off")
+
+
+def _check_options(config: EvaluateConfig) -> None:
+    if not config.metrics:
+        raise ValueError(f"no metric was given: expected some of {', '.join(METRICS)}")
     for name in config.metrics:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, 1)
@@ -99,9 +149,9 @@ def check(config: EvaluateConfig) -> None:
         raise ValueError(
             "expected one of --model, whose pictures are made, --generated, a folder of pictures, and --autoencoder"
         )
-    for field in ("num", "batch_size", "k"):
-        if getattr(config, field) < 1:
-            raise ValueError(f"{field} is {getattr(config, field)}: expected 1 or more")
+    for name in [config.sampler, *(config.sweep.split(",") if config.sweep else ())]:
+        sampling.registry.lookup("sampler", name, sampling.SAMPLERS)
+    calls(config)
     own = {"bound", "ode"} & {*config.metrics}
     if not config.model and (own or config.sweep):
         raise ValueError(f"{' and '.join(sorted(own)) or 'a sweep'} needs --model: it is not of pictures alone")
@@ -124,6 +174,29 @@ def check(config: EvaluateConfig) -> None:
     for module, wanted, extra in (("matplotlib", config.sweep, "metrics"), ("diffrax", "ode" in own, "ode")):
         if wanted and not importlib.util.find_spec(module):
             raise ValueError(f"this needs {module}: pip install 'jaxdiff[{extra}]'")
+
+
+def _check_paths(config: EvaluateConfig) -> None:
+    for what, path in (
+        ("folder of pictures", config.generated),
+        ("folder of an autoencoder", config.autoencoder),
+        ("directory of a CLIP model", config.clip),
+    ):
+        if path and not path.is_dir():
+            raise FileNotFoundError(f"no {what} at {path}")
+    if config.weights and not config.weights.is_file():
+        raise FileNotFoundError(f"no file of weights at {config.weights}")
+    if config.reference.endswith(".npz"):
+        if not Path(os.path.expanduser(config.reference)).is_file():
+            raise FileNotFoundError(f"no file of statistics at {config.reference}")
+    elif config.reference:
+        kind_of(config.reference)
+    if (file := config.save_statistics) and (file.suffix != ".npz" or file.is_dir()):
+        raise ValueError(f"save_statistics is {file}: expected a file that ends in .npz")
+    for folder in (config.workdir, *([file.parent] if file else ())):
+        there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise OSError(f"cannot write to {folder}: {there} is {'no folder' if not there.is_dir() else 'read-only'}")
 
 
 def command(config: EvaluateConfig) -> str:

@@ -7,6 +7,8 @@ make an FID.
 import dataclasses
 import difflib
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -136,9 +138,9 @@ class Looker:
         """
         what = repr((pictures.stamp, pictures.count, pictures.shape, self.of.label, self.of.origin, self._names, keep))
         file = folder / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz" if folder else None
-        if file and file.is_file():
+        if file and file.is_file() and (kept := _load(file)):
             report(pictures.count)
-            return _load(file)
+            return kept
         features = self._look(pictures, keep, report)
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +168,11 @@ def _save(file: Path, features: Features) -> None:
     np.savez(file, **arrays, **dataclasses.asdict(features.moments))
 
 
-def _load(file: Path) -> Features:
-    with np.load(file, allow_pickle=False) as arrays:
-        moments = statistics.Moments(int(arrays["count"]), arrays["mean"], arrays["covariance"])
-        return Features(moments, arrays.get("values"), arrays.get("logits"))
+def _load(file: Path) -> Features | None:
+    """What `_save` wrote; nothing if the file is damaged, so that it is made anew."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            moments = statistics.Moments(int(arrays["count"]), arrays["mean"], arrays["covariance"])
+            return Features(moments, arrays.get("values"), arrays.get("logits"))
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None

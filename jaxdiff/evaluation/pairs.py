@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 import numpy as np
 
+from jaxdiff.data.text import listing
 from jaxdiff.evaluation.pictures import Pictures
 from jaxdiff.evaluation.report import mean
 from jaxdiff.metrics import pixels
@@ -36,10 +37,7 @@ def check(made: Pictures, real: Pictures) -> None:
         sizes = [f"{x.count} of {x.shape[1]}x{x.shape[0]} in {x.name}" for x in (made, real)]
         raise ValueError(f"{' and '.join(sizes)}: pairs need as many pictures, of the same size")
     if alone := sorted({*made.names} ^ {*real.names}):
-        raise ValueError(
-            f"pairs need the same file names in both folders; in one only: {', '.join(alone[:5])}"
-            + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
-        )
+        raise ValueError(f"pairs need the same file names in both folders; in one only: {listing(alone)}")
 
 
 def compare(
@@ -69,7 +67,8 @@ def compare(
         if run:
             found["lpips"].append(run(params, (x, y)))
     called = {"psnr": "PSNR", "ssim": "SSIM", "lpips": f"LPIPS ({network})"}
+    ranges = {"psnr": (0.0, np.inf), "ssim": (-1.0, 1.0), "lpips": (0.0, np.inf)}
     result: dict[str, Estimate] = {}
     for name, values in found.items():
-        result.update(mean(called[name], np.concatenate(values), resamples))
+        result.update(mean(called[name], np.concatenate(values), resamples, *ranges[name]))
     return result

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from jaxdiff.data import picture
-from jaxdiff.data.source import DataConfig, open_source
+from jaxdiff.data import captions, picture
+from jaxdiff.data.config import DataConfig
+from jaxdiff.data.source import open_source
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_MOST_AT_ONCE = 2**27  # pixels: networks take them as float32, 1.6 GB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,50 +42,56 @@ class Pictures:
     notes: tuple[str, ...] = ()
 
     def batches(self, size: int, threads: int = 2) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
-        """All pictures in order, `size` at a time; the last batch may be smaller."""
+        """All pictures in order, `size` at a time; the last batch may be smaller.
+
+        Raises:
+          ValueError: if a batch has more pixels than memory is likely to hold.
+        """
+        height, width = self.shape
+        if min(size, self.count) * height * width > _MOST_AT_ONCE:
+            raise ValueError(
+                f"{size} pictures of {width}x{height} from {self.name} at once are over {_MOST_AT_ONCE:,} pixels: "
+                "lower --batch-size, or scale them with --size"
+            )
         with ThreadPoolExecutor(threads) as pool:
             for first in range(0, self.count, size):
                 yield np.stack(list(pool.map(self.read, range(first, min(first + size, self.count)))))
 
 
-def folder(path: Path, size: int = 0) -> Pictures:
-    """The pictures under a folder, in the order of their paths.
+def folder(path: Path, size: int = 0, split: str = "all") -> Pictures:
+    """The pictures under a folder, in the order of their paths, with the captions that `data.captions` finds there.
 
     Args:
       path: the folder.
       size: they are scaled and cut to size x size; 0 takes them as they are, and then all must have one size.
+      split: takes the folder of that name in it; 'all' takes the whole.
 
     Raises:
       FileNotFoundError: if there is no such folder.
-      ValueError: if it has no pictures, or pictures of several sizes.
-      OSError: if one is damaged; the message names it.
+      ValueError: if it has no such split, no pictures, or pictures of several sizes.
+      OSError: if one is damaged or too large; the message names it.
     """
     if not path.is_dir():
         raise FileNotFoundError(f"no folder of pictures at {path}")
-    paths = sorted(one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES)
+    root, path = path, captions.split_folder(path, split)
+    paths = [one for one in captions.files(path) if one.suffix.lower() in picture.SUFFIXES]
     if not paths:
-        raise ValueError(f"no pictures in {path}: expected files that end in {', '.join(SUFFIXES)}")
-    sizes: Counter[tuple[int, int]] = Counter()
-    grey = transparent = 0
+        raise ValueError(f"no pictures in {path}: expected files that end in {', '.join(picture.SUFFIXES)}")
+    looks = [picture.look(one) for one in paths]
+    sizes = Counter((look.width, look.height) for look in looks)
     stamp = hashlib.sha256(str(size).encode())
     for one in paths:
-        try:
-            with Image.open(one) as image:
-                sizes[image.size] += 1
-                transparent += image.has_transparency_data
-                grey += image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-            status = one.stat()
-            stamp.update(f"{one}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        except OSError as error:
-            raise OSError(f"{one}: {error}") from error
+        status = one.stat()
+        stamp.update(f"{one}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     if len(sizes) > 1 and not size:
         listed = ", ".join(f"{w}x{h} ({n})" for (w, h), n in sizes.most_common(5)) + (", ..." if len(sizes) > 5 else "")
         raise ValueError(f"the pictures in {path} have {len(sizes)} sizes: {listed}; bring them to one with --size")
-    notes = []
-    if grey:
-        notes.append(f"{grey} of {len(paths)} pictures in {path} are grey: brought to RGB")
-    if transparent:
-        notes.append(f"{transparent} of {len(paths)} pictures in {path} are transparent in places: put on white")
+    kinds = {
+        "grey: brought to RGB": sum(look.grey for look in looks),
+        "transparent in places: put on white": sum(look.transparent for look in looks),
+        "the first of several in their file: the others are left out": sum(look.several for look in looks),
+    }
+    notes = [f"{n} of {len(paths)} pictures in {path} are {what}" for what, n in kinds.items() if n]
     width, height = (size, size) if size else next(iter(sizes))
     if size and set(sizes) != {(size, size)}:
         notes.append(f"pictures in {path} are scaled and cut to {size}x{size}")
@@ -95,9 +101,20 @@ def folder(path: Path, size: int = 0) -> Pictures:
         len(paths),
         lambda i: picture.decode(paths[i], size or None),
         [one.relative_to(path).as_posix() for one in paths],
+        lambda: _captions(root, path, paths),
         stamp=stamp.hexdigest(),
         notes=tuple(notes),
     )
+
+
+def _captions(root: Path, path: Path, paths: Sequence[Path]) -> list[str]:
+    """The first caption of each picture, '' where a list has none; none at all if the folder has no captions."""
+    try:
+        items = captions.find(path, root).items
+    except captions.NoCaptionsError:
+        return []
+    caption_of = {item.path: item.caption for item in reversed(items)}
+    return [caption_of.get(one, "") for one in paths]
 
 
 def data_set(config: DataConfig) -> Pictures:
@@ -115,4 +132,10 @@ def data_set(config: DataConfig) -> Pictures:
 def first(pictures: Pictures, count: int) -> Pictures:
     """The first `count` of a set; all, if it has no more."""
     count = min(count, pictures.count)
-    return dataclasses.replace(pictures, count=count, names=pictures.names[:count], stamp=f"{count} {pictures.stamp}")
+    return dataclasses.replace(
+        pictures,
+        count=count,
+        names=pictures.names[:count],
+        captions=lambda: pictures.captions()[:count],
+        stamp=f"{count} {pictures.stamp}",
+    )

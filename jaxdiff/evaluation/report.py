@@ -18,6 +18,10 @@ COMPARED = ("frechet", "kid", "neighbours", "inception_score", "diversity")
 """Metrics of features; the others are of pairs, of captions, and of the model itself."""
 
 
+_RANGES = {"precision": (0.0, 1.0), "recall": (0.0, 1.0), "coverage": (0.0, 1.0), "Vendi score": (1.0, np.inf)}
+"""Where true values lie; those of other numbers from features, which are distances, at 0 and above."""
+
+
 def names(label: str, width: str) -> dict[str, str]:
     """What the distances of features are called: FID and KID are InceptionV3's at 2048 alone."""
     if label.startswith("InceptionV3") and width == "2048":
@@ -82,7 +86,8 @@ def compare(
 
     def of(name: str, statistic: Callable[..., dict[str, float]], *sets: Any, times: int = resamples) -> None:
         report(name)
-        result.update(bootstrap(statistic, *sets, resamples=times))
+        found = bootstrap(statistic, *sets, resamples=times)
+        result.update({name: e.within(*_RANGES.get(name, (0.0, np.inf))) for name, e in found.items()})
 
     if "frechet" in metrics:
         name = called["frechet"]
@@ -95,7 +100,8 @@ def compare(
                 of(name, lambda x: {name: _to(statistics.moments(x), real.moments)}, made.values, times=times)
             spread = result[name]
         value = _to(made.moments, real.moments)
-        result[name] = Estimate(value, value + spread.low - spread.value, value + spread.high - spread.value)
+        moved = Estimate(value, value + spread.low - spread.value, value + spread.high - spread.value)
+        result[name] = moved.within(0.0, np.inf)
     if "kid" in metrics:
         name = called["kid"]
         of(name, lambda x, y: {name: kid(x, y, subsets=10).mean}, made.values, real.values)
@@ -113,14 +119,16 @@ def _to(a: statistics.Moments, b: statistics.Moments) -> float:
     return frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
 
 
-def mean(name: str, values: np.ndarray, resamples: int) -> dict[str, Estimate]:
-    """The mean of a number that each picture has by itself."""
-    return bootstrap(lambda x: {name: float(x.mean())}, values, resamples=resamples)
+def mean(
+    name: str, values: np.ndarray, resamples: int, least: float = -np.inf, most: float = np.inf
+) -> dict[str, Estimate]:
+    """The mean of a number that each picture has by itself, which lies from `least` to `most`."""
+    return {name: bootstrap(lambda x: {name: float(x.mean())}, values, resamples=resamples)[name].within(least, most)}
 
 
-def as_json(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
-    """For a file: NaN, which JSON lacks, becomes null."""
-    clean = lambda x: float(x) if np.isfinite(x) else None
+def as_json(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float | str | None]]:
+    """For a file: NaN, which JSON lacks, becomes null, and infinity (the PSNR of equal pictures) "inf"."""
+    clean = lambda x: float(x) if np.isfinite(x) else None if np.isnan(x) else str(float(x))
     return {
         name: {"value": clean(e.value), "low": clean(e.low), "high": clean(e.high)} for name, e in estimates.items()
     }

@@ -2,17 +2,22 @@
 
 import dataclasses
 import json
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from jaxdiff import experiment
-from jaxdiff.data.source import DataConfig
+from jaxdiff.data.config import DataConfig
+from jaxdiff.data.config import check as check_data
+from jaxdiff.data.source import kind_of
 from jaxdiff.evaluation import clip, pairs, report, samples, sweep
-from jaxdiff.evaluation.config import EvaluateConfig, check, command
+from jaxdiff.evaluation.config import EvaluateConfig, calls, check, command
 from jaxdiff.evaluation.likelihood import bits_per_dim
 from jaxdiff.evaluation.networks import Features, Looker, network
 from jaxdiff.evaluation.pictures import Pictures, data_set, first, folder
@@ -43,8 +48,7 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
     cells: Sequence[sweep.Cell] = ()
     if config.sweep:
         assert pipe, "check"
-        schedule = pipe.model.process.schedule
-        cells = sweep.cells(config.sweep.split(","), [int(n) for n in config.calls.split(",")], schedule)
+        cells = sweep.cells(config.sweep.split(","), calls(config), pipe.model.process.schedule)
     size = config.size or (min(pipe.size) if pipe and "vae" not in pipe.model.nets else 0)
     made = _first(config.generated, config.num, size) if config.generated else None
     real = _reference(config, size or (made.shape[0] if made else 0))
@@ -116,6 +120,7 @@ class Seen:
             with counting("real pictures seen", real.count) as tell:
                 self._features = self._look(real, self._keep, tell, config.workdir / "features")
             if config.save_statistics:
+                config.save_statistics.parent.mkdir(parents=True, exist_ok=True)
                 statistics.save(config.save_statistics, self._features.moments)
         else:
             if str(len(real.mean)) != self.width:
@@ -163,15 +168,17 @@ class Seen:
     def _captions(self, made: Pictures) -> dict[str, Estimate]:
         assert self._clip is not None
         assert self.config.clip is not None
-        captions = list(made.captions())[: made.count]
-        if not any(captions):
-            raise ValueError(f"the metric clip needs captions, and {made.name} was not made from any: use --model")
+        texts = list(made.captions())[: made.count]
+        if not any(texts):
+            raise ValueError(
+                f"the metric clip needs captions, and {made.name} has none: use --model, or give each picture one"
+            )
         with self._counting("pictures read by CLIP", made.count) as tell:
-            x, y = clip.vectors(self._clip, made, captions, self.config.batch_size, tell)
+            x, y = clip.vectors(self._clip, made, texts, self.config.batch_size, tell)
         name = f"({self.config.clip.name})"
         return {
-            **report.mean(f"CLIP score {name}", clip_score(x, y), self.config.resamples),
-            **report.mean(f"CLIP R-precision {name}", r_precision(x, y), self.config.resamples),
+            **report.mean(f"CLIP score {name}", clip_score(x, y), self.config.resamples, 0.0, 100.0),
+            **report.mean(f"CLIP R-precision {name}", r_precision(x, y), self.config.resamples, 0.0, 1.0),
         }
 
 
@@ -190,16 +197,18 @@ def _with_reference(config: EvaluateConfig) -> EvaluateConfig:
 
 
 def _reference(config: EvaluateConfig, size: int) -> Pictures | statistics.Moments:
-    path = Path(config.reference).expanduser()
+    path = Path(os.path.expanduser(config.reference))
     if path.suffix == ".npz":
         return statistics.load(path)
-    if path.is_dir():
-        return folder(path, size)
+    data = DataConfig(
+        name=config.reference, split=config.split, subset=config.subset, size=size or 1, dir=config.data_dir
+    )
+    check_data(data)
+    if kind_of(config.reference) == "folder":
+        return folder(path, size, config.split)
     if not size:
         raise ValueError(f"at what size should {config.reference} be read? Give --size")
-    return data_set(
-        DataConfig(name=config.reference, split=config.split, subset=config.subset, size=size, dir=config.data_dir)
-    )
+    return data_set(data)
 
 
 def _made(
@@ -211,7 +220,9 @@ def _made(
     **options: Any,
 ) -> Pictures:
     """The model's pictures, made where they are missing."""
-    prompts = list(config.prompt) or (list(real.captions()) if isinstance(real, Pictures) else [])
+    prompts = _told(pipe, config.prompt or _shuffled(real.captions() if isinstance(real, Pictures) else ()))
+    side = max(real.shape) if isinstance(real, Pictures) else config.size or 512
+    _check_room(place, config.num, side)
     if not prompts and pipe.model.reads:
         raise ValueError(f"{config.reference} has no captions to show: give --prompt")
     with counting("pictures made", config.num) as tell:
@@ -230,10 +241,32 @@ def _made(
     return _first(place, config.num)
 
 
+def _told(pipe: Any, captions: Sequence[str]) -> list[str]:
+    """Captions as the model is told them: of one that knows classes, those of data are spelled with spaces."""
+    spelled = {name.replace("_", " "): name for name in pipe.model.labels}
+    return [spelled.get(caption, caption) for caption in captions]
+
+
+def _shuffled(captions: Sequence[str]) -> list[str]:
+    """The captions in an order drawn once and for all: those of a folder are sorted, and the first may be all alike."""
+    return [captions[i] for i in np.random.default_rng(0).permutation(len(captions))]
+
+
+def _check_room(place: Path, num: int, side: int) -> None:
+    """Refuses to make more pictures than the disk has room for."""
+    there = next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
+    need, free = num * (3 * side**2 + 4096), shutil.disk_usage(there).free  # a PNG of noise, and what a file costs
+    if need > free:
+        raise ValueError(
+            f"{num} pictures of {side}x{side} may take {need / 1e9:.1f} GB, and {there} has {free / 1e9:.1f} GB free: "
+            "lower --num, or choose another --workdir"
+        )
+
+
 def _first(place: Path, num: int, size: int = 0) -> Pictures:
-    """The first pictures of a folder, with their prompts if `samples.make` made them."""
+    """The first pictures of a folder, with their prompts if `samples.make` made them, else with their captions."""
     made = first(folder(place, size), num)
-    return dataclasses.replace(made, captions=lambda: samples.prompts_of(place, made.count))
+    return dataclasses.replace(made, captions=lambda: samples.prompts_of(place, made.count) or made.captions())
 
 
 def _reconstructed(config: EvaluateConfig, real: Pictures, place: Path, counting: Counting) -> Pictures:
@@ -255,12 +288,12 @@ def _bits(config: EvaluateConfig, pipe: DiffusionPipeline, real: Pictures, count
     }
     for kind, name in names.items():
         if kind in config.metrics:
-            captions = list(real.captions()) or [""] * real.count
+            prompts = _told(pipe, real.captions()) or [""] * real.count
             with counting("pictures under the model", real.count) as tell:
                 bits = bits_per_dim(
                     pipe,
                     real,
-                    captions,
+                    prompts,
                     kind,
                     steps=config.bound_steps,
                     seed=config.seed,

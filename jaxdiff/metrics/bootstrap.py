@@ -4,7 +4,7 @@ The bootstrap here draws random halves without replacement. Drawn with replaceme
 raises a Frechet distance and shrinks the balls of nearest neighbours. Given the whole set of n, the mean of n / 2 drawn
 without replacement has the variance s^2 (1 / (n/2) - 1 / n) = s^2 / n, that of the estimate itself: so the spread of
 the halves' values needs no scaling. Their quantiles are taken about their own mean, since what half a set shows may be
-biased more than the whole.
+biased more than the whole; an interval is widened to its value where, with few draws, it lies beside it.
 
 Source: Politis & Romano 1994, "Large sample confidence regions based on subsamples", section 2.2.
 """
@@ -16,11 +16,17 @@ import numpy as np
 
 
 class Estimate(NamedTuple):
-    """A value and its interval; both ends are NaN where none was asked for."""
+    """A value and its interval; both ends are NaN where none was asked for, or the value is not finite."""
 
     value: float
     low: float
     high: float
+
+    def within(self, least: float, most: float) -> "Estimate":
+        """The same with its interval cut to a range that true values lie in; it always holds the value itself."""
+        if not np.isfinite([self.value, self.low, self.high]).all():
+            return Estimate(self.value, np.nan, np.nan)
+        return Estimate(self.value, min(self.value, max(self.low, least)), max(self.value, min(self.high, most)))
 
 
 def bootstrap(
@@ -51,6 +57,9 @@ def bootstrap(
     result = {}
     for name, value in values.items():
         spread = np.array([draw[name] for draw in draws])
-        low, high = np.quantile(spread - spread.mean(), ((1 - level) / 2, (1 + level) / 2))
-        result[name] = Estimate(value, float(value + low), float(value + high))
+        if np.isfinite(spread).all():
+            low, high = np.quantile(spread - spread.mean(), ((1 - level) / 2, (1 + level) / 2))
+        else:  # a PSNR of equal pictures
+            low, high = np.nan, np.nan
+        result[name] = Estimate(value, float(value + low), float(value + high)).within(-np.inf, np.inf)
     return result

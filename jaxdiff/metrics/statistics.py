@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float64
 
+_MOST_BYTES = 2**31  # of one array; InceptionV3's sigma has 2**25
+
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
@@ -65,13 +67,25 @@ def load(path: Path | str) -> Moments:
       ValueError: if the file is another, or holds numbers that no pictures have.
     """
     try:
+        with zipfile.ZipFile(path) as parts:
+            if (size := max((part.file_size for part in parts.infolist()), default=0)) > _MOST_BYTES:
+                raise ValueError(f"an array of {size:,} bytes, where {_MOST_BYTES:,} are the most")
         with np.load(path, allow_pickle=False) as file:
             if missing := [name for name in ("mu", "sigma") if name not in file]:
-                raise ValueError(f"it has no {' and no '.join(missing)}, but {', '.join(file) or 'nothing'}")
-            mean, covariance = file["mu"].astype(np.float64), file["sigma"].astype(np.float64)
-            count = int(file["count"]) if "count" in file else 0
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path} holds no statistics of features: {error}") from error
+                raise ValueError(f"it has no {' and no '.join(missing)}, but {', '.join([*file][:10]) or 'nothing'}")
+            arrays = [np.asarray(file[name]) for name in ("mu", "sigma")]
+            counted = np.asarray(file["count"]) if "count" in file else np.zeros((), int)
+        if wrong := [str(x.dtype) for x in (*arrays, counted) if x.dtype.kind not in "fiu"]:
+            raise ValueError(f"numbers of type {wrong[0]}, where real ones are expected")
+        mean, covariance = (x.astype(np.float64) for x in arrays)
+        if counted.size != 1 or not 0 <= counted.item() < 2**63 or counted.item() % 1:
+            raise ValueError(f"the count of pictures is {str(counted)[:40]}")
+        count = int(counted.item())
+    except OSError:
+        raise
+    except Exception as error:  # damaged archives and headers raise a dozen kinds, from zlib.error to SyntaxError
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} holds no statistics of features: {what}") from error
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise ValueError(f"{path}: mu {mean.shape} and sigma {covariance.shape}, expected [d] and [d, d]")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):

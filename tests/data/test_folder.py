@@ -97,6 +97,52 @@ def test_the_check_is_remembered_until_a_picture_changes(tmp_path, monkeypatch):
     assert decoded == ["003.png"]
 
 
+def test_many_damaged_pictures_are_one_line(tmp_path):
+    fill(tmp_path, 40)
+    for i in range(30):
+        (tmp_path / f"{i:03d}.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"30 of 40 pictures .*000\.png is no picture.*009\.png.*; \.\.\.$") as error:
+        opened(tmp_path)
+    assert "\n" not in str(error.value)
+    assert "010.png" not in str(error.value)
+
+
+def test_a_picture_of_too_many_pixels_is_named(tmp_path):
+    fill(tmp_path, 1)
+    Image.new("1", (12000, 12000)).save(tmp_path / "000.png")
+    with pytest.raises(ValueError, match=r"1 of 1 pictures .*000\.png has more than 134,217,728 pixels"):
+        opened(tmp_path)
+
+
+def test_classes_of_a_folder_are_labels(tmp_path):
+    for i, name in enumerate(("train/owl/a.png", "train/red_fox/b.png", "test/red_fox/c.png")):
+        draw(tmp_path / name, 10 * i)
+    train, test = (opened(tmp_path, split=split) for split in ("train", "test"))
+    assert train.labels == test.labels == ("owl", "red_fox")
+    assert [(train[i]["label"], train[i]["caption"], int(train[i]["image"][0, 0, 0])) for i in range(2)] == [
+        (0, "owl", 0),
+        (1, "red fox", 10),
+    ]
+    assert [(test[0]["label"], int(test[0]["image"][0, 0, 0]))] == [(1, 20)]
+
+
+@pytest.mark.parametrize("times", [1, 2])  # the second opening knows from its notes
+def test_animations_and_what_is_left_out_are_said(tmp_path, caplog, times):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    for name in ("a.txt", "b.txt", "c.heic"):
+        (tmp_path / name).write_text("")
+    for _ in range(times):
+        caplog.clear()
+        source = opened(tmp_path)
+    assert (source[0]["image"] == (255, 0, 0)).all()
+    said = [record.getMessage() for record in caplog.records]
+    assert any(f"files in {tmp_path} that are left out: 1 .heic" in text for text in said)
+    assert f"texts in {tmp_path} that have no picture: b.txt" in said
+    assert f"empty captions in {tmp_path} (1 of 1): a.gif" in said
+    assert f"files in {tmp_path} that hold several pictures, of which the first is taken: a.gif" in said
+
+
 def test_a_damaged_picture_is_found_again_at_the_next_opening(tmp_path):
     fill(tmp_path, 100)
     (tmp_path / "007.png").write_bytes(b"no picture")
@@ -123,7 +169,7 @@ def test_bad_metadata_is_named(tmp_path, line, message):
 def test_pictures_without_captions_are_named(tmp_path):
     fill(tmp_path, 3)
     (tmp_path / "001.txt").unlink()
-    with pytest.raises(ValueError, match=r"1 of 3 pictures have no caption.*001\.png"):
+    with pytest.raises(ValueError, match=r"1 of 3 pictures in .* have no caption: 001\.png; expected a metadata"):
         opened(tmp_path)
 
 

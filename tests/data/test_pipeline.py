@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import threading
 import time
 
 import numpy as np
@@ -124,6 +125,19 @@ def test_what_is_loaded_ahead_is_bounded(numbers):
     time.sleep(0.3)
     assert source.reads <= 8 * (1 + 2 * 2 + 2), "one taken, two ahead a thread, one in each thread's hands"
     stream.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_that_is_closed_leaves_no_threads(numbers, workers):
+    before = threading.active_count()
+    with batches(numbers(100), dataclasses.replace(PLAIN, workers=workers), batch_size=4, seed=0) as stream:
+        next(stream)
+        assert threading.active_count() > before or not workers
+    deadline = time.time() + 10
+    while threading.active_count() > before and time.time() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+    stream.close()  # a second time
 
 
 def test_an_error_in_a_thread_reaches_the_caller(numbers):

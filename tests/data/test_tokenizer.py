@@ -153,15 +153,43 @@ def test_json_round_trip():
     [
         ("nonsense", "not a byte-pair vocabulary"),
         ("[]", "not a byte-pair vocabulary"),
-        ('{"format": "jaxdiff byte pairs 1", "merges": [[1]]}', "not a byte-pair vocabulary"),
+        ("[" * 100_000, "not a byte-pair vocabulary"),
+        ('{"merges": []}', "fields format and merges alone"),
+        ('{"format": "jaxdiff byte pairs 1", "merges": {}}', "fields format and merges alone"),
+        ('{"format": "jaxdiff byte pairs 1", "merges": [], "special": 1}', "fields format and merges alone"),
+        ('{"format": "jaxdiff byte pairs 1", "merges": [[1]]}', r"merge 0 joins \[1\]: expected two ids from 3 to 258"),
+        ('{"format": "jaxdiff byte pairs 1", "merges": ["ab"]}', "merge 0 joins ab"),
+        ('{"format": "jaxdiff byte pairs 1", "merges": [[5, 6.5]]}', r"merge 0 joins \[5, 6\.5\]"),
+        ('{"format": "jaxdiff byte pairs 1", "merges": [[5, "6"]]}', "merge 0 joins"),
+        ('{"format": "jaxdiff byte pairs 1", "merges": [[5, true]]}', "merge 0 joins"),
+        ('{"format": "jaxdiff byte pairs 1", "merges": [[5, NaN]]}', "merge 0 joins"),
+        ('{"format": "jaxdiff byte pairs 1", "merges": [[5, 6], [5, 6]]}', "a merge comes twice"),
         ('{"format": "jaxdiff byte pairs 9", "merges": []}', "format is 'jaxdiff byte pairs 9'"),
-        (json.dumps({"format": "jaxdiff byte pairs 1", "merges": [[5, 259]]}), r"merge 0 joins \(5, 259\)"),
-        (json.dumps({"format": "jaxdiff byte pairs 1", "merges": [[0, 5]]}), r"merge 0 joins \(0, 5\)"),
+        (json.dumps({"format": "jaxdiff byte pairs 1", "merges": [[5, 259]]}), r"merge 0 joins \[5, 259\]"),
+        (json.dumps({"format": "jaxdiff byte pairs 1", "merges": [[0, 5]]}), r"merge 0 joins \[0, 5\]"),
     ],
 )
 def test_what_is_no_vocabulary_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         BytePair.from_json(text)
+
+
+def test_a_file_of_a_vocabulary_is_whole_or_named(tmp_path):
+    vocabulary, file = BytePair.learn(CAPTIONS, 320), tmp_path / "vocabulary.json"
+    vocabulary.write(file)
+    assert BytePair.read(file) == vocabulary
+    assert file.read_text() == vocabulary.to_json()
+    whole = file.read_bytes()
+    for end in range(0, len(whole), 7):  # half written
+        file.write_bytes(whole[:end])
+        with pytest.raises(ValueError, match=r"vocabulary\.json is damaged: ") as error:
+            BytePair.read(file)
+        assert "\n" not in str(error.value)
+    file.write_bytes(b"\xff\xfe\0")
+    with pytest.raises(ValueError, match=r"vocabulary\.json is not UTF-16"):
+        BytePair.read(file)
+    with pytest.raises(FileNotFoundError, match=r"gone\.json"):
+        BytePair.read(tmp_path / "gone.json")
 
 
 def test_decoding_refuses_unknown_ids():

@@ -50,6 +50,16 @@ def test_features_are_kept_while_pictures_and_weights_stay_the_same(tmp_path):
     assert len(reads) == 3 * 37
 
 
+@pytest.mark.parametrize("part", [0, 10, 300])
+def test_kept_features_that_are_damaged_are_made_anew(tmp_path, part):
+    look = Looker(MEANS, "3", batch_size=2)
+    whole = look(SET, folder=tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:part])
+    np.testing.assert_array_equal(look(SET, folder=tmp_path).values, whole.values)
+    np.testing.assert_array_equal(look(SET, folder=tmp_path).values, whole.values)
+
+
 def test_unknown_names_list_what_there_is():
     with pytest.raises(ValueError, match="unknown feature network 'inceptoin': expected one of inception, efficient"):
         network("inceptoin")
@@ -102,8 +112,11 @@ def test_all_numbers_of_a_set_against_itself_and_against_statistics():
     got = report.compare(metrics, of(x), of(x), "net", "3", k=3, resamples=8)
     assert abs(got["Frechet distance (net, 3)"].value) < 1e-9
     assert got["precision"].value == got["coverage"].value == 1
-    for estimate in got.values():
-        assert estimate.low <= estimate.high
+    for name, estimate in got.items():
+        assert estimate.low <= estimate.value <= estimate.high, name
+        assert min(estimate.low, 0 if estimate.value >= 0 else estimate.value) == min(0, estimate.value), name
+        if name in ("precision", "recall", "coverage"):
+            assert 0 <= estimate.low <= estimate.high <= 1, name
     both = report.compare(("frechet",), of(x), of(y), "net", "3", resamples=8)["Frechet distance (net, 3)"]
     alone = report.compare(("frechet",), of(x), Features(statistics.moments(y)), "net", "3", resamples=8)
     np.testing.assert_allclose(alone["Frechet distance (net, 3)"].value, both.value)

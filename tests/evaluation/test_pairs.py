@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxdiff.evaluation import pairs
+from jaxdiff.evaluation import pairs, report
 from jaxdiff.evaluation.pictures import Pictures
 from jaxdiff.metrics import pixels
 
@@ -18,6 +18,19 @@ def test_the_means_over_all_pairs():
     np.testing.assert_allclose(got["PSNR"].value, pixels.psnr(X, Y).mean())
     np.testing.assert_allclose(got["SSIM"].value, pixels.ssim(X, Y).mean())
     assert got["SSIM"].low < got["SSIM"].value < got["SSIM"].high
+
+
+def test_pairs_that_are_equal_have_an_infinite_psnr_and_no_interval():
+    got = pairs.compare(("psnr", "ssim"), MADE, MADE, batch_size=1, resamples=10)
+    assert report.as_json(got)["PSNR"] == {"value": "inf", "low": None, "high": None}
+    assert got["SSIM"].high <= 1
+    assert "| PSNR | inf |  |" in report.markdown(got)
+
+
+def test_the_interval_of_ssim_ends_at_one():
+    nearly = Pictures("nearly", (16, 16), 19, lambda i: X[i] if i else Y[i], NAMES)  # one pair of 19 is unlike
+    got = pairs.compare(("ssim",), nearly, MADE, batch_size=1, resamples=50)["SSIM"]
+    assert got.low < got.value < got.high == 1.0
 
 
 def test_sets_that_are_no_pairs_are_refused():

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdiff.evaluation.pictures import first, folder
+from jaxdiff.evaluation.config import EvaluateConfig
+from jaxdiff.evaluation.pictures import Pictures, first, folder
+from jaxdiff.evaluation.run import _reference, _shuffled, _told
 
 
 @pytest.fixture
@@ -56,5 +58,80 @@ def test_what_is_no_folder_of_pictures_is_named(place):
     with pytest.raises(ValueError, match="no pictures in"):
         folder(place / "empty")
     (place / "broken.png").write_text("no picture")
-    with pytest.raises(OSError, match=r"broken\.png"):
+    with pytest.raises(OSError, match=r"broken\.png is no picture, or damaged"):
         folder(place)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_have_the_size_that_exif_turns_them_to(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("a.jpg", "b.png", "c.tif", "d.webp"):
+        Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(tmp_path / name, exif=exif)
+    pictures = folder(tmp_path)
+    assert pictures.shape == ((4, 6) if orientation < 5 else (6, 4))
+    assert next(pictures.batches(4)).shape == (4, *pictures.shape, 3)
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "plain.png")
+    if orientation >= 5:
+        with pytest.raises(ValueError, match=r"2 sizes: 4x6 \(4\), 6x4 \(1\); bring them to one with --size"):
+            folder(tmp_path)
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path):
+    Image.new("1", (12000, 12000)).save(tmp_path / "bomb.png")
+    with pytest.raises(OSError, match=r"bomb\.png has more than 134,217,728 pixels"):
+        folder(tmp_path, 8)
+
+
+def test_more_pixels_at_once_than_memory_holds_are_refused_before_any_is_read():
+    large = Pictures("large", (4096, 4096), 9, lambda i: pytest.fail("it was read"))
+    with pytest.raises(
+        ValueError, match=r"16 pictures of 4096x4096 from large at once .*: lower --batch-size, or scale"
+    ):
+        next(large.batches(16))
+
+
+def test_the_first_of_several_pictures_is_said(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert folder(tmp_path).notes == (
+        f"1 of 1 pictures in {tmp_path} are the first of several in their file: the others are left out",
+    )
+
+
+def test_a_reference_folder_has_its_split_and_its_captions(place, tmp_path):
+    assert list(folder(place).captions()) == []
+    for split, count in (("train", 3), ("test", 2)):
+        for i in range(count):
+            (tmp_path / "own" / split).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / "own" / split / f"{i}.png")
+            (tmp_path / "own" / split / f"{i}.txt").write_text(f"{split} {i}")
+    reference = lambda split: _reference(EvaluateConfig(reference=str(tmp_path / "own"), split=split), 4)
+    assert list(reference("train").captions()) == ["train 0", "train 1", "train 2"]
+    assert list(reference("test").captions()) == ["test 0", "test 1"]
+    assert list(reference("all").captions()) == ["test 0", "test 1", "train 0", "train 1", "train 2"]
+    assert list(first(reference("all"), 2).captions()) == ["test 0", "test 1"]
+    with pytest.raises(ValueError, match=r"data\.split is 'validation'"):
+        reference("validation")
+    with pytest.raises(ValueError, match=r"data\.subset is 'plain', a part of openmoji"):
+        _reference(EvaluateConfig(reference=str(tmp_path / "own"), subset="plain"), 4)
+    rows = "file_name,text\n1.png,one\n1.png,again\n0.png,nought\n"
+    (tmp_path / "own" / "train" / "metadata.csv").write_text(rows)
+    assert list(reference("train").captions()) == ["nought", "again", ""]  # of two captions the first, sorted
+
+
+def test_captions_sorted_by_class_are_shuffled_the_same_each_time():
+    captions = ["owl"] * 50 + ["fox"] * 50
+    mixed = _shuffled(captions)
+    assert sorted(mixed) == sorted(captions)
+    assert 3 <= mixed[:12].count("owl") <= 9
+    assert mixed == _shuffled(captions)
+    assert _shuffled([]) == []
+
+
+def test_classes_are_told_to_a_model_as_it_spells_them():
+    class Model:
+        labels = ("red_fox", "owl")
+
+    assert _told(Model(), ["red fox", "owl", "red_fox", "cat"]) == ["red_fox", "owl", "red_fox", "cat"]
+    assert _told(object(), ["red fox"]) == ["red fox"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.metrics import statistics
-from jaxdiff.metrics.bootstrap import bootstrap
+from jaxdiff.metrics.bootstrap import Estimate, bootstrap
 from jaxdiff.metrics.clip_score import clip_score, r_precision
 from jaxdiff.metrics.diversity import diversity, vendi
 from jaxdiff.metrics.fid import frechet_distance, frechet_distance_of
@@ -90,6 +90,13 @@ def test_statistics_are_saved_and_other_programs_files_are_read(rng, tmp_path):
         ({"x": np.ones(3)}, "no mu and no sigma, but x"),
         ({"mu": np.ones(3), "sigma": np.eye(2)}, r"expected \[d\] and"),
         ({"mu": np.ones(2), "sigma": np.diag([1, np.inf])}, "not finite"),
+        ({"mu": np.ones(2), "sigma": np.eye(2) * 1j}, "numbers of type complex128, where real ones are expected"),
+        ({"mu": np.array(["a", "b"]), "sigma": np.eye(2)}, "numbers of type <U1"),
+        ({"mu": np.array([None, 1]), "sigma": np.eye(2)}, "holds no statistics"),
+        ({"mu": np.ones(2), "sigma": np.eye(2), "count": -3}, "the count of pictures is -3"),
+        ({"mu": np.ones(2), "sigma": np.eye(2), "count": 2.5}, "the count of pictures is 2.5"),
+        ({"mu": np.ones(2), "sigma": np.eye(2), "count": np.nan}, "the count of pictures is nan"),
+        ({"mu": np.ones(2), "sigma": np.eye(2), "count": np.ones(2)}, "the count of pictures is"),
     ],
 )
 def test_other_files_are_no_statistics(tmp_path, arrays, words):
@@ -99,6 +106,28 @@ def test_other_files_are_no_statistics(tmp_path, arrays, words):
     (tmp_path / "text.npz").write_text("mu")
     with pytest.raises(ValueError, match="holds no statistics"):
         statistics.load(tmp_path / "text.npz")
+
+
+def test_damaged_statistics_are_named(rng, tmp_path):
+    statistics.save(tmp_path / "a.npz", statistics.moments(rng.standard_normal((9, 4))))
+    whole = (tmp_path / "a.npz").read_bytes()
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 + rng.integers(255)
+        (tmp_path / "a.npz").write_bytes(damaged[: rng.integers(len(whole))] if rng.random() < 0.5 else damaged)
+        try:
+            statistics.load(tmp_path / "a.npz")
+        except ValueError as error:
+            message = str(error)
+        else:
+            continue  # a byte that no reader looks at, such as a date
+        assert "a.npz" in message
+        assert "\n" not in message
+    (tmp_path / "bare.npz").write_bytes(b"")
+    np.save(tmp_path / "array.npy", np.ones(3))
+    for name in ("bare.npz", "array.npy"):
+        with pytest.raises(ValueError, match="holds no statistics of features"):
+            statistics.load(tmp_path / name)
 
 
 def test_mmd_has_no_bias_and_needs_no_covariance(rng):
@@ -146,6 +175,30 @@ def test_intervals_can_be_left_out_and_levels_are_checked():
     assert np.isnan([low, high]).all()
     with pytest.raises(ValueError, match=r"level 95\.0"):
         bootstrap(lambda x: {}, np.zeros(7), level=95.0)
+
+
+def test_an_interval_holds_its_value_and_stays_in_its_range(rng):
+    assert Estimate(0.98, 0.9, 1.1).within(0.0, 1.0) == (0.98, 0.9, 1.0)
+    assert Estimate(0.02, -0.1, 0.1).within(0.0, 1.0) == (0.02, 0.0, 0.1)
+    assert Estimate(-0.001, -0.1, 0.1).within(0.0, np.inf) == (
+        -0.001,
+        -0.001,
+        0.1,
+    )  # KID has no bias, and so may be < 0
+    assert Estimate(5.0, 6.0, 7.0).within(0.0, np.inf) == (5.0, 5.0, 7.0)
+    for value in (np.inf, np.nan):
+        ends = Estimate(value, 0.0, 1.0).within(0.0, np.inf)[1:]
+        assert np.isnan(ends).all()
+    for draws in (1, 2, 5):  # so few that the quantiles may lie on one side
+        for seed in range(20):
+            value, low, high = bootstrap(lambda x: {"m": x.max()}, rng.random(9), resamples=draws, seed=seed)["m"]
+            assert low <= value <= high
+
+
+def test_the_mean_of_infinities_has_no_interval():
+    value, low, high = bootstrap(lambda x: {"m": float(x.mean())}, np.array([1.0, np.inf, 2.0]), resamples=9)["m"]
+    assert value == np.inf
+    assert np.isnan([low, high]).all()
 
 
 def test_clip_score_and_precision():
