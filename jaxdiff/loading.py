@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -64,7 +63,7 @@ def load(
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       tokenizer: its directory, for a single file, which has none.
       prediction: what the network of a single file predicts, where the file does not tell.
-      loras: files or directories, or pairs of one and how much it counts, or a mapping; one given twice counts twice.
+      loras: files or directories, each as PATH or PATH:WEIGHT or a pair, or a mapping; one given twice counts twice.
       fuse: add LoRAs to the weights for good, which saves the work of each call.
       textual_inversions: files of new words for the prompt.
       controlnets: directories or files.
@@ -123,11 +122,8 @@ def load(
             return run.config.task.pipeline(run.assets, run.weights, spec)
         bundle = run.config.task.bundle(run.assets, run.weights)
     bundle = _computing(bundle, dtype, decode_dtype)
-    listed = loras.items() if isinstance(loras, Mapping) else loras
-    pairs = [one if isinstance(one, tuple) else (one, 1.0) for one in listed]
+    pairs = lora.parse(loras)
     weights = [weight for _, weight in pairs]
-    if wrong := [f"{file}: {weight}" for file, weight in pairs if not math.isfinite(weight)]:
-        raise ValueError(f"LoRA {wrong[0]}: expected a finite number as its weight")
     read = [lora.read(file, bundle.components) for file, _ in pairs]
     if fuse:
         bundle, read = fused(bundle, read, weights), []
@@ -137,7 +133,11 @@ def load(
         bundle,
         loras=read,
         lora_weights=() if fuse else weights,
-        ip_adapter=ip_adapters.read(ip_adapter, bundle.components["unet"], dtype) if ip_adapter else None,
+        ip_adapter=ip_adapters.read(
+            ip_adapter, bundle.components["unet"], dtype, bundle.components.get("image_encoder")
+        )
+        if ip_adapter
+        else None,
         clip_skip=clip_skip,
         decode=decode,
         safety=safety,
@@ -147,8 +147,10 @@ def load(
     )
 
 
-def outline(path: Path, **options: Any) -> tuple[Model, type]:
+def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
     """What is fixed of a model's pipeline, and the class of its options; of a plain directory without the weights.
+
+    A pipeline that is no diffusion has options alone.
 
     Args:
       path: as of `load`.
@@ -159,8 +161,8 @@ def outline(path: Path, **options: Any) -> tuple[Model, type]:
     """
     beside = ("controlnets", "adapter", "ip_adapter", "image_encoder", "vae", "loras")
     if not (path / "model_index.json").is_file() or any(options.get(name) for name in beside):
-        pipe = load(path, **options)
-        return pipe.model, pipe.Options
+        pipe: Any = load(path, **options)
+        return getattr(pipe, "model", None), pipe.Options
     index = read_json(path / "model_index.json")
     bundle = Bundle(index.get("_class_name", ""), index, {}, {}, {})
     for name, entry in index.items():

@@ -13,7 +13,7 @@ from reference.sd_weights import weights
 from safetensors.numpy import save_file
 
 import jaxdiff
-from jaxdiff import loading
+from jaxdiff import experiment, loading
 from jaxdiff.pretrained import quantize, textual_inversion
 
 
@@ -110,7 +110,7 @@ def test_programs_that_were_kept_are_not_traced_again(folder, plain, tmp_path):
 @pytest.fixture
 def runs(monkeypatch):
     """Runs of our own by what they are told, without a trainer."""
-    monkeypatch.setattr(loading, "run_bundle", lambda path: own.bundle(path.name))
+    monkeypatch.setattr(experiment, "open_run", own.open_run)
 
 
 def test_a_run_is_quantised_and_its_programs_are_kept(runs, tmp_path, monkeypatch):
@@ -130,7 +130,7 @@ def test_a_run_is_quantised_and_its_programs_are_kept(runs, tmp_path, monkeypatc
 def test_a_run_computes_as_it_was_trained(monkeypatch):
     half = dataclasses.replace(own.NETS["class"], dtype="bfloat16")
     monkeypatch.setitem(own.NETS, "class", half)
-    monkeypatch.setattr(loading, "run_bundle", lambda path: own.bundle(path.name))
+    monkeypatch.setattr(experiment, "open_run", own.open_run)
     assert load("class").model.nets["unet"] == half
     assert load("class").params["unet"]["conv_in"]["kernel"].dtype == "float32"
     assert load("class", dtype="float32").model.nets["unet"].dtype == "float32"

@@ -89,17 +89,27 @@ class Config(TaskConfig):
         return Colors(assets, weights)
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a call may be given.
+
+    Attributes:
+      shade: how bright the colours are.
+    """
+
+    shade: float = 1.0
+
+
 class Colors:
-    guidance = None
+    Options = Options
 
     def __init__(self, labels, weights):
         self.labels, self.weights = labels, weights
 
-    def __call__(self, prompts, *, key, latents=False, init_noise=None):
+    def __call__(self, prompts, *, key, options=Options()):
         rows = [self.labels.index(prompt) for prompt in prompts]
         colors = np.asarray(self.weights.params["table"])[rows] * np.asarray(self.weights.frozen["scale"])
-        made = np.clip(colors[:, None, None] * np.ones((1, 8, 8, 1)) * 255, 0, 255).astype(np.uint8)
-        return (made, np.asarray(self.weights.extra["mean"])) if latents else made
+        return np.clip(options.shade * colors[:, None, None] * np.ones((1, 8, 8, 1)) * 255, 0, 255).astype(np.uint8)
 '''
 
 CONFIG = """
@@ -188,8 +198,17 @@ def test_it_is_trained_resumed_and_sampled(place, capsys):
 def test_the_command_line_samples_it(place, capsys):
     """After the test above."""
     words = ["--prompt", "red", "blue", "--num", "1", "--out", str(place / "out.png")]
-    main(["sample", "--model", str(place / "whole"), *words])
+    main(["sample", "--model", str(place / "whole"), *words, "--shade", "0.5"])
     assert "2 pictures" in capsys.readouterr().out
+    assert json.loads(Image.open(place / "out.png").text["parameters"])["shade"] == 0.5
+    with pytest.raises(SystemExit):
+        main(["sample", "--model", str(place / "whole"), *words, "--steps", "5"])
+    assert "--steps is no option of" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["sample", "--model", str(place / "whole"), "--help"])
+    shown = capsys.readouterr().out
+    assert "how bright the colours are" in shown
+    assert "--steps" not in shown
 
 
 def test_its_fields_are_on_the_command_line_and_checked(place, capsys):

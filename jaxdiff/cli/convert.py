@@ -1,7 +1,6 @@
 """`jaxdiff convert --model DIR --out model.safetensors`."""
 
 import dataclasses
-import math
 import os
 import shutil
 import warnings
@@ -12,7 +11,6 @@ import jax
 import tyro
 
 from jaxdiff import experiment, loading
-from jaxdiff.cli.sample import weighted
 from jaxdiff.pretrained import files, lora, pixels, single_file, single_process
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.write import write_directory
@@ -86,9 +84,7 @@ def check(args: Args) -> None:
     check_out(args.out)
     if args.out.exists() and args.model.exists() and args.out.samefile(args.model):
         raise ValueError(f"{args.out} is the model itself: choose another --out")
-    for path, weight in map(weighted, args.lora):
-        if not math.isfinite(weight):
-            raise ValueError(f"--lora {path}:{weight}: expected a finite weight")
+    lora.parse(args.lora)  # refuses weights that are not finite
     if args.textual_inversion and one:
         raise ValueError("a single file has no room for new words: give a directory as --out")
     if args.model.is_file() and not one and not args.tokenizer:
@@ -152,6 +148,6 @@ def read(args: Args) -> Bundle:
         parts={"vae": args.vae} if args.vae else {},
         textual_inversions=args.textual_inversion,
     )
-    named = [weighted(text) for text in args.lora]  # one that is given twice counts twice
+    named = lora.parse(args.lora)
     loras = [lora.read(file, bundle.components) for file, _ in named]
     return loading.fused(bundle, loras, [weight for _, weight in named])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,14 @@ import tyro
 from jaxdiff import __version__
 from jaxdiff.cli import out
 from jaxdiff.cli.main import HELP, compilation_cache
-from jaxdiff.cli.sample_args import GENERAL, OPTIONS, Args, narrowed
+from jaxdiff.cli.sample_args import GENERAL, OPTIONS, OTHERS, Args, narrowed
 
 if TYPE_CHECKING:
     import numpy as np
 
     from jaxdiff.pipelines.diffusion import DiffusionPipeline
     from jaxdiff.pipelines.options import Options
+    from jaxdiff.pipelines.pipeline import Pipeline
 
 
 def main(argv: list[str]) -> None:
@@ -32,15 +34,23 @@ def main(argv: list[str]) -> None:
     asked = len(given) < len(argv)
     if asked and not any(word.split("=")[0] == "--model" for word in given):
         given = ["--help"]
-    args = tyro.cli(Args, args=given, prog="jaxdiff sample")
+    args, unknown = tyro.cli(Args, args=given, prog="jaxdiff sample", return_unknown_args=True)
     if asked:
         tyro.cli(takes(args), args=["--help"], prog="jaxdiff sample")
+    if unknown and _is_published(args):  # a pipeline of another kind may know them
+        tyro.cli(Args, args=given, prog="jaxdiff sample")
     check(args)
     compilation_cache()
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: print(message, flush=True)
-        sample(args)
+        sample(args, unknown)
+
+
+def _is_published(args: Args) -> bool:
+    from jaxdiff.loading import is_published
+
+    return is_published(Path(args.model))
 
 
 def _check_once(argv: list[str]) -> None:
@@ -95,6 +105,8 @@ def takes(args: Args) -> type:
     from jaxdiff.loading import is_published, outline
 
     model, options = outline(Path(args.model), **_loading(args))
+    if model is None:
+        return narrowed([*OTHERS], {"model": args.model}, options)
     fields = {field.name: field.default for field in dataclasses.fields(options)}
     names = [field.name for field in dataclasses.fields(Args) if OPTIONS.get(field.name, field.name) in fields]
     own = not is_published(Path(args.model))
@@ -114,19 +126,24 @@ def takes(args: Args) -> type:
     return narrowed(names, {**{name: fields[name] for name in fields if name in names and fields[name]}, **given})
 
 
-def sample(args: Args) -> None:
-    """What `main` does with its arguments, once they are checked."""
+def sample(args: Args, unknown: Sequence[str] = ()) -> None:
+    """Does what `main` does, once the arguments are checked; `unknown` are words for pipelines of other kinds."""
     import numpy as np
 
     from jaxdiff.cli.progress import counting
     from jaxdiff.data.grid import grid
     from jaxdiff.loading import load
     from jaxdiff.pipelines import canvas, edit
+    from jaxdiff.pipelines.diffusion import DiffusionPipeline
 
-    given = _options(args)
-    source = given.pop("image") if args.source_prompt is not None else None
     print(f"reading {args.model}", flush=True)
     pipe = load(args.model, _spec(args), **_loading(args))
+    if not isinstance(pipe, DiffusionPipeline):
+        return _sample_other(args, pipe, unknown)
+    if unknown:
+        tyro.cli(takes(args), args=list(unknown), prog="jaxdiff sample")
+    given = _options(args)
+    source = given.pop("image") if args.source_prompt is not None else None
     options = pipe.options(**given)
     if source is not None:
         options = edit.of_inversion(options)
@@ -156,6 +173,34 @@ def sample(args: Args) -> None:
     sheet = grid(np.concatenate(parts), prompts, args.num if args.num > 1 else None)
     out.write(args.out, sheet, settings(args, pipe, options))
     print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
+    return None
+
+
+def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
+    """Samples a pipeline that is no diffusion: its options are the words that no other model knows."""
+    import numpy as np
+
+    from jaxdiff.cli.progress import counting
+    from jaxdiff.data.grid import grid
+
+    options = tyro.cli(pipe.Options, args=list(words), prog=f"jaxdiff sample --model {args.model}")
+    changed = [f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default and f.name not in OTHERS]
+    if changed:
+        known = ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(pipe.Options)) or "none"
+        raise ValueError(f"--{changed[0].replace('_', '-')} is no option of {args.model}: its own options are {known}")
+    prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
+    keys, parts = _keys(args), []
+    with counting("pictures", len(prompts), waiting="compiling") as tell:
+        for first in range(0, len(prompts), args.batch_size):
+            at = slice(first, first + args.batch_size)
+            parts.append(pipe(prompts[at], key=keys[at], options=options))
+            tell(min(at.stop, len(prompts)))
+    if args.out.exists():
+        print(f"replaces {args.out}", flush=True)
+    named = {"model": args.model, "prompt": args.prompt, "num": args.num, "seed": args.seed}
+    sheet = grid(np.concatenate(parts), prompts, args.num if args.num > 1 else None)
+    out.write(args.out, sheet, {**named, **dataclasses.asdict(options), "jaxdiff": __version__})
+    print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
 
 
 def _spec(args: Args) -> Any:
@@ -169,19 +214,10 @@ def _loading(args: Args) -> dict[str, Any]:
     same = "dtype decode_dtype variant tokenizer prediction fuse adapter ip_adapter image_encoder vae clip_skip decode"
     return {
         **{name: getattr(args, name) for name in (*same.split(), "safety", "programs")},
-        "loras": [weighted(text) for text in args.lora],
+        "loras": args.lora,
         "controlnets": args.controlnet,
         "textual_inversions": args.textual_inversion,
     }
-
-
-def weighted(text: str) -> tuple[str, float]:
-    """PATH:WEIGHT, or PATH with weight 1."""
-    path, colon, weight = text.rpartition(":")
-    try:
-        return (path, float(weight)) if colon and path else (text, 1.0)
-    except ValueError:
-        return text, 1.0
 
 
 def _options(args: Args) -> dict[str, Any]:

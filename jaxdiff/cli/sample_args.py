@@ -44,7 +44,8 @@ class Args:
         plms, pndm, ipndm, dpm_solver, dpm_solver_single, dpmpp_2s, dpmpp_2s_sde, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde,
         dpmpp_3m_sde, deis, unipc, sa_solver, consistency, lcm, tcd, flow_euler, flow_heun, repaint.
       grid: where between noise and picture the network is called; by default the sampler's own. Known are leading,
-        trailing, linspace, quadratic, distilled, karras, exponential, uniform_log_snr, beta, align_your_steps.
+        trailing, linspace, quadratic, distilled, few_steps, karras, exponential, uniform_log_snr, moderate, beta,
+        align_your_steps.
       guidance: how closely to follow the prompt; 1 is off. By default 3 for a run of `jaxdiff train`, else 7.5.
       negative_prompt: what to keep away from.
       rescale: from 0 to 1, how far guidance may not raise contrast.
@@ -74,14 +75,14 @@ class Args:
       noise_level: noise that a model that enlarges pictures adds to --image, so that it may invent details.
       hint: pictures for the ControlNets, in their order, and last for the T2I-adapter.
       hint_weight: how much each of them counts; by default 1.
-      controlnet: directories of ControlNets.
+      controlnet: directories or files of ControlNets.
       adapter: directory of a T2I-adapter.
       ip_adapter: file of an IP-adapter; needs CLIP's --image-encoder where the model has none.
       image_encoder: directory of CLIP's image encoder.
       lora: files or directories of LoRAs, each as PATH or PATH:WEIGHT; one that is given twice counts twice.
       fuse: add LoRAs to the weights once, instead of in each call.
-      textual_inversion: files of new words for the prompt.
-      vae: directory of another autoencoder.
+      textual_inversion: files of new words for the prompt, each as PATH or PATH:WORD; by default the file names it.
+      vae: directory or file of another autoencoder.
       tokenizer: directory of the tokenizer for a model that is one file.
       prediction: what a Stable Diffusion 2 that is one file predicts.
       dtype: of weights and computation; int8 and fp8 compute in bfloat16. By default the files', computed in float32.
@@ -152,8 +153,15 @@ GENERAL = ("model", "num", "out", "seed", "batch_size", "strategy", "mesh", "pro
 """What every model takes, beside its `Options`."""
 
 
-def narrowed(names: Collection[str], defaults: Mapping[str, Any]) -> type:
-    """A class of those fields of `Args`, with other defaults where they are given: what one model takes."""
+OTHERS = ("model", "prompt", "num", "out", "seed", "batch_size", "strategy", "mesh")
+"""What every pipeline takes that is no diffusion, beside its own `Options`."""
+
+
+def narrowed(names: Collection[str], defaults: Mapping[str, Any], options: type | None = None) -> type:
+    """Makes a class of those fields of `Args`, with other defaults where they are given: what one model takes.
+
+    The fields of `options` come last.
+    """
     hints = typing.get_type_hints(Args)
     fields = [
         (f.name, hints[f.name], dataclasses.field(default=defaults.get(f.name, f.default)))
@@ -165,4 +173,8 @@ def narrowed(names: Collection[str], defaults: Mapping[str, Any]) -> type:
     kept = [text for text in texts if (found := re.match(r"      (\w+): ", text)) and found[1] in names]
     doc = head.replace("`jaxdiff sample --model M --help` lists the options that M takes; w", "W")
     doc += "    Attributes:\n" + "".join(kept)
+    if options is not None:
+        own = typing.get_type_hints(options)
+        fields += [(f.name, own[f.name], dataclasses.field(default=f.default)) for f in dataclasses.fields(options)]
+        doc += (options.__doc__ or "").partition("    Attributes:\n")[2]
     return dataclasses.make_dataclass("Args", fields, frozen=True, namespace={"__doc__": doc})

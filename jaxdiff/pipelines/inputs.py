@@ -157,6 +157,8 @@ def weights(model: Model, hints: Sequence[float], loras: Sequence[float], count:
     for what, given, expected in (("hint_weights", hints, controls + adapter), ("lora_weights", loras, count)):
         if len(given) != expected:
             raise ValueError(f"{what} has {len(given)} numbers: expected {expected}")
+        if not np.isfinite(np.asarray(given, np.float64)).all():
+            raise ValueError(f"{what} is {tuple(given)}: expected finite numbers")
     return {
         "control": np.array(hints[:controls], np.float32),
         "adapter": np.array(hints[-1] if adapter else 0, np.float32),

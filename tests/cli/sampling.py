@@ -10,7 +10,7 @@ from pipelines import directory, own, small
 from reference.sd_weights import weights
 from safetensors.numpy import save_file
 
-from jaxdiff import loading
+from jaxdiff import experiment, loading
 from jaxdiff.cli.main import main
 from jaxdiff.pipelines import plan
 
@@ -63,7 +63,7 @@ def without_programs(monkeypatch):
         return make(*args, **options)
 
     monkeypatch.setattr(loading, "load", load)
-    monkeypatch.setattr(loading, "run_bundle", lambda path: own.bundle(path.name))
+    monkeypatch.setattr(experiment, "open_run", own.open_run)
     monkeypatch.setattr(plan, "make", record)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
     return plans

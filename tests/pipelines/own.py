@@ -1,6 +1,7 @@
 """Small models of our own training, with weights drawn at random: told a text, a class, or nothing."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -62,3 +63,13 @@ def bundle(told, params=None, size=8, **options):
 def pipeline(told, devices=1, size=8, **options):
     """On one device: eight virtual ones would each make a picture."""
     return DiffusionPipeline(bundle(told, size=size), devices=jax.devices()[:devices], **options)
+
+
+def open_run(path, place=None):
+    """What `experiment.open_run` gives, without a trainer: a run by the kind of model that its path names."""
+    made = bundle(path.name)
+    task = types.SimpleNamespace(
+        bundle=lambda assets, weights: made,
+        pipeline=lambda assets, weights, spec: DiffusionPipeline(made, spec=spec),
+    )
+    return types.SimpleNamespace(config=types.SimpleNamespace(task=task), assets=None, weights=None)
