@@ -153,7 +153,7 @@ def test_a_run_becomes_a_pipeline_of_diffusers(tmp_path):
         (["sd", "tiny.py"], "tiny.py exists: nothing is overwritten"),
         (["sd", "tiny.py/new"], "tiny.py is a file, and no directory can be made in it"),
         (["sd", "new.gguf"], "expected a directory, or a file that ends in .safetensors"),
-        (["sd", "new", "--lora", "lora.safetensors:nan"], "expected a finite weight"),
+        (["sd", "new", "--lora", "lora.safetensors:nan"], "expected a finite number"),
         (["sd", "new.ckpt"], "expected a directory, or a file that ends in .safetensors"),
         (["lora.safetensors", "new"], "pass --tokenizer"),
         (["sd", "new.safetensors", "--textual-inversion", "word.safetensors"], "no room for new words"),
