@@ -159,7 +159,8 @@ def test_published_text_sizes(json, count):
 
 
 def test_published_autoencoder_size():
-    levels = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+    levels = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, **blocks}
     shapes = autoencoder.shapes(autoencoder.config(levels), levels)
     assert sum(int(np.prod(leaf.shape)) for leaf in flatten(shapes).values()) == 83_653_863
 
@@ -167,8 +168,12 @@ def test_published_autoencoder_size():
 @pytest.mark.parametrize(
     ("read", "json", "message"),
     [
-        (autoencoder.config, {"latents_mean": [0.1]}, r"AutoencoderKL: latents_mean=\[0.1\] is not supported"),
-        (autoencoder.config, {"down_block_types": ["AttnDownEncoderBlock2D"]}, "supported is DownEncoderBlock2D"),
+        (autoencoder.config, {"latents_mean": [0.1]}, "latents_mean and latents_std have 1 and 0 numbers"),
+        (
+            autoencoder.config,
+            {"down_block_types": ["AttnDownEncoderBlock2D"]},
+            "only a list, each 'DownEncoderBlock2D'",
+        ),
         (lambda json: clip.text_config(json, projection=False), {"hidden_act": "relu"}, "'quick_gelu' or 'gelu'"),
     ],
 )

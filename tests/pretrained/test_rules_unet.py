@@ -147,7 +147,7 @@ def test_published_sizes(json, config, count):
         ({"some_new_thing": 3}, "some_new_thing=3 is a field unknown here"),
         ({"up_block_types": ["UpBlock2D"] * 4}, "only the mirror of down_block_types"),
         ({"down_block_types": ["KDownBlock2D"] * 4}, "supported are CrossAttnDownBlock2D, DownBlock2D"),
-        ({"cross_attention_dim": [1, 2, 3, 4]}, "only one number for all levels"),
+        ({"cross_attention_dim": [1, 2, 3, 4]}, "only a whole number from 1 to 1000000"),
     ],
 )
 def test_what_is_not_supported_is_named(change, message):

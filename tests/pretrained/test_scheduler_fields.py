@@ -8,7 +8,7 @@ import pytest
 from support import REFERENCE
 
 from jaxdiff import sampling
-from jaxdiff.diffusion import bound, precondition, prediction
+from jaxdiff.diffusion import precondition, prediction, variance
 from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.schedulers import classes, fields
 from jaxdiff.typing import Estimate
@@ -37,7 +37,7 @@ def walk(process, steps, seed):
         x0 = prediction.to_x0(network(seen, aux["told"]), x, alpha, sigma, kind)
         if "log_variances" not in aux:
             return x0
-        return Estimate(x0, np.exp(bound.learned_log_variance(np.sin(3 * x), *aux["log_variances"]) / 2))
+        return Estimate(x0, np.exp(variance.learned_log_variance(np.sin(3 * x), *aux["log_variances"]) / 2))
 
     noise = np.random.default_rng(seed).standard_normal(80)[: table.calls, None, None] * np.ones((1, 1, 4))
     return sampling.replay(table, denoise, START * process.start(calls.times), noise)[0][-1][0, :2]

@@ -31,7 +31,8 @@ def test_the_prediction_and_zero_snr_are_read(tensors, note, given, kind, zero):
     config = single_process.read("sdxl", tensors, note, given)
     assert config["prediction_type"] == kind
     assert config.get("rescale_betas_zero_snr", False) == zero
-    assert (scheduler.process(config).schedule.alpha(np.ones(1))[0] == 0) == zero
+    # at zero SNR the reference's Euler keeps alpha^2 = 2^-24
+    assert (scheduler.process(config).schedule.alpha(np.ones(1))[0] < 2.0**-11) == zero
 
 
 def test_metadata_tell_the_two_models_of_stable_diffusion_2_apart():
@@ -66,7 +67,8 @@ def test_what_is_written_is_read_again(name, config):
     back = single_process.read(name, *single_process.write(name, config, {}), None)
     ours, theirs = scheduler.process(back), scheduler.process(config)
     assert ours.kind == theirs.kind
-    np.testing.assert_array_equal(ours.schedule.knots, theirs.schedule.knots)
+    # a class that ends at zero SNR itself has one finite level less than Euler
+    np.testing.assert_array_equal(ours.schedule.knots[:999], theirs.schedule.knots[:999])
 
 
 def test_the_markers_are_those_that_other_tools_look_for():
