@@ -109,7 +109,7 @@ def test_padding_to_a_longer_text_changes_nothing():
 
 def of_classes(**changes):
     net = dataclasses.replace(MODEL.net, labels=4, pooled=False, attention=("none", "self"), dropout=0.0)
-    return dataclasses.replace(MODEL, net=net, **{"condition": "class", **changes})
+    return dataclasses.replace(MODEL, **{"net": net, "condition": "class", **changes})
 
 
 def test_a_dropped_class_is_the_label_after_the_last():
