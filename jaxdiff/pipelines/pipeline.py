@@ -1,9 +1,10 @@
 """What every pipeline is, of whatever kind of model: previews, evaluation and the command line ask for no more."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Pipeline(Protocol):
     """A model that makes pictures.
 

@@ -254,7 +254,9 @@ def test_a_network_with_cross_attention_is_written_as_theirs():
     json_ = torch_peer.condition_json(net, 4, 768, 0)
     assert family("UNet2DConditionModel").config(json_) == net
     assert json_["attention_head_dim"] == [8, 8, 8, 8]
-    ours = UNetConfig(channels=(8, 8), attention=("none", "cross"), heads=(1, 2), depth=(1, 1), mid_attention="cross")
+    ours = UNetConfig(
+        channels=(8, 8), attention=("none", "cross"), heads=(1, 2), depth=(1, 1), mid_attention="cross", groups=4
+    )
     with pytest.raises(torch_peer.NoPeerError, match="rescale=2"):
         torch_peer.condition_json(dataclasses.replace(ours, rescale=2.0), 3, 8, 8)
     with pytest.raises(torch_peer.NoPeerError, match="down_block_types has self"):
