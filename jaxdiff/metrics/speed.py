@@ -69,8 +69,17 @@ def _flops(jaxpr: core.Jaxpr, missed: set[str]) -> float:
             inner = [_flops(sub, missed) for sub in core.jaxprs_in_params(eqn.params)]
             # both branches of a cond are there and one runs; a mapped body is written for one device
             turns = eqn.params["length"] if name == "scan" else eqn.params["mesh"].size if name == "shard_map" else 1
-            total += (max(inner) if name == "cond" else sum(inner)) * turns
+            total += (_taken(eqn, inner) if name == "cond" else sum(inner)) * turns
     return total
+
+
+def _taken(eqn: core.JaxprEqn, branches: list[float]) -> float:
+    """The work of the branch that runs: of forms by platform this machine's, else the most that any has."""
+    platforms = eqn.params.get("branches_platforms")
+    if not platforms:
+        return max(branches)
+    here = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    return next(work for work, names in zip(branches, platforms, strict=True) if names is None or here in names)
 
 
 def _product(eqn: core.JaxprEqn) -> float:
