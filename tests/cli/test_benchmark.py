@@ -259,5 +259,5 @@ def test_a_network_with_cross_attention_is_written_as_theirs():
     )
     with pytest.raises(torch_peer.NoPeerError, match="rescale=2"):
         torch_peer.condition_json(dataclasses.replace(ours, rescale=2.0), 3, 8, 8)
-    with pytest.raises(torch_peer.NoPeerError, match="down_block_types has self"):
+    with pytest.raises(torch_peer.NoPeerError, match="down_block_types has 'self'"):
         torch_peer.condition_json(cifar10(), 3, 8, 8)

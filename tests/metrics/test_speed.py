@@ -123,7 +123,6 @@ def test_a_convolution_of_winograds_form_is_also_counted_as_the_architecture_has
 
 def test_im2col_has_the_products_of_the_convolution():
     args = shape(2, 8, 8, 512), shape(3, 3, 512, 128)
-    assert "conv_general_dilated" not in str(jax.make_jaxpr(conv)(*args))
     assert work(conv, *args).flops == 2 * (2 * 8 * 8) * 9 * 512 * 128
 
 

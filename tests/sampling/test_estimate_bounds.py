@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import sampling
-from jaxdiff.diffusion import bound, guidance, schedule
+from jaxdiff.diffusion import guidance, schedule, variance
 from jaxdiff.sampling import bounds, grid
 from jaxdiff.typing import Cond, Estimate
 
@@ -104,7 +104,7 @@ def measured(name):
 def test_every_transform_passes_a_learned_variance_through(name):
     transform = measured(name)
     network = lambda p, x, t, c: jnp.concatenate([1.5 * jnp.tanh(2 * x), jnp.sin(3 * x)], axis=-1)
-    learned = bound.learned_denoiser(network, {}, Cond(), S, "x0")
+    learned = variance.learned_denoiser(network, {}, Cond(), S, "x0")
     aux = {"log_variances": jnp.array([-3.0, -2.0])}
     x, t = jax.random.normal(jax.random.key(0), (2, 4, 4, 1)), jnp.float32(0.4)
     got = jax.jit(guidance.keep_scale(transform)(learned))(x, t, aux)
