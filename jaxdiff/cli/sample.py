@@ -183,7 +183,7 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     from jaxdiff.cli.progress import counting
     from jaxdiff.data.grid import grid
 
-    options = tyro.cli(pipe.Options, args=list(words), prog=f"jaxdiff sample --model {args.model}")
+    options: Any = tyro.cli(pipe.Options, args=list(words), prog=f"jaxdiff sample --model {args.model}")
     changed = [f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default and f.name not in OTHERS]
     if changed:
         known = ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(pipe.Options)) or "none"
