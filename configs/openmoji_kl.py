@@ -22,7 +22,9 @@ def config() -> Experiment:
         name="openmoji_kl",
         task=first_stage.Config(
             net=AutoencoderConfig(channels=(32, 64, 64), layers=1, latent_channels=4, groups=8, mid_attention=False),
-            loss=LossConfig(adversarial_start=1000, critic=PatchCriticConfig(width=32, layers=3, groups=8)),
+            loss=LossConfig(
+                perceptual_weight=0.1, adversarial_start=1000, critic=PatchCriticConfig(width=32, layers=3, groups=8)
+            ),
             critic_optimizer=OptimizerConfig(name="adam", lr=2e-4, b1=0.5, b2=0.9, decay="constant"),
         ),
         data=DataConfig(name="openmoji", size=64, split="train", subset="plain"),

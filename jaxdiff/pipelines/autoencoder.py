@@ -65,14 +65,14 @@ class AutoencoderPipeline:
         self._through, self._drawn = Spread(through, spec), Spread(drawn, spec)
 
     def __call__(
-        self, prompts: str | Sequence[str], *, key: Key, options: Options = Options(), **fields: Any
+        self, prompts: str | Sequence[str], *, key: Key, options: Any = None, **fields: Any
     ) -> UInt8[np.ndarray, "b h w 3"]:
         """Makes a picture of each file in `init`, or where there are none, of each prompt.
 
         Args:
           prompts: an empty text for each picture.
           key: for all, or one for each.
-          options: of the call.
+          options: an `Options`; None: all defaults.
           fields: by name, before those of `options`.
 
         Raises:
@@ -84,9 +84,8 @@ class AutoencoderPipeline:
             raise ValueError(f"an autoencoder reads no prompt, and was given {told!r}: leave it out, or give init")
         if unknown := fields.keys() - {field.name for field in dataclasses.fields(Options)}:
             raise ValueError(f"there is no option {min(unknown)!r}: an autoencoder takes init")
-        options = dataclasses.replace(options, **fields)
-        if options.init:
-            return self.reconstruct(np.stack([picture.decode(Path(file), self._size) for file in options.init]))
+        if files := dataclasses.replace(options or Options(), **fields).init:
+            return self.reconstruct(np.stack([picture.decode(Path(file), self._size) for file in files]))
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(prompts))) if key.ndim == 0 else key
         return self._drawn(self.part.params, keys)
 

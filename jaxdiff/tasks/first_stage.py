@@ -90,9 +90,8 @@ class Config(TaskConfig):
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Assets:
         """Takes the images for previews from the data."""
-        count = 0 if source is None else min(self.previews, len(source))
-        images = [source[i]["image"] for i in range(count)] if source is not None else []
-        images = np.stack(images) if images else np.zeros((0, data.size, data.size, 3), np.uint8)
+        shown = [source[i]["image"] for i in range(min(self.previews, len(source)))] if source is not None else []
+        images = np.stack(shown) if shown else np.zeros((0, data.size, data.size, 3), np.uint8)
         return Assets(data.size, images, source is not None)
 
     def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
@@ -134,7 +133,7 @@ class Config(TaskConfig):
         generator = dict(net.build().init(own, x)["params"])
         extra = self.loss.init_extra(net)
         if isinstance(net, VQConfig):
-            z = net.build().apply({"params": generator}, to_unit(batch["image"]), method="encode")
+            z: Any = net.build().apply({"params": generator}, to_unit(batch["image"]), method="encode")
             first = jax.random.choice(codes, z.reshape(-1, net.width), (net.codes,))
             moved = self.loss.codebook == "ema"
             extra["codebook"] = codebook.start(first if moved else jnp.zeros_like(first))

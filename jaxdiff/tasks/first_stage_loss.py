@@ -166,8 +166,8 @@ class LossConfig:
         last = lambda kernel: conv(stop(made.before), kernel.astype(net.dtype)).astype(jnp.float32)
         _, pull = jax.vjp(last, kernel)
         stats = {**made.stats, "last": [pull(gradient)[0] for gradient in (by_distance, by_fool)]}
-        told |= {"fool": fool, "tell": tell, "balance": known.extra["balance"]}
-        return loss, {**made.metrics, **told}, stats
+        sides = {"fool": fool, "tell": tell, "balance": known.extra["balance"]}
+        return loss, {**made.metrics, **told, **sides}, stats
 
     def held_out(
         self, net: AutoencoderConfig, params: Params, known: Known, batch: Batch, keys: Key
@@ -179,15 +179,17 @@ class LossConfig:
         made = dataclasses.replace(self, sample=False)._make(net, params, known, batch, keys)
         distance, told = self._distance(known, made.x, made.y)
         pixels = to_pixels(made.y)
-        told |= {"psnr": likeness.psnr(batch["image"], pixels).mean()}
-        told |= {"ssim": likeness.ssim(batch["image"], pixels).mean()}
+        near = {
+            "psnr": likeness.psnr(batch["image"], pixels).mean(),
+            "ssim": likeness.ssim(batch["image"], pixels).mean(),
+        }
         stats: dict[str, Any] = {}
         if self.frechet != "none":
             look = lambda pixels: likeness.moments(perceptual.looked_at(known.frozen[self.frechet], pixels))
             stats["frechet"] = {"real": look(batch["image"]), "made": look(pixels)}
         if isinstance(net, VQConfig):
             stats["chosen"] = made.stats["codebook"].chosen
-        return distance + made.prior, {**made.metrics, **told}, stats
+        return distance + made.prior, {**made.metrics, **told, **near}, stats
 
     def summary(self, stats: Any) -> Mapping[str, float]:
         """Returns the Frechet distance of held-out reconstructions, and the part of the codes that they use at all."""
@@ -222,7 +224,7 @@ class LossConfig:
         weights = whole(params["generator"], known.extra)
         spoil, own = (jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys) for i in range(2))
         spoilt = autoencoding.corrupt(x, spoil, self.corruption, self.amount)
-        latents = self._codes if isinstance(net, VQConfig) else self._gaussian
+        latents: Any = self._codes if isinstance(net, VQConfig) else self._gaussian
         z, moments, prior, metrics, stats = latents(net, weights, spoilt, known, own)
         stats["latents"] = jax.lax.stop_gradient(jnp.stack([jnp.ones(()), *moments]))
         at_end = lambda module, _: module.path == ("decoder", "norm_out")
