@@ -26,7 +26,7 @@ from jaxdiff.pretrained import lora, scheduler
 from jaxdiff.pretrained.ip_adapter import IPAdapter
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.single_file import LOW_RES
-from jaxdiff.typing import Denoise, Key, Params
+from jaxdiff.typing import Denoise, Key, LearnedDenoise, Params
 
 
 class DiffusionPipeline:
@@ -235,7 +235,7 @@ class DiffusionPipeline:
         tell = functools.partial(inputs.told, self.model, self.tokenizers, chunks=1, size=self.size, score=inputs.GOOD)
         return {"prompt": tell(prompts, True)}
 
-    def denoiser(self, params: Params, batch: Any) -> Denoise:
+    def denoiser(self, params: Params, batch: Any) -> Denoise | LearnedDenoise:
         """The model as it was trained, neither guided nor clipped: for what is compiled elsewhere, as a likelihood is.
 
         Args:
@@ -263,6 +263,15 @@ class DiffusionPipeline:
         for text in sorted(set(prompts)):
             if unseen := self.cut(text, chunks):
                 warnings.warn(f"the prompt is too long for this model; it does not see {unseen!r}", stacklevel=3)
+
+    def calls(self, sampler: plan.Sampler, steps: int) -> int:
+        """How many network calls that many steps of a sampler take.
+
+        Raises:
+          ValueError: for a sampler that does not exist, or cannot make these steps of this model.
+        """
+        config = self.schedulers.get("scheduler")
+        return plan.make(self.model.process, config, steps=steps, sampler=sampler, weights={}).table.calls
 
     def compiled(self) -> int:
         """How many programs have been compiled for this pipeline."""

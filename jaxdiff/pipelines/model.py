@@ -103,12 +103,17 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
         if name.startswith("text_encoder") and name.replace("text_encoder", "tokenizer") not in bundle.tokenizers:
             raise ValueError(f"{bundle.kind} has {name} but no tokenizer for it: pass tokenizer, the directory of one")
     unet, net, xl = parts["unet"].json, parts["unet"].config, "text_encoder_2" in parts
-    extra = parts["unet"].params["conv_in"]["kernel"].shape[2] // net.patch**2 - net.out_channels
-    if extra not in (0, 3, net.out_channels, net.out_channels + 1):
+    process = bundle.process()
+    channels = net.out_channels // 2 if process.says == "variance" else net.out_channels
+    extra = parts["unet"].params["conv_in"]["kernel"].shape[2] // net.patch**2 - channels
+    if extra not in (0, 3, channels, channels + 1):
+        learned = f" ({net.out_channels} with the learned variance)" if channels < net.out_channels else ""
         raise ValueError(
-            f"the unet takes {extra} channels besides the {net.out_channels} of a latent: known are 0, "
-            f"{net.out_channels + 1} (inpainting), {net.out_channels} (editing) and 3 (upscaling)"
+            f"the unet takes {extra} channels besides the {channels} of a latent{learned}: known are 0, "
+            f"{channels + 1} (inpainting), {channels} (editing) and 3 (upscaling)"
         )
+    if extra == channels != 3 and process.says != "prediction":
+        raise ValueError(f"the unet edits pictures, and says {process.says}: expected its prediction alone")
     labels: tuple[str, ...] = ()
     if net.labels and extra != 3:  # an upscaler's label is the level of its noise
         labels = bundle.labels or tuple(map(str, range(net.labels + 1)))
@@ -119,8 +124,8 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
     return Model(
         nets={name: part.config for name, part in parts.items()},
         kinds={name: part.kind for name, part in parts.items()},
-        process=bundle.process(),
-        channels=net.out_channels,
+        process=process,
+        channels=channels,
         labels=labels,
         extra=extra,
         skip=clip_skip + xl,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
 from jaxdiff import sampling
-from jaxdiff.diffusion import guidance, prediction
+from jaxdiff.diffusion import denoiser, prediction
 from jaxdiff.models.adapter import Adapter
 from jaxdiff.models.autoencoder_kl import AutoencoderKL, scaled, sliced, tiled, unscaled
 from jaxdiff.models.autoencoder_tiny import AutoencoderTiny
@@ -33,7 +33,7 @@ from jaxdiff.pretrained import lora
 from jaxdiff.pretrained.quantize import dequantize
 from jaxdiff.sampling.kernel import Kernel, drive, normal
 from jaxdiff.sampling.table import table_kernel
-from jaxdiff.typing import Cond, Denoise, Key, Network, Params
+from jaxdiff.typing import Cond, Denoise, Key, LearnedDenoise, Network, Params
 
 FIRST, LOW = 2**31 - 1, 2**31 - 2
 """Folded into a picture's key for its first noise and that of a low resolution picture; steps fold in their number."""
@@ -244,7 +244,7 @@ def _pair(out: Any) -> tuple[Array, Array]:
 
 def guided(
     model: Model, params: Params, conds: tuple[Cond, ...], weights: Mapping[str, Any], told: Any = None
-) -> Denoise:
+) -> Denoise | LearnedDenoise:
     """The U-Net, with its ControlNets, as the denoiser that these conditions steer; one steers it without guidance.
 
     Args:
@@ -255,7 +255,7 @@ def guided(
       told: see `Plan`; None: the timesteps of the schedule.
     """
     unet, controls = model.nets["unet"], model.named("controlnet")
-    schedule, kind = model.process.schedule, model.process.kind
+    schedule, kind, says = model.process.schedule, model.process.kind, model.process.says
     if controls:
         network = controlled(unet, [model.nets[name] for name in controls])
         params = {
@@ -266,11 +266,11 @@ def guided(
     else:
         network, params = _plain(unet), params["unet"]
     network = _from_8_bits(network if told is None else _told(network, told), unet.dtype)
-    if len(conds) == 1:
-        return prediction.denoiser(network, params, conds[0], schedule, kind)
-    if len(conds) == 2:
-        return guidance.classifier_free(network, params, *conds, schedule, kind)
-    return instructed(network, params, conds, schedule, kind)
+    if len(conds) == 3:
+        return instructed(network, params, conds, schedule, kind)
+    cond, null = (*conds, None)[:2]
+    assert cond is not None
+    return denoiser.make(network, params, cond, null, schedule, kind, says)
 
 
 def _plain(unet: Any) -> Network:
