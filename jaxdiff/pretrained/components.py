@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxdiff.pretrained.rules import Rules, adapter, autoencoder, clip, controlnet, unet
+from jaxdiff.pretrained.rules import Rules, adapter, autoencoder, clip, controlnet, unet, unet_config
 from jaxdiff.typing import Params
 
 Json = Mapping[str, Any]
@@ -38,8 +38,10 @@ def _text(projection: bool) -> Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "UNet2DConditionModel": Family(unet.condition_config, unet.shapes, unet.rules, harmless=unet.HARMLESS),
-    "UNet2DModel": Family(unet.pixel_config, unet.shapes, unet.rules, harmless=unet.HARMLESS),
+    "UNet2DConditionModel": Family(
+        unet_config.condition_config, unet.shapes, unet.rules, harmless=unet_config.HARMLESS
+    ),
+    "UNet2DModel": Family(unet_config.pixel_config, unet.shapes, unet.rules, harmless=unet_config.HARMLESS),
     "AutoencoderKL": Family(
         autoencoder.config, autoencoder.shapes, lambda net, json: autoencoder.RULES, harmless=autoencoder.HARMLESS
     ),
