@@ -117,6 +117,11 @@ class UNetConfig(NetConfig):
         return self.patch * 2 ** (len(self.channels) - 1 + self.shifted) if exact else self.patch
 
     @property
+    def reads_context(self) -> bool:
+        """Whether it attends to tokens that it is given."""
+        return bool({"cross", "joint", "context"} & {*self.attention, self.mid_attention}) and self.tokens != "image"
+
+    @property
     def blocks(self) -> tuple[int, ...]:
         """Residual blocks of each level on the way down."""
         return self.level_layers or (self.layers,) * len(self.channels)
@@ -210,18 +215,19 @@ def embedding(net: UNetConfig, t: Float[Array, " b"], cond: Cond) -> Float[Array
     if cond.label is not None:
         emb += nn.Embed(net.labels + 1, width, dtype=net.dtype, name="label_embed")(cond.label)
     if net.pooled:
-        emb += mlp(name="pooled_mlp")(cond.pooled)
+        emb += mlp(name="pooled_mlp")(_needed(cond, "pooled"))
     if cond.augment is not None:
         emb += mlp(act=net.act, name="augment_mlp")(wave(cond.augment))
     if added == "text":
         text = TextEmbedding(width, net.pool_heads, net.dtype, name="text_embed")
-        emb += text(cond.context, cond.context_mask)
+        emb += text(_needed(cond, "context"), cond.context_mask)
     elif added == "image":
-        emb += Projected(width, net.dtype, name="image_embed")(cond.embed)
+        emb += Projected(width, net.dtype, name="image_embed")(_needed(cond, "embed"))
     elif added == "text_image":
-        emb += Projected(width, net.dtype, name="text_embed")(cond.pooled) + dense(name="image_embed")(cond.embed)
+        text_vector = Projected(width, net.dtype, name="text_embed")(_needed(cond, "pooled"))
+        emb += text_vector + dense(name="image_embed")(_needed(cond, "embed"))
     elif added == "plain":
-        emb += cond.pooled.astype(emb.dtype)  # type: ignore[union-attr]
+        emb += _needed(cond, "pooled").astype(emb.dtype)
     return ACTIVATIONS[net.time_act](emb) if net.time_act else emb
 
 
@@ -233,11 +239,19 @@ def with_tokens(net: UNetConfig, cond: Cond) -> Cond:
     if net.tokens != "text":
         count = 32 if net.tokens == "image" else 10
         embed = EmbedTokens(count, net.context_width, net.tokens == "image", net.dtype, name="context_image")
-        made.append(embed(cond.embed))
+        made.append(embed(_needed(cond, "embed")))
         mask = None if mask is None else jnp.pad(mask, ((0, 0), (count, 0)), constant_values=True)
     if net.tokens != "image":
-        made.append(nn.Dense(net.context_width, dtype=net.dtype, name="context_proj")(cond.context))
+        made.append(nn.Dense(net.context_width, dtype=net.dtype, name="context_proj")(_needed(cond, "context")))
     return dataclasses.replace(cond, context=jnp.concatenate(made, 1), context_mask=mask)
+
+
+def _needed(cond: Cond, name: str) -> Array:
+    """A field of the condition that the network reads."""
+    value: Array | None = getattr(cond, name)
+    if value is None:
+        raise ValueError(f"UNet: cond.{name} is missing, but the network was built with it")
+    return value
 
 
 def encoder(
@@ -299,7 +313,7 @@ class Level(nn.Module):
                 return AttentionBlock(heads, net.groups, net.eps, net.rescale, net.dtype, name=name)(x)
             if kind in ("joint", "context"):
                 fixed = (heads, net.groups, kind == "context", net.context_norm, net.dtype)
-                return JointAttentionBlock(*fixed, name=name)(x, cond.context, cond.context_mask)
+                return JointAttentionBlock(*fixed, name=name)(x, _needed(cond, "context"), cond.context_mask)
             if kind == "cross":
                 depth = net.depth[self.index]
                 to_context = self.way != "mid" and self.index in net.self_attends_context
