@@ -125,8 +125,8 @@ def _check_real(name: str, x: np.ndarray) -> None:
 
 
 def pictures(
-    model: Model, image: np.ndarray, mask: np.ndarray | None, count: int, size: tuple[int, int]
-) -> dict[str, np.ndarray]:
+    model: Model, image: Any, mask: np.ndarray | None, count: int, size: tuple[int, int]
+) -> dict[str, Any]:
     """`image`, uint8 or latents, and `mask`, in the size that the model wants."""
     small = tuple(side // model.factor for side in size)
     if model.enlarges and image.dtype != np.uint8:
