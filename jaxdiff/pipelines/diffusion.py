@@ -274,6 +274,15 @@ class DiffusionPipeline:
             if unseen := self.cut(text, chunks):
                 warnings.warn(f"the prompt is too long for this model; it does not see {unseen!r}", stacklevel=3)
 
+    def calls(self, sampler: plan.Sampler, steps: int) -> int:
+        """How many network calls that many steps of a sampler take.
+
+        Raises:
+          ValueError: for a sampler that does not exist, or cannot make these steps of this model.
+        """
+        config = self.schedulers.get("scheduler")
+        return plan.make(self.model.process, config, steps=steps, sampler=sampler, weights={}).table.calls
+
     def compiled(self) -> int:
         """How many programs have been compiled for this pipeline."""
         return self._run.compiled()
