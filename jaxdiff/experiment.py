@@ -209,7 +209,7 @@ def open_run(path: Path | str, place: Callable[[Params], Any] | None = None) -> 
         )
     config = read(folder)
     assets = config.task.assets(folder, config.data)
-    task = config.task.task(assets)
+    task = config.task.sampled().task(assets)
     loaded = task.load(place or parallel.place(MeshSpec(data=1), devices=jax.local_devices()[:1]))
     batch = blank(config, task)
     shapes = jax.eval_shape(task.init, jax.random.key(0), loaded, batch)

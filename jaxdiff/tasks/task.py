@@ -60,6 +60,10 @@ class TaskConfig(abc.ABC):
           ValueError: if a preview cannot be made of the assets.
         """
 
+    def sampled(self) -> "TaskConfig":
+        """Returns the task of a run that is only read, without what training alone needs, such as a teacher."""
+        return self
+
     def pipeline(self, assets: Any, weights: Variables, spec: Spec = MeshSpec()) -> Any:
         """Returns what samples: (prompts, *, key, ...) -> uint8 [b h w 3].
 
