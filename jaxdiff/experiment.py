@@ -118,6 +118,7 @@ def check(config: Experiment) -> None:
             f"train.accumulate {config.train.accumulate}: choose a multiple of {devices * config.train.accumulate}"
         )
     config.task.check(config.data, config.optimizer)
+    config.task.check_steps(config.train.steps)
 
 
 def to_json(config: Experiment) -> str:
@@ -209,7 +210,7 @@ def open_run(path: Path | str, place: Callable[[Params], Any] | None = None) -> 
     config = read(folder)
     assets = config.task.assets(folder, config.data)
     with _named(folder / "config.json"):
-        task = config.task.task(assets)
+        task = config.task.sampled().task(assets)
         loaded = task.load(place or parallel.place(MeshSpec(data=1), devices=jax.local_devices()[:1]))
         batch = blank(config, task)
         shapes = jax.eval_shape(task.init, jax.random.key(0), loaded, batch)
@@ -338,7 +339,7 @@ def _programs(config: Experiment, task: Task, stream: data.Batches) -> tuple[par
             yield from itertools.islice(own, config.held_out_batches)
 
     step = compiled(functools.partial(training.make_eval_step, task))
-    return program, training.make_evaluate(step, held_out, jax.random.key(1), config.train.batch_size)
+    return program, training.make_evaluate(step, held_out, jax.random.key(1), config.train.batch_size, task.summary)
 
 
 def _previewer(
