@@ -36,9 +36,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def quick(place, monkeypatch):
+def here(place, monkeypatch):
     monkeypatch.chdir(place)
-    helper.without_programs(monkeypatch)
 
 
 def refused(capsys, argv, *names):
@@ -76,8 +75,9 @@ GIVEN = {
 
 
 @pytest.mark.parametrize("name", options(sample_args.Args, *NOT_ODD))
-def test_odd_words_of_sample(capsys, tmp_path, name):
+def test_odd_words_of_sample(capsys, tmp_path, monkeypatch, name):
     """Each kind of model in turn."""
+    helper.without_programs(monkeypatch)
     rng = random.Random(name)
     for word in rng.sample(WORDS, 8):
         model = rng.choice([*GIVEN])
@@ -118,7 +118,7 @@ def test_odd_words_of_convert(capsys, tmp_path, name):
 def test_odd_words_of_benchmark(capsys, name):
     for word in WORDS:
         argv = ["benchmark", "nothing", f"--{name.replace('_', '-')}", word]
-        assert refused(capsys, argv, *spellings(name, word), "nothing")
+        assert refused(capsys, argv, *spellings(name, word), "nothing", "quickstart")
 
 
 def test_a_warning_is_one_line_on_standard_error(capsys):
