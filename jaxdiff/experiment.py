@@ -209,10 +209,11 @@ def open_run(path: Path | str, place: Callable[[Params], Any] | None = None) -> 
         )
     config = read(folder)
     assets = config.task.assets(folder, config.data)
-    task = config.task.sampled().task(assets)
-    loaded = task.load(place or parallel.place(MeshSpec(data=1), devices=jax.local_devices()[:1]))
-    batch = blank(config, task)
-    shapes = jax.eval_shape(task.init, jax.random.key(0), loaded, batch)
+    with _named(folder / "config.json"):
+        task = config.task.sampled().task(assets)
+        loaded = task.load(place or parallel.place(MeshSpec(data=1), devices=jax.local_devices()[:1]))
+        batch = blank(config, task)
+        shapes = jax.eval_shape(task.init, jax.random.key(0), loaded, batch)
     params = {name: shapes.params[name] for name in task.averaged} if task.averaged else shapes.params
     params, extra = (_placed(tree, place) for tree in (params, shapes.extra))
     params = training.load_params(path, params)
@@ -221,6 +222,17 @@ def open_run(path: Path | str, place: Callable[[Params], Any] | None = None) -> 
     if jax.tree.leaves(frozen):
         frozen = jax.jit(lambda loaded: task.init(jax.random.key(0), loaded, batch).frozen)(loaded)
     return Run(config, assets, Variables(params, frozen, extra))
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Within, what is wrong with the numbers of a config names its file."""
+    try:
+        yield
+    except (ValueError, OverflowError, ZeroDivisionError) as error:
+        if str(path.parent) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _placed(shapes: Any, place: Callable[[Params], Any] | None) -> Any:

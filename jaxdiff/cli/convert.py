@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shutil
-import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -51,11 +50,8 @@ def main(argv: list[str]) -> None:
     """Reads, and writes under another name that becomes `out` when all is there."""
     args = tyro.cli(Args, args=argv, prog="jaxdiff convert")
     check(args)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(message, flush=True)
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            bundle = read(args)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        bundle = read(args)
     for name, part in bundle.components.items():
         leaves = jax.tree.leaves(part.params)
         kinds = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))

@@ -6,8 +6,9 @@ What is slow to import is imported where it is used, so that --help and mistakes
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,10 +43,7 @@ def main(argv: list[str]) -> None:
         tyro.cli(Args, args=given, prog="jaxdiff sample")
     check(args)
     compilation_cache()
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(message, flush=True)
-        sample(args, unknown)
+    sample(args, unknown)
 
 
 def _is_published(args: Args) -> bool:
@@ -55,8 +53,11 @@ def _is_published(args: Args) -> bool:
 
 
 def _check_once(argv: list[str]) -> None:
-    """Refuses an option that is given twice, of which the parser would take the last in silence."""
+    """Refuses an option that is given twice, of which the parser would take the last in silence, or with nothing."""
     flags = [word.split("=")[0].replace("_", "-") for word in argv if word.startswith("--")]
+    for flag, word in itertools.pairwise(argv):
+        if flag.startswith("--") and not word and not flag.endswith("prompt"):
+            raise ValueError(f"{flag} is empty: give a value after it, or leave it out")
     if twice := sorted({flag for flag in flags if flags.count(flag) > 1}):
         raise ValueError(f"{twice[0]} is given twice: give all its values after one {twice[0]}")
 
@@ -73,10 +74,14 @@ def check(args: Args) -> None:
     for name in ("seed", "interpolate"):
         if (seed := getattr(args, name)) is not None and not 0 <= seed < 2**64:
             raise ValueError(f"{name} is {seed}: expected 0 to 2^64 - 1")
-    for name in ("upscale", "upscale_strength"):
+    for name, least in (("upscale", 0.01), ("upscale_strength", 0.0)):
         value = getattr(args, name)
-        if value is not None and not 0 < value <= 2**14:
-            raise ValueError(f"{name} is {value}: expected a number above 0, and none beyond all sizes of pictures")
+        if value is not None and not least <= value <= 2**14:
+            raise ValueError(f"{name} is {value}: expected a number from {least:g} to {2**14}")
+    read = {name: [getattr(args, name)] for name in ("image", "mask", "picture", "init_noise")} | {"hint": args.hint}
+    for name, paths in read.items():
+        if folder := next((path for path in paths if path and path.is_dir()), None):
+            raise ValueError(f"--{name.replace('_', '-')} is {folder}, a folder: give a file")
     if args.outpaint and (args.mask or not args.image):
         raise ValueError("--outpaint extends --image and makes the mask itself: give --image and no --mask")
     if args.source_prompt is not None:
@@ -87,6 +92,10 @@ def check(args: Args) -> None:
                 "--source-prompt says what --image shows, which is inverted as a whole: give --image"
                 + (f"; it does not go with {', '.join(wrong)}" if wrong else "")
             )
+    if args.interpolate is not None and args.num < 2:
+        raise ValueError(
+            f"--interpolate leads through the pictures of a prompt, and --num is {args.num}: give 2 or more"
+        )
     if args.interpolate is not None and args.init_noise:
         raise ValueError("--interpolate walks from --seed to another seed: --init-noise does not go with it")
     if args.upscale_strength is not None and not args.upscale:
@@ -95,6 +104,8 @@ def check(args: Args) -> None:
     if args.save_latents:
         if args.save_latents.is_dir():
             raise ValueError(f"--save-latents {args.save_latents} is a folder: give a file in it")
+        if args.save_latents.suffix != ".npy":
+            raise ValueError(f"--save-latents {args.save_latents}: expected a file that ends in .npy")
         out.check_place(args.save_latents)
     out.check_size(args.out, args.num * len(args.prompt), args.num, 1, 1)
     if args.out.suffix.lower() in (".jpg", ".jpeg") and len(json.dumps(args.prompt)) > 60_000:
@@ -150,6 +161,10 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
         return _sample_other(args, pipe, unknown)
     if unknown:
         tyro.cli(takes(args), args=list(unknown), prog="jaxdiff sample")
+    if pipe.model.extra and (
+        name := next((n for n in ("source_prompt", "upscale") if getattr(args, n) is not None), "")
+    ):
+        raise ValueError(f"--{name.replace('_', '-')} is of models that take noise alone: {args.model} takes pictures")
     given = _options(args)
     source = given.pop("image") if args.source_prompt is not None else None
     options = pipe.options(**given)
@@ -161,8 +176,9 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
     canvas.check_size(*sides)
     out.check_size(args.out, len(prompts), args.num, *sides)
     options = dataclasses.replace(options, height=height, width=width)
-    if args.out.exists():
-        print(f"replaces {args.out}", flush=True)
+    for path in (args.out, args.save_latents):
+        if path is not None and path.exists():
+            print(f"replaces {path}", flush=True)
     noise = _noise(args, pipe, options, len(prompts))
     keys = _keys(args)
     parts, latents = [], []
@@ -297,13 +313,15 @@ def read_noise(path: Path) -> np.ndarray:
     """
     import numpy as np
 
-    try:
-        x = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no .npy file of noise: {error}") from error
-    if not isinstance(x, np.ndarray):
+    if zipfile.is_zipfile(path):
         raise ValueError(f"{path} is a .npz archive: expected a .npy file with one array")
-    return x
+    try:
+        return np.load(path, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # damaged headers raise a dozen kinds, from SyntaxError to MemoryError
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is no .npy file of noise: {what[:200]}") from error
 
 
 def _keys(args: Args) -> Any:

@@ -41,6 +41,7 @@ _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MOST_PIXELS says it, and as an error
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # what is damaged is refused here, in one line
 
 
 class Look(NamedTuple):

@@ -150,17 +150,29 @@ def _same(a: Any, b: Any) -> bool:
     return a == b or (isinstance(a, list | tuple) and not a and isinstance(b, list | tuple) and not b)
 
 
+COUNTS = {
+    "steps": (1, 10**5),
+    "chunks": (1, 1000),
+    "height": (1, 2**31),
+    "width": (1, 2**31),
+    "noise_level": (0, 10**5),
+}
+"""The least and the most of whole numbers; sizes have a bound of their own, by what they take (`canvas`)."""
+
+
 def _numbers(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options with plain numbers; refuses what is none of the expected kind, or not finite."""
     options = dict(given)
-    for name in ("steps", "chunks", "height", "width", "noise_level"):
-        value, least = options[name], 0 if name == "noise_level" else 1
+    for name, (least, most) in COUNTS.items():
+        value = options[name]
         if value is None and name in ("height", "width"):
             continue
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise ValueError(f"{name} is {value!r}: expected a whole number")
         if value < least:
             raise ValueError(f"{name} is {value}: expected {least} or more")
+        if value > most:
+            raise ValueError(f"{name} is {value}: expected at most {most}")
         options[name] = int(value)
     for name in ("guidance", "rescale", "eta", "strength", "picture_guidance", "picture_weight"):
         value = options[name]

@@ -107,9 +107,9 @@ def fit(
             root = jax.random.wrap_key_data(jnp.array(run["root"], jnp.uint32), impl="threefry2x32")
         else:
             state = program.init(init_key)
-        ready()
         step = saved = int(state.step)
         log = MetricsLog(workdir, step, train.batch_size, write=jax.process_index() == 0)
+        ready()
         pending: tuple[int, Any] | None = None
 
         def due(at: int, every: int) -> bool:

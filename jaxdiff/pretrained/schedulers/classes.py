@@ -50,6 +50,11 @@ def _schedule(f: Fields, smallest: float = 0.0, more: tuple[str, ...] = ()) -> D
     if f.get("rescale_betas_zero_snr"):
         made = schedules.zero_terminal(made)
         if smallest:
+            if made.knots[-1] <= np.log(smallest):
+                raise ValueError(
+                    f"{f.name}: rescale_betas_zero_snr on these betas: the step before the last would be noisier than "
+                    "the last, which this class ends at 2^-24: take DDIMScheduler"
+                )
             made = schedules.from_log_snr(np.append(made.knots, np.log(smallest) - np.log1p(-smallest)))
     return made
 
@@ -122,8 +127,8 @@ def pndm(f: Fields) -> Process:
 def euler(f: Fields) -> Process:
     """EulerDiscreteScheduler; with continuous time and v it is told log(sigma) / 4."""
     rule, kind, ends = _rule(f), _kind(f), (f["sigma_min"], f["sigma_max"])
-    schedule: Schedule = _schedule(f, _SMALLEST)
-    trained = np.exp(-schedule.log_snr(np.array([1 / schedule.steps, 1.0])) / 2)  # type: ignore[attr-defined]
+    schedule = _schedule(f, _SMALLEST)
+    trained = np.exp(-schedule.log_snr(np.array([1 / schedule.steps, 1.0])) / 2)
     if not rule:
         ends = (None, None)
     if f.choice("interpolation_type", ("linear", "log_linear")) == "log_linear":
