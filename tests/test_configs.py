@@ -63,6 +63,19 @@ def test_every_config_passes_its_checks_as_it_is(path, monkeypatch):
     experiment.check(read_config(path))
 
 
+def picture(task, folder):
+    return ["--prompt", [*task["preview"]["prompts"], ""][0], "--steps", "2", "--num", "1"]
+
+
+def first_stage(task, folder):
+    Image.new("RGB", (20, 16), "red").save(folder / "red.png")
+    return ["--init", str(folder / "red.png")]
+
+
+WORDS = {"picture": picture, "first_stage": first_stage}
+"""The words of `jaxdiff sample` that each kind of task takes."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, trained):
@@ -78,6 +91,6 @@ def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, trained)
     saved = [jax.tree.leaves(training.load_params(at / "checkpoints" / "6")) for at in (parts, whole)]
     for ours, other in zip(*saved, strict=True):
         np.testing.assert_array_equal(ours, other)
-    prompt = [*told["task"]["preview"]["prompts"], ""][0]
-    main(["sample", "--model", str(parts), "--prompt", prompt, "--num", "1", "--steps", "2", "--out", str(out)])
+    words = WORDS[told["task"]["kind"]](told["task"], tmp_path)
+    main(["sample", "--model", str(parts), "--out", str(out), *words])
     assert Image.open(out).size[0] >= 16

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxdiff.models.image_clip import ImageTokens, Resampler, StateTokens
-from jaxdiff.models.text import TextConfig
+from jaxdiff.models.text_clip import ClipTextConfig
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.scheduler import Process
 
@@ -62,7 +62,22 @@ class Model:
     @property
     def chunked(self) -> bool:
         """Whether prompts may be weighted, and longer than one text of the encoder: CLIP's."""
-        return any(not isinstance(self.nets[name], TextConfig) for name in self.texts)
+        return any(isinstance(self.nets[name], ClipTextConfig) for name in self.texts)
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether it makes a low resolution picture larger: of latents by three channels, of pixels by a level too."""
+        return self.extra == 3 and (self.channels != 3 or self.nets["unet"].augment)
+
+    @property
+    def edits(self) -> bool:
+        """Whether it changes a picture as it is told."""
+        return self.extra == self.channels and not self.enlarges
+
+    @property
+    def fills(self) -> bool:
+        """Whether it fills the part of a picture that a mask names, and was trained to."""
+        return self.extra == self.channels + 1 and not self.enlarges
 
     @property
     def looks(self) -> bool:
@@ -73,7 +88,6 @@ class Model:
     def factor(self) -> int:
         """Picture pixels for each latent."""
         net = self.nets.get("vae")
-        net = getattr(net, "net", net)
         return 1 if net is None else 2 ** (len(getattr(net, "channels", ()) or net.encoder_channels) - 1)
 
     @property
@@ -118,9 +132,15 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
     labels: tuple[str, ...] = ()
     if net.labels and extra != 3:  # an upscaler's label is the level of its noise
         labels = bundle.labels or tuple(map(str, range(net.labels + 1)))
-    if clip_skip and any(isinstance(part.config, TextConfig) for part in parts.values()):
+    if net.reads_context and not any(name.startswith(("text_encoder", "image_encoder")) for name in parts):
+        raise ValueError(
+            f"{bundle.kind} has no text_encoder, and its unet attends to a text's states: put the folders text_encoder "
+            "and tokenizer of the stage before it into its directory, or give it as a later stage of that one"
+        )
+    texts = [part.config for name, part in parts.items() if name.startswith("text_encoder")]
+    if clip_skip and not all(isinstance(text, ClipTextConfig) for text in texts):
         raise ValueError("clip_skip is for CLIP's text encoders: this model has another, so leave it out")
-    waves = unet["addition_time_embed_dim"] if unet.get("addition_embed_type") else 0
+    waves = unet["addition_time_embed_dim"] if unet.get("addition_embed_type") == "text_time" else 0
     numbers = unet.get("projection_class_embeddings_input_dim") or 0
     return Model(
         nets={name: part.config for name, part in parts.items()},

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxdiff.diffusion import schedule as schedules
 from jaxdiff.pretrained.read import Bundle, Component
-from jaxdiff.pretrained.rules import unet
+from jaxdiff.pretrained.rules import unet_config
 
 _BETAS: dict[str, dict[str, Any]] = {
     "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
@@ -26,7 +26,10 @@ def published(native: Bundle) -> Bundle:
     process, part = native.native, native.components["unet"]
     assert process is not None
     net, params = part.config, part.params
-    json = {**unet.pixel_json(net, params["conv_in"]["kernel"].shape[2]), "sample_size": part.json["sample_size"]}
+    json = {
+        **unet_config.pixel_json(net, params["conv_in"]["kernel"].shape[2]),
+        "sample_size": part.json["sample_size"],
+    }
     knots: Any = getattr(process.schedule, "knots", ())
     name = next((name for name in _BETAS if np.array_equal(getattr(schedules, name)().knots, knots)), None)
     if name is None or process.kind not in _PREDICTIONS:
