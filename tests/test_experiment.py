@@ -120,8 +120,10 @@ def test_what_json_may_not_say_is_refused_with_its_path(text, words):
         ("task.net.pooled", False, "task.net.pooled is False: text, and only text, needs it"),
         ("task.vocabulary", 5000, "task.text.vocabulary is 1024, below task.vocabulary 5000"),
         ("task.vocabulary", 3, "vocabulary size 3"),
-        ("task.process.variance", "learned", "expected small, large"),
-        ("task.process.objective", "progressive", "whose models this task cannot sample"),
+        ("task.process.variance", "learned", "variance = learned does not go with times = uniform"),
+        ("task.process", ProcessConfig(schedule="linear", zero_terminal=True), "eps prediction divides by alpha"),
+        ("task.process", ProcessConfig(objective="progressive", prediction="v"), "give the run to learn from"),
+        ("task.net.out_channels", 6, "task.net.out_channels is 6: expected 3 for 3 channels"),
     ],
 )
 def test_what_cannot_be_is_refused_by_the_names_of_its_fields(path, value, words):

@@ -13,6 +13,7 @@ _BETAS: dict[str, dict[str, Any]] = {
     "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
     "cosine": {"beta_schedule": "squaredcos_cap_v2"},
 }
+_VARIANCES = {"small": "fixed_small", "large": "fixed_large", "learned": "learned_range"}
 _PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 
 
@@ -40,5 +41,6 @@ def published(native: Bundle) -> Bundle:
     kind, scheduler = "DDPMPipeline", "DDPMScheduler"
     index = {"_class_name": kind, "unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", scheduler]}
     told = {**_BETAS[name], "prediction_type": _PREDICTIONS[process.kind], "clip_sample": False}
+    told["variance_type"] = _VARIANCES[process.options.get("variance", "small")]
     unet_part = Component("UNet2DModel", json, net, params)
     return Bundle(kind, index, {"unet": unet_part}, {}, {"scheduler": {"_class_name": scheduler, **told}})

@@ -9,12 +9,13 @@ import pytest
 from pipelines import own
 
 from jaxdiff import sampling
+from jaxdiff.diffusion import schedule
 from jaxdiff.diffusion.process import ProcessConfig
 from jaxdiff.models.unet import UNet
 from jaxdiff.pipelines.bundles import diffusion_bundle
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.model import make_model
-from jaxdiff.pretrained import scheduler
+from jaxdiff.pretrained import pixels, scheduler
 from jaxdiff.typing import Cond
 
 CONFIGS = {
@@ -93,3 +94,14 @@ def test_a_published_learned_variance_is_half_of_the_output(made):
     fixed = dataclasses.replace(process, says="prediction")
     with pytest.raises(ValueError, match="the unet takes -3 channels besides the 6 of a latent"):
         make_model(dataclasses.replace(bundle, native=fixed))
+
+
+@pytest.mark.parametrize("variance", ["small", "large", "learned"])
+def test_a_variance_is_written_as_a_published_scheduler_names_it(variance):
+    net = dataclasses.replace(own.FREE, out_channels=6 if variance == "learned" else 3)
+    says = "variance" if variance == "learned" else "prediction"
+    process = scheduler.native(schedule.linear(), "eps", "ddpm", options={"variance": variance}, says=says)
+    params = {"unet": {"conv_in": {"kernel": np.zeros((3, 3, 3, 8), np.float32)}}}
+    written = pixels.published(diffusion_bundle(net, params, process=process, size=8))
+    again = scheduler.process(written.schedulers["scheduler"])
+    assert (again.options["variance"], again.says) == (variance, says)
