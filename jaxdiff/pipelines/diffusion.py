@@ -159,7 +159,7 @@ class DiffusionPipeline:
                 batch["negative"] = tell(inputs.for_each(o.negative, count), not zeros, score=inputs.BAD)
         self._warn(prompts, o.chunks)
         low = (1.0, 0.0)
-        if model.extra == 3:
+        if model.extra == 3 and not model.picture:
             batch["level"] = np.full(count, o.noise_level, np.int32)
             low = self._low(o.noise_level)
         start = "noise" if o.image is None or model.extra in (3, model.channels) else "picture"

@@ -58,7 +58,8 @@ def check_task(model: Model, image: Any, mask: Any, strength: float | None, pict
     """Refuses what is missing for this model's task, and what it would not look at."""
     extra, channels = model.extra, model.channels
     if extra and image is None:
-        what = {3: "enlarges", channels: "edits", channels + 1: "fills a part of"}[extra]
+        what = {channels: "edits", 3: "enlarges", channels + 1: "fills a part of"}[extra]
+        what = "starts from" if model.picture == "blurred" else what
         raise ValueError(f"this model {what} a picture: pass image" + (" and mask" if extra > channels else ""))
     if mask is not None and image is None:
         raise ValueError("a mask was given without the picture it is for: pass image")
@@ -86,7 +87,8 @@ def size(
     if noise is not None:
         sides = [side * model.factor for side in noise.shape[1:3]]
     elif image is not None:
-        larger = model.factor if model.extra == 3 or image.dtype != np.uint8 else 1
+        enlarges = model.extra == 3 and model.picture in ("", "low_resolution")
+        larger = model.factor if enlarges or image.dtype != np.uint8 else 1
         sides = [side * larger for side in image.shape[1:3]]
     else:
         sides = [side * model.factor for side in ((own, own) if isinstance(own, int) else own)]

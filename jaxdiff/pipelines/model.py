@@ -22,6 +22,7 @@ class Model:
       channels: of a latent, or of a picture where there is no autoencoder.
       labels: names of the classes, where it knows classes; the label after the last stands for nothing.
       extra: what the U-Net's input has besides them; tells its task (`program.read_pictures`).
+      picture: what the picture beside its latents is, of a model of our own that one steers: low_resolution, blurred.
       skip: text states are those before the last `skip` blocks.
       norm: whether the text encoder's final norm is applied to them.
       sizes: how many numbers SDXL's U-Net is told about the picture's size; 0: none.
@@ -37,6 +38,7 @@ class Model:
     channels: int
     labels: tuple[str, ...] = ()
     extra: int = 0
+    picture: str = ""
     skip: int = 0
     norm: bool = True
     sizes: int = 0
@@ -68,6 +70,11 @@ class Model:
     def looks(self) -> bool:
         """Whether a picture steers it, beside the prompt (IP-adapter) or instead (variations)."""
         return self.picture_tokens is not None or ("image_encoder" in self.nets and not self.texts)
+
+    @property
+    def edits(self) -> bool:
+        """Whether the picture beside the latents is one to edit, with a guidance of its own."""
+        return self.extra == self.channels and not self.picture
 
     @property
     def factor(self) -> int:
@@ -111,7 +118,8 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
             f"{net.out_channels + 1} (inpainting), {net.out_channels} (editing) and 3 (upscaling)"
         )
     labels: tuple[str, ...] = ()
-    if net.labels and extra != 3:  # an upscaler's label is the level of its noise
+    picture = bundle.index.get("picture", "") if bundle.native else ""
+    if net.labels and (extra != 3 or picture):  # an upscaler's label is the level of its noise
         labels = bundle.labels or tuple(map(str, range(net.labels + 1)))
     if clip_skip and any(isinstance(part.config, TextConfig) for part in parts.values()):
         raise ValueError("clip_skip is for CLIP's text encoders: this model has another, so leave it out")
@@ -124,6 +132,7 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
         channels=net.out_channels,
         labels=labels,
         extra=extra,
+        picture=picture,
         skip=clip_skip + xl,
         norm=not xl,
         sizes=(numbers - parts["text_encoder_2"].config.projection) // waves if waves and xl else 0,

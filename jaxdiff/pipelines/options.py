@@ -65,7 +65,7 @@ class Options:
 def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
     """The class of the options that a model takes: fields of `Options`, with the model's own default of guidance."""
     names = {"steps", "sampler", "grid", "eta", "init_noise", "height", "width", "image"}
-    edits, enlarges = model.extra == model.channels, model.extra == 3
+    edits, enlarges = model.edits, model.extra == 3
     told = model.reads or model.looks
     more = {
         ("guidance",): told,
@@ -74,7 +74,7 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
         ("chunks",): model.chunked,
         ("mask", "strength"): not edits and not enlarges,
         ("picture_guidance",): edits,
-        ("noise_level",): enlarges,
+        ("noise_level",): enlarges and not model.picture,
         ("hints", "hint_weights"): bool(model.named("controlnet") or model.named("adapter")),
         ("picture",): model.looks,
         ("picture_weight",): model.picture_tokens is not None,

@@ -175,7 +175,7 @@ def conditions(
         cond = dataclasses.replace(cond, **read_picture(model, params, seen, batch["picture_weight"]))
     rows = len(told["keep"]) // ways
     conds = [jax.tree.map(lambda x, n=n: x[n * rows : (n + 1) * rows], cond) for n in range(ways)]
-    if model.extra == model.channels and ways == 2:
+    if model.edits and ways == 2:
         conds.append(dataclasses.replace(conds[1], image=jnp.zeros_like(conds[1].image)))
     return tuple(conds)
 

@@ -92,9 +92,9 @@ class Config(TaskConfig):
         if process.variance == "learned":
             raise ValueError("task.process.variance is 'learned', which this task cannot sample: expected small, large")
         process.check()
-        self.net.check(data.size, data.size)
+        self.net.check(*self._sides(data))
         labels, pooled = getattr(self.net, "labels", 0), getattr(self.net, "pooled", False)
-        expected = self.process.out_channels(3)
+        expected = self.process.out_channels(self._channels())
         if (out := getattr(self.net, "out_channels", expected)) != expected:
             raise ValueError(f"task.net.out_channels is {out}: expected {expected} for pictures with this process")
         if (self.condition == "class") != (labels > 0):
@@ -120,6 +120,13 @@ class Config(TaskConfig):
         if process.schedule != "learned":  # of which no grid is known before training
             preview, grid = self.preview, None if self.preview.sampler else process.grid()
             sampling.make_table(preview.sampler or process.sampler(), process.make_schedule(), preview.steps, grid)
+
+    def _sides(self, data: DataConfig) -> tuple[int, ...]:
+        """Of what the network sees."""
+        return data.size, data.size
+
+    def _channels(self) -> int:
+        return 3
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Assets:
         """Reads vocabulary.json or labels.txt of a run, or makes it of the captions or classes of the data."""
@@ -240,6 +247,9 @@ class Config(TaskConfig):
                     f"task.preview.prompts has {prompt!r}, no class of the data: expected some of {listed}"
                 )
 
+    def _preview_inputs(self, assets: Any) -> dict[str, Any]:
+        return {}
+
     def _preview(self, assets: Assets, spec: Spec) -> Any:
         wanted = self.preview
         made: list[DiffusionPipeline] = []
@@ -251,7 +261,12 @@ class Config(TaskConfig):
             if self.condition == "text":
                 made[0].params |= {"text_encoder": weights.params["text"]}
             images = made[0](
-                wanted.prompts, key=key, steps=wanted.steps, sampler=wanted.sampler, guidance=wanted.guidance
+                wanted.prompts,
+                key=key,
+                steps=wanted.steps,
+                sampler=wanted.sampler,
+                guidance=wanted.guidance,
+                **self._preview_inputs(assets),
             )
             return Preview(images, wanted.prompts)
 
