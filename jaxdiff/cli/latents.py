@@ -62,10 +62,9 @@ def main(argv: list[str]) -> None:
         print(USAGE, file=sys.stdout if asked else sys.stderr)
         sys.exit(0 if asked else 2)
     path, options = Path(argv[0]), [word for word in argv[1:] if word != SMALL]
-    default = {"experiment": read_config(path, small=SMALL in argv[1:])}
     types = tyro.conf.AvoidSubcommands[Args]
-    required = {"autoencoder": tyro.MISSING, "out": tyro.MISSING}
-    args = tyro.cli(types, args=options, default=Args(**required, **default), prog=f"jaxdiff latents {path}")
+    default = Args(tyro.MISSING, tyro.MISSING, read_config(path, small=SMALL in argv[1:]))
+    args = tyro.cli(types, args=options, default=default, prog=f"jaxdiff latents {path}")
     config = encode.EncodeConfig(
         args.dtype,
         args.buckets,

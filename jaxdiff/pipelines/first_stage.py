@@ -44,7 +44,8 @@ def latents(part: Component, moments: Float[Array, "b i j m"], keys: Key) -> Flo
     """Draws latents of moments, one a picture from its key, and scales them to what a diffusion model sees."""
     z = moments.astype(jnp.float32)
     if part.kind == "AutoencoderKL":
-        z = autoencoder_kl.sample(*jnp.split(z, 2, -1), draws.fold(keys, _LATENT))
+        mean, log_var = jnp.split(z, 2, -1)
+        z = autoencoder_kl.sample(mean, log_var, draws.fold(keys, _LATENT))
     return autoencoder_kl.scaled(part.config, z)
 
 
@@ -98,8 +99,8 @@ def with_scale(part: Component, scale: float) -> Component:
     return dataclasses.replace(part, json=json, config=family(part.kind).config(json))
 
 
-def outline(folder: Path, params: Any = None) -> Component:
-    """A network as its config.json describes it, with these weights.
+def outline(folder: Path) -> Component:
+    """A network as its config.json describes it, without its weights.
 
     Raises:
       FileNotFoundError, ValueError: if the file is missing, damaged, or of a class that is not supported.
@@ -109,7 +110,7 @@ def outline(folder: Path, params: Any = None) -> Component:
     kind = json.get("_class_name") or (listed[0] if isinstance(listed, list) and listed else None)
     if not isinstance(kind, str):
         raise ValueError(f"{folder / 'config.json'} does not say its class: expected _class_name or architectures")
-    return Component(kind, json, family(kind).config(json), params)
+    return Component(kind, json, family(kind).config(json), {})
 
 
 def find_autoencoder(path: Path) -> Path | None:

@@ -129,7 +129,9 @@ class Config(picture.Config):
         self._check_net(vae, of.plan.shapes if of else ((data.size, data.size),))
         if of:
             self._check_latents(of, folder, data)
-        shown = self._shown(source, vae) if source is not None and self.picture != "none" else None
+        shown = None
+        if source is not None and self.picture != "none" and self.preview.prompts:
+            shown = self._shown(source, vae)
         return Assets(data.size, folder, vae, told.vocabulary, told.labels, clip, shown)
 
     def _keep(self, folder: Path, data: DataConfig, source: Source) -> None:
@@ -208,16 +210,14 @@ class Config(picture.Config):
             if self.condition == "text":
                 params["text"] = TextTransformer(self.text).init(text_key, one["tokens"] + 1)["params"]
             shape = jax.eval_shape(lambda: self._latents(assets, loaded, one, key[None])).shape
-            cond = jax.tree.map(
-                lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: self._told(assets, params, loaded, one))
-            )
+            cond = self._told(assets, params, loaded, one)
             own_key, net_key = jax.random.split(net_key) if self.process.schedule == "learned" else (key, net_key)
             params["unet"] = self.net.build().init(net_key, jnp.zeros(shape), jnp.zeros(1), cond)["params"]
             return Variables({**params, **self.process.init_params(own_key)}, dict(loaded), self.process.init_extra())
 
         def make_loss(net: NetConfig) -> Any:
             network: Any = net.build()
-            empty = words.encode("", length) if words else None
+            empty: Any = words.encode("", length) if words else None
 
             def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
                 gone = losses.dropped(keys, self.drop)
@@ -273,7 +273,7 @@ class Config(picture.Config):
 
     def _states(self, assets: Assets, frozen: Params, tokens: Any) -> Array:
         assert assets.clip
-        return first_stage.states(assets.clip.encoder, frozen["text_encoder"], tokens)
+        return first_stage.states(assets.clip.encoder, frozen["text_encoder"], jnp.asarray(tokens))
 
     def _told(self, assets: Assets, params: Params, frozen: Params, told: Batch) -> Cond:
         """What the network is told of an example."""
@@ -333,7 +333,9 @@ def _other(path: Path, own: str, of: LatentSource, expected: str) -> str:
 
 
 def _reduced(image: np.ndarray, vae: Component) -> np.ndarray:
-    return np.asarray(jnp.round(first_stage.reduced(image[None], first_stage.factor(vae)))).astype(np.uint8)[0]
+    return np.asarray(jnp.round(first_stage.reduced(jnp.asarray(image[None]), first_stage.factor(vae)))).astype(
+        np.uint8
+    )[0]
 
 
 def _deviation(vae: Component, source: Any) -> float:
@@ -345,7 +347,7 @@ def _deviation(vae: Component, source: Any) -> float:
     )
     chosen = np.unique(np.linspace(0, len(source) - 1, min(_MEASURED, len(source))).round().astype(int))
     parts = np.array_split(chosen, math.ceil(len(chosen) / 16))
-    images = (np.stack([source[i]["image"] for i in part]) for part in parts)
+    images = (np.stack([source[i]["image"] for i in part.tolist()]) for part in parts)
     made = np.concatenate([run(vae.params, {"image": image}) for image in images]).astype(np.float64)
     mean, log_var = np.split(made, 2, -1) if vae.kind == "AutoencoderKL" else (made, np.full(made.shape, -np.inf))
     return float(np.sqrt((mean**2 + np.exp(log_var)).mean() - mean.mean() ** 2))

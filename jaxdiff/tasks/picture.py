@@ -239,7 +239,7 @@ class Config(TaskConfig):
             return Cond(context=context, context_mask=mask, pooled=pooled)
         return Cond(label=told.get("label"))
 
-    def _check_preview(self, assets: Assets) -> None:
+    def _check_preview(self, assets: Any) -> None:
         for prompt in self.preview.prompts if self.condition == "class" else ():
             if prompt and prompt not in assets.labels:
                 listed = ", ".join(assets.labels[:10]) + (" ..." if len(assets.labels) > 10 else "")
@@ -250,7 +250,7 @@ class Config(TaskConfig):
     def _preview_inputs(self, assets: Any) -> dict[str, Any]:
         return {}
 
-    def _preview(self, assets: Assets, spec: Spec) -> Any:
+    def _preview(self, assets: Any, spec: Spec) -> Any:
         wanted = self.preview
         made: list[DiffusionPipeline] = []
 
