@@ -33,6 +33,7 @@ from jaxdiff.parallel import MeshSpec
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import encode, first_stage
 from jaxdiff.pipelines.bundles import diffusion_bundle
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pretrained import clip_tokenizer, scheduler
 from jaxdiff.pretrained.read import Bundle, Component, read_component
 from jaxdiff.pretrained.write import write_component
@@ -290,6 +291,10 @@ class Config(picture.Config):
             small = jnp.round(first_stage.reduced(told["image"], first_stage.factor(assets.vae)))
         small = small.astype(jnp.float32) / 127.5 - 1
         return dataclasses.replace(cond, image=blurred(small, self.blur) if self.picture == "blurred" else small)
+
+    def pipeline(self, assets: Any, weights: Variables, spec: Spec = MeshSpec()) -> DiffusionPipeline:
+        """Returns what samples from the model."""
+        return DiffusionPipeline(self.bundle(assets, weights), spec=spec)
 
     def bundle(self, assets: Any, weights: Variables) -> Bundle:
         """Returns the U-Net, the autoencoder, the text encoder and the process, as every pipeline takes them."""

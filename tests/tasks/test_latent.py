@@ -22,9 +22,9 @@ from jaxdiff.models.unet import UNetConfig
 from jaxdiff.pipelines import encode, first_stage
 from jaxdiff.pipelines.model import make_model
 from jaxdiff.pipelines.options import of_model
-from jaxdiff.pretrained import clip_tokenizer
-from jaxdiff.pretrained.read import read_component
-from jaxdiff.pretrained.write import write_component
+from jaxdiff.pretrained import clip_tokenizer, latent_model
+from jaxdiff.pretrained.read import read_component, read_directory
+from jaxdiff.pretrained.write import write_component, write_directory
 from jaxdiff.tasks import latent, picture
 from jaxdiff.training import Known, OptimizerConfig, Variables
 
@@ -186,6 +186,42 @@ def test_a_run_is_a_bundle_that_a_pipeline_takes(place, tmp_path, steered):
     assert bundle.components["unet"].json["sample_size"] == SIZE // 2
     scale = bundle.components["vae"].config.scale
     np.testing.assert_allclose(scale, 1 / source.manifest.deviation, rtol=1e-6)
+
+
+STABLE = UNetConfig(
+    out_channels=4, channels=(8, 8), layers=1, attention=("cross", "none"), mid_attention="cross", heads=(2, 2),
+    depth=(1, 1), groups=4, time_shift=0.0, sin_first=False,
+)  # fmt: skip
+ALONE = dataclasses.replace(STABLE, attention=("none", "self"), mid_attention="self")
+
+
+@pytest.mark.parametrize(("condition", "net"), [("clip", STABLE), ("none", ALONE)])
+def test_a_run_is_converted_to_the_class_that_diffusers_has(place, tmp_path, condition, net):
+    """Written and read back, it is the same networks, with the scale that was measured."""
+    config = dataclasses.replace(CONFIG, net=net, picture="none", condition=condition)
+    source, assets = opened(config, latents_of(place), tmp_path)
+    task = config.task(assets)
+    loaded = task.load(one_device)
+    shapes = jax.eval_shape(task.init, jax.random.key(0), loaded, batch_of(task, source)).params
+    params = waves(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
+    bundle = config.bundle(assets, Variables(params, loaded))
+    write_directory(latent_model.published(bundle), tmp_path / "made")
+    back = read_directory(tmp_path / "made")
+    assert back.components["unet"].config == dataclasses.replace(net, dtype=back.components["unet"].config.dtype)
+    jax.tree.map(np.testing.assert_array_equal, back.components["unet"].params, params["unet"])
+    vae = back.components["vae" if condition == "clip" else "vqvae"]
+    np.testing.assert_allclose(vae.config.scale, 1 / source.manifest.deviation, rtol=1e-6)
+    np.testing.assert_allclose(back.process().schedule.knots, bundle.process().schedule.knots, rtol=1e-6)
+    assert (back.process().kind, back.process().clip) == ("v", None)
+
+
+def test_what_diffusers_has_no_class_for_is_not_converted(place, tmp_path):
+    config = dataclasses.replace(CONFIG, net=STABLE)
+    source, assets = opened(config, latents_of(place), tmp_path)
+    task = config.task(assets)
+    shapes = jax.eval_shape(task.init, jax.random.key(0), task.load(one_device), batch_of(task, source))
+    with pytest.raises(ValueError, match="no pipeline in latents that is steered by another picture"):
+        latent_model.published(config.bundle(assets, Variables(shapes.params, shapes.frozen)))
 
 
 def test_a_run_keeps_its_networks(place, tmp_path):
