@@ -44,8 +44,10 @@ def config() -> Experiment:
 
 
 def small() -> Experiment:
-    """On emoji, which need no download, and in latents of 3 channels of a first stage's `small`."""
+    """On emoji, which need no download, and in latents of 4 channels, as those of openmoji_vq.py are."""
     base = openmoji_ldm.shrunk(config())
     return dataclasses.replace(
-        base, data=dataclasses.replace(base.data, name="openmoji", split="all", subset="quickstart")
+        base,
+        task=dataclasses.replace(base.task, net=dataclasses.replace(base.task.net, out_channels=4)),
+        data=dataclasses.replace(base.data, name="openmoji", split="all", subset="quickstart"),
     )

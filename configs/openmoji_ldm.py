@@ -19,13 +19,13 @@ from jaxdiff.tasks.picture import PreviewConfig, ProcessConfig
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 
-def config(name: str = "openmoji_ldm", channels: int = 4) -> Experiment:
+def config(name: str = "openmoji_ldm") -> Experiment:
     return Experiment(
         name=name,
         task=latent.Config(
             process=ProcessConfig(schedule="cosine", prediction="v", clip=None),
             net=UNetConfig(
-                out_channels=channels,
+                out_channels=4,
                 channels=(64, 128, 192),
                 layers=1,
                 attention=("none", "cross", "cross"),

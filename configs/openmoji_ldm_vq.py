@@ -1,4 +1,4 @@
-"""openmoji_ldm.py in 16x16x3 latents of a VQ autoencoder (f=4), as its encoder gives them: the decoder quantises.
+"""openmoji_ldm.py in 16x16x4 latents of a VQ autoencoder (f=4), as its encoder gives them: the decoder quantises.
 
 Paper: Rombach et al. 2022, arXiv 2112.10752, sections 3.1 and 4.3.
 Hardware: 2 CPU cores. Time and result: not measured yet.
@@ -13,7 +13,7 @@ from jaxdiff.experiment import Experiment
 
 
 def config() -> Experiment:
-    return openmoji_ldm.config("openmoji_ldm_vq", channels=3)
+    return openmoji_ldm.config("openmoji_ldm_vq")
 
 
 def small() -> Experiment:

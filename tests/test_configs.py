@@ -11,6 +11,13 @@ from PIL import Image
 from jaxdiff import experiment
 from jaxdiff.cli.main import main
 
+NEEDS = {
+    "openmoji_ldm": "openmoji_kl",
+    "openmoji_ldm_vq": "openmoji_vq",
+    "ldm256": "openmoji_vq",
+    "sd15": "openmoji_kl",
+}
+"""Configs that stand on a run of another, their autoencoder's."""
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
@@ -20,8 +27,14 @@ def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, monkeypa
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
 
     def train(workdir, *more):
-        main(["train", str(path), "--small", "--workdir", str(tmp_path / workdir), "--train.preview_every", "0", *more])
+        words = ["--workdir", str(tmp_path / workdir), "--train.preview_every", "0", *needed, *more]
+        main(["train", str(path), "--small", *words])
 
+    needed: list[str] = []
+    if other := NEEDS.get(path.stem):
+        words = ["--workdir", str(tmp_path / other), "--train.steps", "3", "--train.preview_every", "0"]
+        main(["train", str(path.with_stem(other)), "--small", *words])
+        needed = ["--task.autoencoder", str(tmp_path / other)]
     # a constant learning rate, for that of a cosine at step 3 depends on where it ends
     constant = ("--optimizer.decay", "constant")
     train("parts", "--train.steps", "3", *constant)

@@ -43,8 +43,8 @@ class Args:
       experiment: whose data they are.
     """
 
-    autoencoder: Path
-    out: Path
+    autoencoder: Path | None
+    out: Path | None
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     text_encoder: Path | None = None
     dtype: Literal["float16", "float32"] = "float16"
@@ -63,8 +63,10 @@ def main(argv: list[str]) -> None:
         sys.exit(0 if asked else 2)
     path, options = Path(argv[0]), [word for word in argv[1:] if word != SMALL]
     types = tyro.conf.AvoidSubcommands[Args]
-    default = Args(tyro.MISSING, tyro.MISSING, read_config(path, small=SMALL in argv[1:]))
+    default = Args(None, None, read_config(path, small=SMALL in argv[1:]))
     args = tyro.cli(types, args=options, default=default, prog=f"jaxdiff latents {path}")
+    if args.autoencoder is None or args.out is None:
+        raise ValueError(f"--{'out' if args.autoencoder else 'autoencoder'} is missing: it is always needed")
     config = encode.EncodeConfig(
         args.dtype,
         args.buckets,
