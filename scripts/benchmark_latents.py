@@ -83,10 +83,10 @@ def main(argv):
         top = pathlib.Path(folder)
         vae = autoencoder(tuple(args.widths))
         write_component(vae, top / "vae")
-        base = read_config(CONFIG)
+        base, split = read_config(CONFIG), f"test[:{2 * args.batch}]"
         base = dataclasses.replace(base, train=dataclasses.replace(base.train, batch_size=args.batch))
-        base = dataclasses.replace(base, data=dataclasses.replace(base.data, split="test", articles=False))
-        encode.encode(base.data, ["test"], vae, top / "latents", config=encode.EncodeConfig(batch=16), say=print)
+        base = dataclasses.replace(base, data=dataclasses.replace(base.data, split=split, articles=False))
+        encode.encode(base.data, [split], vae, top / "latents", config=encode.EncodeConfig(batch=16), say=print)
         task = dataclasses.replace(base.task, preview=dataclasses.replace(base.task.preview, prompts=()))
         fly = dataclasses.replace(base, task=dataclasses.replace(task, autoencoder=top / "vae", scale=1.0))
         cached = dataclasses.replace(base, task=task, data=dataclasses.replace(base.data, name=str(top / "latents")))
