@@ -118,6 +118,7 @@ def check(config: Experiment) -> None:
             f"train.accumulate {config.train.accumulate}: choose a multiple of {devices * config.train.accumulate}"
         )
     config.task.check(config.data, config.optimizer)
+    config.task.check_steps(config.train.steps)
 
 
 def to_json(config: Experiment) -> str:
@@ -208,7 +209,8 @@ def open_run(path: Path | str, place: Callable[[Params], Any] | None = None) -> 
         )
     config = read(folder)
     assets = config.task.assets(folder, config.data)
-    return Run(config, assets, saved.read_weights(path, config.task.task(assets), config.data.size, place))
+    task = config.task.sampled().task(assets)
+    return Run(config, assets, saved.read_weights(path, task, config.data.size, place))
 
 
 def blank(config: Experiment, task: Task, count: int = 1) -> dict[str, np.ndarray]:
@@ -305,7 +307,7 @@ def _programs(config: Experiment, task: Task, stream: data.Batches) -> tuple[par
             yield from itertools.islice(own, config.held_out_batches)
 
     step = compiled(functools.partial(training.make_eval_step, task))
-    return program, training.make_evaluate(step, held_out, jax.random.key(1), config.train.batch_size)
+    return program, training.make_evaluate(step, held_out, jax.random.key(1), config.train.batch_size, task.summary)
 
 
 def _previewer(

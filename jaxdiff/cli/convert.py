@@ -24,8 +24,8 @@ class Args:
 
     Attributes:
       model: a directory with model_index.json; a .safetensors or .ckpt file of Stable Diffusion; or a run of `jaxdiff
-        train`, or one of its checkpoints, whose averaged weights are taken: in pixels without text, in latents told
-        nothing, or in those of a KL autoencoder told a frozen CLIP's states.
+        train`, or one of its checkpoints, whose averaged weights are taken: of an autoencoder, in pixels without text,
+        in latents told nothing, or in those of a KL autoencoder told a frozen CLIP's states.
       out: a new directory, for diffusers; or a file that ends in .safetensors, in Stable Diffusion's own layout. Only a
         file that this program wrote is overwritten.
       dtype: of the weights; by default as they are.
@@ -140,6 +140,8 @@ def read(args: Args) -> Bundle:
         run = experiment.open_run(args.model)
         averaged = jax.tree.map(lambda x: x.astype(args.dtype or x.dtype), run.weights)
         bundle = run.config.task.bundle(run.assets, averaged)
+        if "unet" not in bundle.components:
+            return bundle
         return (latent_model if "vae" in bundle.components else pixels).published(bundle)
     bundle = loading.read_bundle(
         args.model,

@@ -22,6 +22,7 @@ from jaxdiff.cli.sample_args import GENERAL, OPTIONS, OTHERS, Args, narrowed
 if TYPE_CHECKING:
     import numpy as np
 
+    from jaxdiff.pipelines.cascade import Cascade
     from jaxdiff.pipelines.diffusion import DiffusionPipeline
     from jaxdiff.pipelines.options import Options
     from jaxdiff.pipelines.pipeline import Pipeline
@@ -105,6 +106,10 @@ def takes(args: Args) -> type:
     from jaxdiff.loading import is_published, outline
 
     model, options = outline(Path(args.model), **_loading(args))
+    if args.then:
+        known = {field.name for field in dataclasses.fields(options)}
+        names = [f.name for f in dataclasses.fields(Args) if OPTIONS.get(f.name, f.name) in known]
+        return narrowed([*names, *OTHERS, "then", "dtype"], {"model": args.model, "then": args.then})
     if model is None:
         return narrowed([*OTHERS], {"model": args.model}, options)
     fields = {field.name: field.default for field in dataclasses.fields(options)}
@@ -134,10 +139,13 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
     from jaxdiff.data.grid import grid
     from jaxdiff.loading import load
     from jaxdiff.pipelines import canvas, edit
+    from jaxdiff.pipelines.cascade import Cascade
     from jaxdiff.pipelines.diffusion import DiffusionPipeline
 
     print(f"reading {args.model}", flush=True)
     pipe = load(args.model, _spec(args), **_loading(args))
+    if isinstance(pipe, Cascade):
+        return _sample_stages(args, pipe)
     if not isinstance(pipe, DiffusionPipeline):
         return _sample_other(args, pipe, unknown)
     if unknown:
@@ -176,30 +184,63 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
     return None
 
 
-def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
-    """Samples a pipeline that is no diffusion: its options are the words that no other model knows."""
+def _sample_stages(args: Args, pipe: Cascade) -> None:
+    """Samples stages that follow each other."""
     import numpy as np
 
     from jaxdiff.cli.progress import counting
     from jaxdiff.data.grid import grid
+
+    given = _options(args)
+    prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
+    keys, parts = _keys(args), []
+    with counting("pictures", len(prompts), waiting="compiling") as tell:
+        for first in range(0, len(prompts), args.batch_size):
+            at = slice(first, first + args.batch_size)
+            parts.append(pipe(prompts[at], key=keys[at], **given))
+            tell(min(at.stop, len(prompts)))
+    if args.out.exists():
+        print(f"replaces {args.out}", flush=True)
+    sheet = grid(np.concatenate(parts), prompts, args.num if args.num > 1 else None)
+    named = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    out.write(args.out, sheet, {**named, "jaxdiff": __version__})
+    print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
+
+
+def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
+    """Samples a pipeline that is no diffusion: its options are the words that no other model knows."""
+    import jax
+    import numpy as np
+
+    from jaxdiff.cli.progress import counting
+    from jaxdiff.data.grid import grid
+    from jaxdiff.pipelines.inputs import root_key
 
     options: Any = tyro.cli(pipe.Options, args=list(words), prog=f"jaxdiff sample --model {args.model}")
     changed = [f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default and f.name not in OTHERS]
     if changed:
         known = ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(pipe.Options)) or "none"
         raise ValueError(f"--{changed[0].replace('_', '-')} is no option of {args.model}: its own options are {known}")
+    files = getattr(options, "init", ())  # of a pipeline that makes one picture of each
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     keys, parts = _keys(args), []
+    if files:
+        if args.num != Args.num:
+            raise ValueError(f"--num is {args.num}, and --init gives {len(files)} pictures: leave --num out")
+        prompts, keys = [prompts[0]] * len(files), jax.random.split(root_key(args.seed), len(files))
     with counting("pictures", len(prompts), waiting="compiling") as tell:
         for first in range(0, len(prompts), args.batch_size):
             at = slice(first, first + args.batch_size)
-            parts.append(pipe(prompts[at], key=keys[at], options=options))
+            here = dataclasses.replace(options, init=files[at]) if files else options
+            parts.append(pipe(prompts[at], key=keys[at], options=here))
             tell(min(at.stop, len(prompts)))
     if args.out.exists():
         print(f"replaces {args.out}", flush=True)
-    named = {"model": args.model, "prompt": args.prompt, "num": args.num, "seed": args.seed}
-    sheet = grid(np.concatenate(parts), prompts, args.num if args.num > 1 else None)
-    out.write(args.out, sheet, {**named, **dataclasses.asdict(options), "jaxdiff": __version__})
+    named = {"model": args.model, "prompt": args.prompt, "num": 1 if files else args.num, "seed": args.seed}
+    captions, columns = ([Path(file).name for file in files], None) if files else (prompts, args.num)
+    sheet = grid(np.concatenate(parts), captions, columns if args.num > 1 else None)
+    told = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    out.write(args.out, sheet, {**named, **told, "jaxdiff": __version__})
     print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
 
 
@@ -213,7 +254,7 @@ def _loading(args: Args) -> dict[str, Any]:
     """The options of `load`."""
     same = "dtype decode_dtype variant tokenizer prediction fuse adapter ip_adapter image_encoder vae clip_skip decode"
     return {
-        **{name: getattr(args, name) for name in (*same.split(), "safety", "programs")},
+        **{name: getattr(args, name) for name in (*same.split(), "safety", "programs", "then")},
         "loras": args.lora,
         "controlnets": args.controlnet,
         "textual_inversions": args.textual_inversion,
@@ -231,7 +272,7 @@ def _options(args: Args) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(Options)}
     named = {OPTIONS.get(f.name, f.name): getattr(args, f.name) for f in dataclasses.fields(Args)}
     options = {name: value for name, value in named.items() if name in known and value not in (None, ())}
-    for name in ("image", "picture"):
+    for name in ("image", "original", "picture"):
         if name in options:
             options[name] = decode(options[name])[None]
     if args.mask:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxdiff.pretrained.clip_tokenizer import CLASSES
+from jaxdiff.pretrained import clip_tokenizer, unigram_tokenizer
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.files import read_json
 from jaxdiff.pretrained.rules import few
@@ -22,17 +22,22 @@ PIPELINES = (
     *("StableDiffusionXLControlNetPipeline", "StableDiffusionXLControlNetImg2ImgPipeline"),
     "StableDiffusionXLControlNetInpaintPipeline",
     *("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "LDMPipeline"),
+    *("IFPipeline", "IFImg2ImgPipeline", "IFInpaintingPipeline"),
+    *("IFSuperResolutionPipeline", "IFImg2ImgSuperResolutionPipeline", "IFInpaintingSuperResolutionPipeline"),
 )
 """The classes of the reference that are read; one class of ours serves, since networks tell what a model does."""
-WITHOUT_WEIGHTS = ("tokenizer", "scheduler", "feature_extractor", "image_processor", "low_res_scheduler")
-OPTIONAL = ("safety_checker", "image_encoder", "feature_extractor", "image_processor")
+WITHOUT_WEIGHTS = (
+    *("tokenizer", "scheduler", "feature_extractor", "image_processor", "low_res_scheduler"),
+    "image_noising_scheduler",
+)
+OPTIONAL = ("safety_checker", "image_encoder", "feature_extractor", "image_processor", "watermarker")
 _AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
-_TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 _ROLES = {
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
     **dict.fromkeys(("vae", "vqvae"), _AUTOENCODERS),
     **dict.fromkeys(("text_encoder", "text_encoder_2"), _TEXTS),
-    **dict.fromkeys(("tokenizer", "tokenizer_2"), CLASSES),
+    **dict.fromkeys(("tokenizer", "tokenizer_2"), (*clip_tokenizer.CLASSES, *unigram_tokenizer.CLASSES)),
     "controlnet": ("ControlNetModel",),
     "adapter": ("T2IAdapter",),
 }
@@ -49,6 +54,12 @@ HARMLESS = {
     "add_watermarker": "of a mark that nobody sees, which the reference adds only where another package is installed",
 }
 """Settings that change no picture here, and why."""
+_GUIDANCE = {"IFPipeline": 7.0, "IFSuperResolutionPipeline": 4.0}
+
+
+def guidance(kind: str) -> float:
+    """The scale that a pipeline of that class has by default."""
+    return _GUIDANCE.get(kind, 7.5)
 
 
 def read(path: Path, without: Collection[str]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """A latent model that was trained here, as diffusers knows it: a StableDiffusionPipeline, or an LDMPipeline."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from jaxdiff.models.text_clip import ClipTextConfig
 from jaxdiff.pretrained.pixels import scheduler_json
 from jaxdiff.pretrained.read import Bundle, Component
-from jaxdiff.pretrained.rules import unet
+from jaxdiff.pretrained.rules import unet_config
 
 
 def published(native: Bundle) -> Bundle:
@@ -34,16 +35,18 @@ def published(native: Bundle) -> Bundle:
     if steered:
         raise ValueError(f"diffusers has no pipeline in latents that is steered by {' or '.join(steered)}")
     channels = params["conv_in"]["kernel"].shape[2]
-    told = {"scheduler": scheduler_json(process, "DDIMScheduler") | {"timestep_spacing": "trailing"}}
+    told: dict[str, Mapping[str, Any]] = {
+        "scheduler": scheduler_json(process, "DDIMScheduler") | {"timestep_spacing": "trailing"}
+    }
     size = {"sample_size": parts["unet"].json["sample_size"]}
     index: dict[str, Any] = {"scheduler": ["diffusers", "DDIMScheduler"]}
     if text is None:
-        made = Component("UNet2DModel", {**unet.pixel_json(net, channels), **size}, net, params)
+        made = Component("UNet2DModel", {**unet_config.pixel_json(net, channels), **size}, net, params)
         index |= {"_class_name": "LDMPipeline", "unet": ["diffusers", made.kind], "vqvae": ["diffusers", vae.kind]}
         return Bundle("LDMPipeline", index, {"unet": made, "vqvae": vae}, {}, told)
     if vae.kind != "AutoencoderKL":
         raise ValueError(f"a StableDiffusionPipeline has an AutoencoderKL, and this run a {vae.kind}")
-    json = unet.condition_json(net, channels, text.config.width)
+    json = unet_config.condition_json(net, channels, text.config.width)
     made = Component("UNet2DConditionModel", {**json, **size}, net, params)
     index |= {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", made.kind]}
     index |= {"vae": ["diffusers", vae.kind], "text_encoder": ["transformers", text.kind]}

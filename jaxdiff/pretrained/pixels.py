@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxdiff.diffusion import schedule as schedules
 from jaxdiff.pretrained.read import Bundle, Component
-from jaxdiff.pretrained.rules import unet
+from jaxdiff.pretrained.rules import unet_config
 from jaxdiff.pretrained.schedulers.process import Process
 
 _BETAS: dict[str, dict[str, Any]] = {
@@ -27,7 +27,10 @@ def published(native: Bundle) -> Bundle:
     process, part = native.native, native.components["unet"]
     assert process is not None
     net, params = part.config, part.params
-    json = {**unet.pixel_json(net, params["conv_in"]["kernel"].shape[2]), "sample_size": part.json["sample_size"]}
+    json = {
+        **unet_config.pixel_json(net, params["conv_in"]["kernel"].shape[2]),
+        "sample_size": part.json["sample_size"],
+    }
     kind, scheduler = "DDPMPipeline", "DDPMScheduler"
     index = {"_class_name": kind, "unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", scheduler]}
     unet_part = Component("UNet2DModel", json, net, params)

@@ -34,7 +34,7 @@ from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import encode, first_stage
 from jaxdiff.pipelines.bundles import diffusion_bundle
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
-from jaxdiff.pretrained import clip_tokenizer, scheduler
+from jaxdiff.pretrained import clip_tokenizer
 from jaxdiff.pretrained.read import Bundle, Component, read_component
 from jaxdiff.pretrained.write import write_component
 from jaxdiff.tasks import picture, saved
@@ -95,6 +95,8 @@ class Config(picture.Config):
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
         """Refuses numbers that do not fit each other or the data."""
         super().check(data, optimizer)
+        if self.teacher is not None:
+            raise ValueError(f"task.teacher is {self.teacher}: a student in latents is not served, so leave it out")
         if self.process.clip is not None:
             raise ValueError(
                 f"task.process.clip is {self.process.clip}: latents have no such limits, so set it to None"
@@ -299,19 +301,10 @@ class Config(picture.Config):
     def bundle(self, assets: Any, weights: Variables) -> Bundle:
         """Returns the U-Net, the autoencoder, the text encoder and the process, as every pipeline takes them."""
         assert isinstance(self.net, UNetConfig)
-        process = self.process
-        sampler = scheduler.native(
-            process.make_schedule(weights.params),
-            process.prediction,
-            process.sampler(),
-            process.grid(),
-            clip=process.clip,
-            options=process.options(),
-        )
         made = diffusion_bundle(
             self.net,
             weights.params,
-            process=sampler,
+            process=self._sampled(weights.params),
             size=assets.size // first_stage.factor(assets.vae),
             text=self.text if self.condition == "text" else None,
             vocabulary=assets.vocabulary,

@@ -54,7 +54,7 @@ def open_saved(path: Path, place: Callable[[Params], Any] | None = None) -> Save
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
     assets = config.assets(folder, data)
-    return Saved(config, assets, read_weights(path, config.task(assets), data.size, place))
+    return Saved(config, assets, read_weights(path, config.sampled().task(assets), data.size, place))
 
 
 def read_weights(path: Path, task: Task, size: int, place: Callable[[Params], Any] | None = None) -> Variables:

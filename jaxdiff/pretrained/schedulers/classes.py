@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.diffusion import schedule as schedules
+from jaxdiff.diffusion.denoiser import Says
 from jaxdiff.diffusion.schedule import Discrete, Schedule, edm, flow
 from jaxdiff.pretrained.schedulers.fields import Fields
 from jaxdiff.pretrained.schedulers.placing import Placing
@@ -90,8 +91,9 @@ def ddpm(f: Fields) -> Process:
     """DDPMScheduler; a learned variance takes a network with twice as many channels."""
     variances = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "learned_range": "learned"}
     options = {"variance": variances[f.choice("variance_type", variances)], "final_noise": True}
+    says: Says = "variance" if options["variance"] == "learned" else "prediction"
     schedule = _schedule(f, more=("sigmoid", "laplace"))
-    return Process(schedule, _kind(f), "ddpm", Placing(**_spaced(f)), options, **_bounds(f))
+    return Process(schedule, _kind(f), "ddpm", Placing(**_spaced(f)), options, says=says, **_bounds(f))
 
 
 def ddim(f: Fields) -> Process:
