@@ -310,6 +310,7 @@ def condition_json(net: UNetConfig, in_channels: int, context: int) -> dict[str,
         "transformer_layers_per_block": list(net.depth),
         "only_cross_attention": [i in net.self_attends_context for i in range(len(net.channels))],
         "cross_attention_dim": context,
+        "mid_block_scale_factor": net.mid_rescale or net.rescale,
         "norm_num_groups": net.groups,
         "norm_eps": net.eps,
         "dropout": net.dropout,
@@ -324,7 +325,9 @@ def condition_json(net: UNetConfig, in_channels: int, context: int) -> dict[str,
 
 def _expressed(net: UNetConfig, json: dict[str, Any], back: UNetConfig) -> dict[str, Any]:
     """The config that is read back as `net`, but for how it computes."""
-    back = dataclasses.replace(back, remat=net.remat, dtype=net.dtype)
+    same = (net.mid_rescale or net.rescale) == (back.mid_rescale or back.rescale)  # 0 stands for that of all blocks
+    mid = net.mid_rescale if same else back.mid_rescale
+    back = dataclasses.replace(back, remat=net.remat, dtype=net.dtype, mid_rescale=mid)
     lost = [field.name for field in dataclasses.fields(net) if getattr(net, field.name) != getattr(back, field.name)]
     if lost:
         given = ", ".join(f"{name}={getattr(net, name)}" for name in lost)
