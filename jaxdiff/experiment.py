@@ -18,7 +18,7 @@ from jaxdiff.data.source import DataConfig
 from jaxdiff.data.source import check as check_data
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.pretrained.read import read_json
-from jaxdiff.tasks import TaskConfig
+from jaxdiff.tasks import TaskConfig, saved
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, Task, TrainConfig, TrainState, Variables
 from jaxdiff.training import checkpoint as checkpoints
 from jaxdiff.training import optimizer as optimizers
@@ -211,17 +211,7 @@ def open_run(path: Path | str, place: Callable[[Params], Any] | None = None) -> 
     assets = config.task.assets(folder, config.data)
     with _named(folder / "config.json"):
         task = config.task.sampled().task(assets)
-        loaded = task.load(place or parallel.place(MeshSpec(data=1), devices=jax.local_devices()[:1]))
-        batch = blank(config, task)
-        shapes = jax.eval_shape(task.init, jax.random.key(0), loaded, batch)
-    params = {name: shapes.params[name] for name in task.averaged} if task.averaged else shapes.params
-    params, extra = (_placed(tree, place) for tree in (params, shapes.extra))
-    params = training.load_params(path, params)
-    extra = checkpoints.load_extra(path, extra) if jax.tree.leaves(extra) else extra
-    frozen = shapes.frozen
-    if jax.tree.leaves(frozen):
-        frozen = jax.jit(lambda loaded: task.init(jax.random.key(0), loaded, batch).frozen)(loaded)
-    return Run(config, assets, Variables(params, frozen, extra))
+        return Run(config, assets, saved.read_weights(path, task, config.data.size, place))
 
 
 @contextlib.contextmanager
@@ -235,19 +225,9 @@ def _named(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _placed(shapes: Any, place: Callable[[Params], Any] | None) -> Any:
-    if place is None:
-        return shapes
-    with_sharding = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
-    return jax.tree.map(with_sharding, shapes, place(shapes))
-
-
 def blank(config: Experiment, task: Task, count: int = 1) -> dict[str, np.ndarray]:
     """Returns a batch of black pictures that say nothing, for its shapes."""
-    size = config.data.size
-    black: Any = {"image": np.zeros((size, size, 3), np.uint8), "caption": "", "label": 0}
-    rows = [task.example(dict(black), np.random.default_rng(0)) for _ in range(count)]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return saved.blank(task, config.data.size, count)
 
 
 def run(

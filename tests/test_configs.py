@@ -15,6 +15,13 @@ from jaxdiff.cli.config import read_config
 from jaxdiff.cli.main import main
 from jaxdiff.tasks import teacher
 
+NEEDS = {
+    "openmoji_ldm": "openmoji_kl",
+    "openmoji_ldm_vq": "openmoji_vq",
+    "ldm256": "openmoji_vq",
+    "sd15": "openmoji_kl",
+}
+"""Configs that stand on a run of another, their autoencoder's."""
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
@@ -31,19 +38,21 @@ def cache():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(config) -> the workdir of its small run: checkpoints at 3 and 6; a teacher is trained first."""
+    """(config) -> the workdir of its small run: checkpoints at 3 and 6; what it needs is trained first."""
 
     @functools.cache
     def train(name):
         path, workdir = CONFIGS[0].parent / f"{name}.py", tmp_path_factory.mktemp(name)
-        train_small(path, workdir, *teacher(path))
+        train_small(path, workdir, *needed(path))
         return workdir
 
-    def teacher(path):
+    def needed(path):
+        if first_stage := NEEDS.get(path.stem):
+            return ["--task.autoencoder", str(train(first_stage))]
         named = getattr(read_config(path, small=True).task, "teacher", None)
         return ["--task.teacher", str(train(named.name.removesuffix("-small")))] if named else []
 
-    train.teacher = teacher
+    train.needed = needed
     return train
 
 
@@ -72,7 +81,7 @@ def first_stage(task, folder):
     return ["--init", str(folder / "red.png")]
 
 
-WORDS = {"picture": picture, "first_stage": first_stage}
+WORDS = {"picture": picture, "latent": picture, "first_stage": first_stage}
 """The words of `jaxdiff sample` that each kind of task takes."""
 
 
@@ -87,7 +96,7 @@ def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, trained)
         assert all(np.isfinite(line[f"loss_q{n}"]) for line in lines for n in range(4))
     shutil.copytree(whole, parts)
     shutil.rmtree(parts / "checkpoints" / "6")  # as if it had been killed there
-    train_small(path, parts, *trained.teacher(path))
+    train_small(path, parts, *trained.needed(path))
     saved = [jax.tree.leaves(training.load_params(at / "checkpoints" / "6")) for at in (parts, whole)]
     for ours, other in zip(*saved, strict=True):
         np.testing.assert_array_equal(ours, other)

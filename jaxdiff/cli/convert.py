@@ -10,7 +10,7 @@ import jax
 import tyro
 
 from jaxdiff import experiment, loading
-from jaxdiff.pretrained import files, lora, pixels, single_file, single_process
+from jaxdiff.pretrained import files, latent_model, lora, pixels, single_file, single_process
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.write import write_directory
 
@@ -23,7 +23,8 @@ class Args:
 
     Attributes:
       model: a directory with model_index.json; a .safetensors or .ckpt file of Stable Diffusion; or a run of `jaxdiff
-        train` in pixels without text or of an autoencoder, or one of its checkpoints, whose averaged weights are taken.
+        train`, or one of its checkpoints, whose averaged weights are taken: of an autoencoder, in pixels without text,
+        in latents told nothing, or in those of a KL autoencoder told a frozen CLIP's states.
       out: a new directory, for diffusers; or a file that ends in .safetensors, in Stable Diffusion's own layout. Only a
         file that this program wrote is overwritten.
       dtype: of the weights; by default as they are.
@@ -135,7 +136,9 @@ def read(args: Args) -> Bundle:
         run = experiment.open_run(args.model)
         averaged = jax.tree.map(lambda x: x.astype(args.dtype or x.dtype), run.weights)
         bundle = run.config.task.bundle(run.assets, averaged)
-        return pixels.published(bundle) if "unet" in bundle.components else bundle
+        if "unet" not in bundle.components:
+            return bundle
+        return (latent_model if "vae" in bundle.components else pixels).published(bundle)
     bundle = loading.read_bundle(
         args.model,
         dtype=args.dtype,

@@ -12,6 +12,7 @@ from jaxdiff import __version__
 
 PROGRAMS = {
     "train": "train a model from a config file; resumes by itself",
+    "latents": "encode the pictures of a data set once, to train on their latents",
     "sample": "make pictures with a trained model",
     "convert": "write a model in another format, for other tools",
     "evaluate": "measure the quality of a model or of a folder of pictures",

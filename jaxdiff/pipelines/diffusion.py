@@ -166,7 +166,7 @@ class DiffusionPipeline:
                 batch["negative"] = tell(inputs.for_each(o.negative, count), not zeros, score=inputs.BAD)
         self._warn(prompts, o.chunks)
         low = (1.0, 0.0)
-        if model.enlarges:
+        if model.enlarges and not model.picture:
             batch["level"] = np.full(count, o.noise_level, np.int32)
             low = self._low(o.noise_level)
         first = o.original if model.enlarges else o.image

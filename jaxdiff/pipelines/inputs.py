@@ -91,7 +91,9 @@ def size(
         sides = [side * model.factor for side in noise.shape[1:3]]
     elif image is not None:
         sides = [side * (1 if image.dtype == np.uint8 else model.factor) for side in image.shape[1:3]]
-        if model.enlarges:  # four times in latents; in pixels to the size that the model was trained on
+        if (
+            model.enlarges and model.picture != "blurred"
+        ):  # four times in latents; in pixels to the size that the model was trained on
             sides = [side * model.factor for side in (image.shape[1:3] if model.factor > 1 else _both(own))]
     else:
         sides = [side * model.factor for side in _both(own)]

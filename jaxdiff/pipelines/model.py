@@ -22,6 +22,7 @@ class Model:
       channels: of a latent, or of a picture where there is no autoencoder.
       labels: names of the classes, where it knows classes; the label after the last stands for nothing.
       extra: what the U-Net's input has besides them; tells its task (`program.read_pictures`).
+      picture: what the picture beside its latents is, of a model of our own that one steers: low_resolution, blurred.
       skip: text states are those before the last `skip` blocks.
       norm: whether the text encoder's final norm is applied to them.
       sizes: how many numbers SDXL's U-Net is told about the picture's size; 0: none.
@@ -37,6 +38,7 @@ class Model:
     channels: int
     labels: tuple[str, ...] = ()
     extra: int = 0
+    picture: str = ""
     skip: int = 0
     norm: bool = True
     sizes: int = 0
@@ -67,7 +69,7 @@ class Model:
     @property
     def enlarges(self) -> bool:
         """Whether it makes a low resolution picture larger: of latents by three channels, of pixels by a level too."""
-        return self.extra == 3 and (self.channels != 3 or self.nets["unet"].augment)
+        return self.extra == 3 and (self.channels != 3 or self.nets["unet"].augment or bool(self.picture))
 
     @property
     def edits(self) -> bool:
@@ -130,7 +132,8 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
     if extra == channels != 3 and process.says != "prediction":
         raise ValueError(f"the unet edits pictures, and says {process.says}: expected its prediction alone")
     labels: tuple[str, ...] = ()
-    if net.labels and extra != 3:  # an upscaler's label is the level of its noise
+    picture = bundle.index.get("picture", "") if bundle.native else ""
+    if net.labels and (extra != 3 or picture):  # an upscaler's label is the level of its noise
         labels = bundle.labels or tuple(map(str, range(net.labels + 1)))
     if net.reads_context and not any(name.startswith(("text_encoder", "image_encoder")) for name in parts):
         raise ValueError(
@@ -149,6 +152,7 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
         channels=channels,
         labels=labels,
         extra=extra,
+        picture=picture,
         skip=clip_skip + xl,
         norm=not xl,
         sizes=(numbers - parts["text_encoder_2"].config.projection) // waves if waves and xl else 0,

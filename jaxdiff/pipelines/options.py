@@ -77,7 +77,7 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
         ("mask", "strength"): not edits and (sharp or not enlarges),
         ("original",): enlarges and sharp,
         ("picture_guidance",): edits,
-        ("noise_level",): enlarges,
+        ("noise_level",): enlarges and not model.picture,
         ("hints", "hint_weights"): bool(model.named("controlnet") or model.named("adapter")),
         ("picture",): model.looks,
         ("picture_weight",): model.picture_tokens is not None,

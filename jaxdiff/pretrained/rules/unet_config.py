@@ -283,12 +283,56 @@ def pixel_json(net: UNetConfig, in_channels: int) -> dict[str, Any]:
         "class_embed_type": "timestep" if net.augment else None,
         "num_class_embeds": net.labels + 1 if net.labels else None,
     }
-    back = dataclasses.replace(pixel_config(json), remat=net.remat, dtype=net.dtype)
+    return _expressed(net, json, pixel_config(json))
+
+
+def condition_json(net: UNetConfig, in_channels: int, context: int) -> dict[str, Any]:
+    """config.json of the UNet2DConditionModel that a U-Net of ours is: what `condition_config` reads back as `net`.
+
+    Args:
+      net: the U-Net.
+      in_channels: channels that it takes.
+      context: width of the text states.
+
+    Raises:
+      ValueError: if that class cannot express it; names the fields.
+    """
+    down = ["CrossAttnDownBlock2D" if kind == "cross" else "DownBlock2D" for kind in net.attention]
+    json: dict[str, Any] = {
+        "_class_name": "UNet2DConditionModel",
+        "in_channels": in_channels,
+        "out_channels": net.out_channels,
+        "block_out_channels": list(net.channels),
+        "layers_per_block": net.layers,
+        "down_block_types": down,
+        "up_block_types": mirror(down),
+        "attention_head_dim": list(net.heads),  # the number of heads, whatever its name
+        "transformer_layers_per_block": list(net.depth),
+        "only_cross_attention": [i in net.self_attends_context for i in range(len(net.channels))],
+        "cross_attention_dim": context,
+        "mid_block_scale_factor": net.mid_rescale or net.rescale,
+        "norm_num_groups": net.groups,
+        "norm_eps": net.eps,
+        "dropout": net.dropout,
+        "freq_shift": int(net.time_shift),
+        "flip_sin_to_cos": not net.sin_first,
+        "downsample_padding": 0 if net.pad_after else 1,
+        "class_embed_type": "timestep" if net.augment else None,
+        "num_class_embeds": net.labels + 1 if net.labels else None,
+    }
+    return _expressed(net, json, condition_config(json))
+
+
+def _expressed(net: UNetConfig, json: dict[str, Any], back: UNetConfig) -> dict[str, Any]:
+    """The config that is read back as `net`, but for how it computes."""
+    same = (net.mid_rescale or net.rescale) == (back.mid_rescale or back.rescale)  # 0 stands for that of all blocks
+    mid = net.mid_rescale if same else back.mid_rescale
+    back = dataclasses.replace(back, remat=net.remat, dtype=net.dtype, mid_rescale=mid)
     lost = [field.name for field in dataclasses.fields(net) if getattr(net, field.name) != getattr(back, field.name)]
     if lost:
         given = ", ".join(f"{name}={getattr(net, name)}" for name in lost)
         raise ValueError(
-            f"a UNet2DModel of diffusers cannot have {given}: such a network stays in jaxdiff's own format"
+            f"a {json['_class_name']} of diffusers cannot have {given}: such a network stays in jaxdiff's own format"
         )
     return json
 
