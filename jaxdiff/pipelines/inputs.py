@@ -124,9 +124,7 @@ def _check_real(name: str, x: np.ndarray) -> None:
         raise ValueError(f"{name} is {kind}: expected finite floating-point numbers")
 
 
-def pictures(
-    model: Model, image: Any, mask: np.ndarray | None, count: int, size: tuple[int, int]
-) -> dict[str, Any]:
+def pictures(model: Model, image: Any, mask: np.ndarray | None, count: int, size: tuple[int, int]) -> dict[str, Any]:
     """`image`, uint8 or latents, and `mask`, in the size that the model wants."""
     small = tuple(side // model.factor for side in size)
     if model.enlarges and image.dtype != np.uint8:

@@ -22,6 +22,7 @@ PIPELINES = (
     *("StableDiffusionXLControlNetPipeline", "StableDiffusionXLControlNetImg2ImgPipeline"),
     "StableDiffusionXLControlNetInpaintPipeline",
     *("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "LDMPipeline"),
+    "UnCLIPPipeline",
     *("IFPipeline", "IFImg2ImgPipeline", "IFInpaintingPipeline"),
     *("IFSuperResolutionPipeline", "IFImg2ImgSuperResolutionPipeline", "IFInpaintingSuperResolutionPipeline"),
 )
@@ -86,7 +87,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         raise ValueError(f"{file} has no _class_name: it is no pipeline's")
     named = entries(index, without)
     for name, kind in named.items():
-        if not name.startswith(WITHOUT_WEIGHTS) and name not in OPTIONAL:
+        if not name.startswith(WITHOUT_WEIGHTS) and not name.endswith("scheduler") and name not in OPTIONAL:
             family(kind)
         if kind not in (known := _ROLES.get(name, (kind,))):
             raise ValueError(
@@ -100,7 +101,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         named_so = [*near, *(name for name in PIPELINES if name not in near)]
         given = brief(index["_class_name"])
         raise ValueError(f"{file}: _class_name={given} is not supported: those that work are {few(named_so)}")
-    if "scheduler" not in named:
+    if not any(name.endswith("scheduler") for name in named):
         raise ValueError(f"{file} names no scheduler: without it nothing tells how the model was trained")
     return index
 
