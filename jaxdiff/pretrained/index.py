@@ -89,7 +89,12 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
     for name, kind in named.items():
         if not name.startswith(WITHOUT_WEIGHTS) and not name.endswith("scheduler") and name not in OPTIONAL:
             family(kind)
-        if kind not in (known := _ROLES.get(name, (kind,))):
+        known = _ROLES.get(name, (kind,))
+        if name.startswith("tokenizer"):
+            alone = "T5EncoderModel" if str(index["_class_name"]).startswith("IF") else ""
+            encoder = named.get(name.replace("tokenizer", "text_encoder"), alone)
+            known = unigram_tokenizer.CLASSES if encoder == "T5EncoderModel" else clip_tokenizer.CLASSES
+        if kind not in known:
             raise ValueError(
                 f"{file}: {name} is a {kind}, which is not supported: those that work are {', '.join(known)}"
             )
