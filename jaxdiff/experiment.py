@@ -118,6 +118,7 @@ def check(config: Experiment) -> None:
             f"train.accumulate {config.train.accumulate}: choose a multiple of {devices * config.train.accumulate}"
         )
     config.task.check(config.data, config.optimizer)
+    config.task.check_steps(config.train.steps)
 
 
 def to_json(config: Experiment) -> str:
@@ -326,7 +327,7 @@ def _programs(config: Experiment, task: Task, stream: data.Batches) -> tuple[par
             yield from itertools.islice(own, config.held_out_batches)
 
     step = compiled(functools.partial(training.make_eval_step, task))
-    return program, training.make_evaluate(step, held_out, jax.random.key(1), config.train.batch_size)
+    return program, training.make_evaluate(step, held_out, jax.random.key(1), config.train.batch_size, task.summary)
 
 
 def _previewer(

@@ -14,6 +14,19 @@ from jaxdiff.cli.main import main
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
+def picture(task, folder):
+    return ["--prompt", task["preview"]["prompts"][0], "--steps", "2", "--num", "1"]
+
+
+def first_stage(task, folder):
+    Image.new("RGB", (20, 16), "red").save(folder / "red.png")
+    return ["--init", str(folder / "red.png")]
+
+
+WORDS = {"picture": picture, "first_stage": first_stage}
+"""The words of `jaxdiff sample` that each kind of task takes."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, monkeypatch):
@@ -31,21 +44,7 @@ def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, monkeypa
     jax.tree.map(np.testing.assert_array_equal, parts, whole)
     told = json.loads((tmp_path / "parts" / "config.json").read_text())
     assert told["name"] == f"{path.stem}-small"
-    prompt = told["task"]["preview"]["prompts"][0]
     out = tmp_path / "sample.png"
-    main(
-        [
-            "sample",
-            "--model",
-            str(tmp_path / "parts"),
-            "--prompt",
-            prompt,
-            "--num",
-            "1",
-            "--steps",
-            "2",
-            "--out",
-            str(out),
-        ]
-    )
+    words = WORDS[told["task"]["kind"]](told["task"], tmp_path)
+    main(["sample", "--model", str(tmp_path / "parts"), "--out", str(out), *words])
     assert Image.open(out).size[0] >= 16

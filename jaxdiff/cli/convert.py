@@ -24,7 +24,7 @@ class Args:
 
     Attributes:
       model: a directory with model_index.json; a .safetensors or .ckpt file of Stable Diffusion; or a run of `jaxdiff
-        train` in pixels without text, or one of its checkpoints, whose averaged weights are taken.
+        train` in pixels without text or of an autoencoder, or one of its checkpoints, whose averaged weights are taken.
       out: a new directory, for diffusers; or a file that ends in .safetensors, in Stable Diffusion's own layout. Only a
         file that this program wrote is overwritten.
       dtype: of the weights; by default as they are.
@@ -138,7 +138,8 @@ def read(args: Args) -> Bundle:
             raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
         run = experiment.open_run(args.model)
         averaged = jax.tree.map(lambda x: x.astype(args.dtype or x.dtype), run.weights)
-        return pixels.published(run.config.task.bundle(run.assets, averaged))
+        bundle = run.config.task.bundle(run.assets, averaged)
+        return pixels.published(bundle) if "unet" in bundle.components else bundle
     bundle = loading.read_bundle(
         args.model,
         dtype=args.dtype,

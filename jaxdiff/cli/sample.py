@@ -209,28 +209,38 @@ def _sample_stages(args: Args, pipe: Cascade) -> None:
 
 def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     """Samples a pipeline that is no diffusion: its options are the words that no other model knows."""
+    import jax
     import numpy as np
 
     from jaxdiff.cli.progress import counting
     from jaxdiff.data.grid import grid
+    from jaxdiff.pipelines.inputs import root_key
 
     options: Any = tyro.cli(pipe.Options, args=list(words), prog=f"jaxdiff sample --model {args.model}")
     changed = [f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default and f.name not in OTHERS]
     if changed:
         known = ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(pipe.Options)) or "none"
         raise ValueError(f"--{changed[0].replace('_', '-')} is no option of {args.model}: its own options are {known}")
+    files = getattr(options, "init", ())  # of a pipeline that makes one picture of each
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     keys, parts = _keys(args), []
+    if files:
+        if args.num != Args.num:
+            raise ValueError(f"--num is {args.num}, and --init gives {len(files)} pictures: leave --num out")
+        prompts, keys = [prompts[0]] * len(files), jax.random.split(root_key(args.seed), len(files))
     with counting("pictures", len(prompts), waiting="compiling") as tell:
         for first in range(0, len(prompts), args.batch_size):
             at = slice(first, first + args.batch_size)
-            parts.append(pipe(prompts[at], key=keys[at], options=options))
+            here = dataclasses.replace(options, init=files[at]) if files else options
+            parts.append(pipe(prompts[at], key=keys[at], options=here))
             tell(min(at.stop, len(prompts)))
     if args.out.exists():
         print(f"replaces {args.out}", flush=True)
-    named = {"model": args.model, "prompt": args.prompt, "num": args.num, "seed": args.seed}
-    sheet = grid(np.concatenate(parts), prompts, args.num if args.num > 1 else None)
-    out.write(args.out, sheet, {**named, **dataclasses.asdict(options), "jaxdiff": __version__})
+    named = {"model": args.model, "prompt": args.prompt, "num": 1 if files else args.num, "seed": args.seed}
+    captions, columns = ([Path(file).name for file in files], None) if files else (prompts, args.num)
+    sheet = grid(np.concatenate(parts), captions, columns if args.num > 1 else None)
+    told = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    out.write(args.out, sheet, {**named, **told, "jaxdiff": __version__})
     print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
 
 

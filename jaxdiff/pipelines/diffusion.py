@@ -309,7 +309,7 @@ def _check_finite(model: Model, out: Mapping[str, Any]) -> None:
     which = ", ".join(map(str, bad[:10])) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
     if "vae" in model.nets and np.isfinite(out["latents"]).all():
         net = model.nets["vae"]
-        dtype = getattr(getattr(net, "net", net), "dtype", "float32")
+        dtype = getattr(net, "dtype", "float32")
         cause = f"the decoder overflows in {dtype}" if dtype != "float32" else "the decoder's weights may be damaged"
         raise FloatingPointError(
             f"pictures {which} are not finite though their latents are: {cause}"

@@ -88,7 +88,6 @@ class Model:
     def factor(self) -> int:
         """Picture pixels for each latent."""
         net = self.nets.get("vae")
-        net = getattr(net, "net", net)
         return 1 if net is None else 2 ** (len(getattr(net, "channels", ()) or net.encoder_channels) - 1)
 
     @property

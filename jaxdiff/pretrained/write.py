@@ -18,7 +18,7 @@ SHARD = 10 * 2**30
 
 
 def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None = None, shard: int = SHARD) -> None:
-    """A pipeline directory that diffusers and `read_directory` read.
+    """A pipeline directory that diffusers and `read_directory` read; of networks by themselves, only their folders.
 
     Args:
       bundle: what to write.
@@ -28,7 +28,8 @@ def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None 
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    _write_json(path / "model_index.json", _index(bundle))
+    if bundle.index:
+        _write_json(path / "model_index.json", _index(bundle))
     for name, component in bundle.components.items():
         write_component(component, path / name, shard)
     for name, config in bundle.schedulers.items():
