@@ -16,6 +16,7 @@ from jaxdiff.pipelines.cascade import Cascade
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.model import Model, make_model
 from jaxdiff.pipelines.options import of_model
+from jaxdiff.pipelines.unclip import UnclipPipeline
 from jaxdiff.pretrained import ip_adapter as ip_adapters
 from jaxdiff.pretrained import lora, quantize, single_file, single_part, textual_inversion
 from jaxdiff.pretrained.components import FAMILIES
@@ -26,6 +27,8 @@ from jaxdiff.typing import Params
 DTYPES = ("float32", "bfloat16", "float16")
 NARROW = ("unet", "controlnet", "text_encoder")
 """Parts that may have weights in 8 bits: the others are small, or lose too much."""
+OTHERS = {"UnCLIPPipeline": UnclipPipeline}
+"""Classes of the reference that have a pipeline, and a program, of their own."""
 Spec = MeshSpec | Literal["pmap"]
 
 
@@ -140,6 +143,12 @@ def load(
             return run.config.task.pipeline(run.assets, run.weights, spec)
         bundle = run.config.task.bundle(run.assets, run.weights)
     bundle = _computing(bundle, dtype, decode_dtype)
+    if bundle.kind in OTHERS:
+        wide = {"loras": loras, "controlnets": controlnets, "ip_adapter": ip_adapter, "clip_skip": clip_skip}
+        wide |= {"fuse": fuse, "safety": safety, f"dtype {narrow}": narrow, **more}
+        if wrong := [name for name, value in wide.items() if value]:
+            raise ValueError(f"{path} is an {bundle.kind}, which takes no {', '.join(wrong)}: leave it out")
+        return OTHERS[bundle.kind](bundle, spec=spec, devices=devices, programs=programs)
     pairs = lora.parse(loras)
     weights = [weight for _, weight in pairs]
     read = [lora.read(file, bundle.components) for file, _ in pairs]
@@ -183,6 +192,8 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
         return getattr(pipe, "model", None), pipe.Options
     index = read_json(path / "model_index.json")
     kind = index.get("_class_name", "")
+    if kind in OTHERS:
+        return None, OTHERS[kind].Options
     bundle = Bundle(kind, index, {}, {}, {}, guidance=guidance(kind))
     for name, entry in index.items():
         kind = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
@@ -197,6 +208,12 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
             bundle.components[name] = Component(kind, json, net, FAMILIES[kind].shapes(net, json))
     model = make_model(bundle, clip_skip=options.get("clip_skip", 0), safety=options.get("safety", False))
     return model, of_model(model, guidance=bundle.guidance)
+
+
+def is_diffusion(path: Path) -> bool:
+    """Whether a model in another library's layout is sampled by `DiffusionPipeline`."""
+    file = path / "model_index.json"
+    return is_published(path) and not (file.is_file() and read_json(file).get("_class_name") in OTHERS)
 
 
 def is_published(path: Path) -> bool:

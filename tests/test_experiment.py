@@ -111,7 +111,7 @@ def test_what_json_may_not_say_is_refused_with_its_path(text, words):
         ("held_out", "", "held_out"),
         ("task.net.heads", (1,), "heads is .* one entry for each of the 2 levels"),
         ("task.net.attention", ("none",), "attention"),
-        ("task.net.attention", ("none", "crss"), "expected none, self or cross"),
+        ("task.net.attention", ("none", "crss"), "expected none, self, cross, joint or context"),
         ("task.net.groups", 5, "which does not divide by groups 5"),
         ("task.net.heads", (1, 3), "or by 3 heads"),
         ("task.net.patch", 64, "32x32 does not cut into patches of 64"),

@@ -47,9 +47,9 @@ def main(argv: list[str]) -> None:
 
 
 def _is_published(args: Args) -> bool:
-    from jaxdiff.loading import is_published
+    from jaxdiff.loading import is_diffusion
 
-    return is_published(Path(args.model))
+    return is_diffusion(Path(args.model))
 
 
 def _check_once(argv: list[str]) -> None:

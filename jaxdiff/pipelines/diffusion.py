@@ -187,7 +187,8 @@ class DiffusionPipeline:
             rescale=o.rescale,
             picture_guidance=o.picture_guidance,
         )
-        out = self._run((self.params, made), batch, host=not on_device)
+        run = functools.partial(self._run, host=False) if on_device else self._run
+        out = run((self.params, made), batch)
         _check_finite(model, out)
         if "flagged" in out and out["flagged"].any():
             which = ", ".join(map(str, np.flatnonzero(out["flagged"])))

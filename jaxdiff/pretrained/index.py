@@ -22,6 +22,7 @@ PIPELINES = (
     *("StableDiffusionXLControlNetPipeline", "StableDiffusionXLControlNetImg2ImgPipeline"),
     "StableDiffusionXLControlNetInpaintPipeline",
     *("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "LDMPipeline"),
+    "UnCLIPPipeline",
     *("IFPipeline", "IFImg2ImgPipeline", "IFInpaintingPipeline"),
     *("IFSuperResolutionPipeline", "IFImg2ImgSuperResolutionPipeline", "IFInpaintingSuperResolutionPipeline"),
 )
@@ -86,9 +87,14 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         raise ValueError(f"{file} has no _class_name: it is no pipeline's")
     named = entries(index, without)
     for name, kind in named.items():
-        if not name.startswith(WITHOUT_WEIGHTS) and name not in OPTIONAL:
+        if not name.startswith(WITHOUT_WEIGHTS) and not name.endswith("scheduler") and name not in OPTIONAL:
             family(kind)
-        if kind not in (known := _ROLES.get(name, (kind,))):
+        known = _ROLES.get(name, (kind,))
+        if name.startswith("tokenizer"):
+            alone = "T5EncoderModel" if str(index["_class_name"]).startswith("IF") else ""
+            encoder = named.get(name.replace("tokenizer", "text_encoder"), alone)
+            known = unigram_tokenizer.CLASSES if encoder == "T5EncoderModel" else clip_tokenizer.CLASSES
+        if kind not in known:
             raise ValueError(
                 f"{file}: {name} is a {kind}, which is not supported: those that work are {', '.join(known)}"
             )
@@ -100,7 +106,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         named_so = [*near, *(name for name in PIPELINES if name not in near)]
         given = brief(index["_class_name"])
         raise ValueError(f"{file}: _class_name={given} is not supported: those that work are {few(named_so)}")
-    if "scheduler" not in named:
+    if not any(name.endswith("scheduler") for name in named):
         raise ValueError(f"{file} names no scheduler: without it nothing tells how the model was trained")
     return index
 

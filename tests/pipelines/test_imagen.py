@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pipelines import small
 from pipelines.small import component
 from reference.sd_weights import load, noise
 
@@ -110,6 +111,28 @@ def test_a_cascade_is_its_stages_one_after_another(stages):
     np.testing.assert_array_equal(both(PROMPTS, key=jax.random.key(3), steps=3), made)
     both(["other", "words"], key=jax.random.key(4), steps=3, guidance=2.0)
     assert [stage.compiled() for stage in both.stages] == counts
+
+
+@pytest.mark.heavy
+def test_what_the_mask_leaves_stays_as_it_was(stages):
+    image, mask = picture("image", 16), np.zeros((2, 16, 16, 1), np.float32)
+    mask[:, :, 8:] = 1
+    given = {"image": picture("small", 8), "original": image, "mask": mask, "noise_level": 20}
+    made = stages("if two")(PROMPTS, key=jax.random.key(5), steps=3, **given)
+    assert np.abs(made[:, :, :8].astype(int) - image[:, :, :8]).max() <= 1
+    assert np.abs(made[:, :, 8:].astype(int) - image[:, :, 8:]).max() > 20
+    small_mask = mask[:, ::2, ::2]
+    made = stages("if one")(PROMPTS, key=jax.random.key(6), steps=3, image=picture("image", 8), mask=small_mask)
+    assert np.abs(made[:, :, :4].astype(int) - picture("image", 8)[:, :, :4]).max() <= 1
+
+
+@pytest.mark.heavy
+def test_stable_diffusions_upscaler_is_a_third_stage(stages):
+    parts = {**small.TINY, "unet": "tiny unet_upscale"}
+    upscaler = small.pipeline(parts, index={"max_noise_level": 49})
+    three = Cascade([stages("if one"), stages("if two"), upscaler])
+    made = three(["a red heart"], key=jax.random.key(7), steps=2)
+    assert made.shape == (1, 32, 32, 3)
 
 
 @pytest.mark.parametrize(

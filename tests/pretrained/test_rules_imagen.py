@@ -1,6 +1,7 @@
 """U-Nets of IF, unCLIP and Kandinsky against the reference library: outputs, names, config.json."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ INDEX, ARRAYS = load(REFERENCE / "imagen_unet.npz")
 T = jnp.array([17.0, 801.0])
 
 
+@functools.cache
 def read(case):
     entry = INDEX[case]
     one, json = family(entry["class"]), entry["config"]
@@ -64,6 +66,7 @@ IF_ONE = {
 }
 
 
+@pytest.mark.heavy  # shapes of 4.3 billion numbers take seconds to trace
 def test_published_size():
     net, one = unet_config.condition_config(IF_ONE), family("UNet2DConditionModel")
     leaves = flatten(one.shapes(net, IF_ONE)).values()

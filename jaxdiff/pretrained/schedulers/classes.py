@@ -101,6 +101,17 @@ def ddpm(f: Fields) -> Process:
     return Process(schedule, _kind(f), "ddpm", Placing(**_spaced(f)), options, says=says, **_bounds(f))
 
 
+def unclip(f: Fields) -> Process:
+    """UnCLIPScheduler: DDPM's, from the last trained step to the first."""
+    variance = {"fixed_small_log": "small", "learned_range": "learned"}
+    options = {"variance": variance[f.choice("variance_type", variance)], "final_noise": True}
+    says: Says = "variance" if options["variance"] == "learned" else "prediction"
+    f.choice("beta_schedule", ("squaredcos_cap_v2",))
+    made = schedules.cosine(f["num_train_timesteps"])
+    kind = _kind(f, {"epsilon": "eps", "sample": "x0"})
+    return Process(made, kind, "ddpm", Placing(spacing="linspace"), options, says=says, **_bounds(f))
+
+
 def ddim(f: Fields) -> Process:
     """DDIMScheduler: where it keeps estimates in bounds, eps stays the network's own."""
     final, bounds = "data" if f["set_alpha_to_one"] else "first", _bounds(f)
@@ -369,6 +380,7 @@ def flow_heun(f: Fields) -> Process:
 CLASSES: dict[str, Callable[[Fields], Process]] = {
     "DDPMScheduler": ddpm,
     "DDPMParallelScheduler": ddpm,
+    "UnCLIPScheduler": unclip,
     "DDIMScheduler": ddim,
     "DDIMParallelScheduler": ddim,
     "DDIMInverseScheduler": ddim_inverse,

@@ -55,6 +55,13 @@ _EDM = {
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "DDPMScheduler": {**_STEPS, "variance_type": "fixed_small"},
+    "UnCLIPScheduler": {
+        "num_train_timesteps": 1000,
+        "variance_type": "fixed_small_log",
+        **_CLIP,
+        "prediction_type": "epsilon",
+        "beta_schedule": "squaredcos_cap_v2",
+    },
     "DDIMScheduler": {**_STEPS, "set_alpha_to_one": True},
     "DDIMInverseScheduler": {**_BETAS, **_CLIP, **_LEADING, **_ZERO_SNR, "set_alpha_to_one": True},
     "PNDMScheduler": {**_BETAS, **_LEADING, "skip_prk_steps": False, "set_alpha_to_one": False},
