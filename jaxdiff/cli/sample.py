@@ -74,10 +74,10 @@ def check(args: Args) -> None:
     for name in ("seed", "interpolate"):
         if (seed := getattr(args, name)) is not None and not 0 <= seed < 2**64:
             raise ValueError(f"{name} is {seed}: expected 0 to 2^64 - 1")
-    for name, least in (("upscale", 0.01), ("upscale_strength", 0.0)):
+    for name, lowest in (("upscale", 0.01), ("upscale_strength", 0.0)):
         value = getattr(args, name)
-        if value is not None and not least <= value <= 2**14:
-            raise ValueError(f"{name} is {value}: expected a number from {least:g} to {2**14}")
+        if value is not None and not lowest <= value <= 2**14:
+            raise ValueError(f"{name} is {value}: expected a number from {lowest:g} to {2**14}")
     read = {name: [getattr(args, name)] for name in ("image", "mask", "picture", "init_noise")} | {"hint": args.hint}
     for name, paths in read.items():
         if folder := next((path for path in paths if path and path.is_dir()), None):
