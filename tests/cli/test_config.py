@@ -140,7 +140,5 @@ def test_configs_of_the_package_are_found_from_anywhere(write, monkeypatch, tmp_
     assert read_config(pathlib.Path(name)).name == "quickstart"
     write(GOOD, "quickstart.py")
     assert read_config(pathlib.Path("quickstart.py")).name == "mine"
-    with pytest.raises(
-        FileNotFoundError, match=r"file elsewhere/quickstart\.py; there are cifar10, .* and \d+ more"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"file elsewhere/quickstart\.py; there are cifar10, .* and \d+ more"):
         read_config(pathlib.Path("elsewhere/quickstart.py"))
