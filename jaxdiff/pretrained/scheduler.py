@@ -37,6 +37,7 @@ _NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "dpmpp_2m": (_MULTI, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
     "dpmpp_3m": (_MULTI, {"algorithm_type": "dpmsolver++", "solver_order": 3}),
     "dpmpp_2m_sde": (_MULTI, {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}),
+    "dpm_inverse": ("DPMSolverMultistepInverseScheduler", {}),
     "dpm_solver_single": (_SINGLE, _EPS),
     "dpmpp_2s": (_SINGLE, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
     "dpmpp_2s_sde": (_SINGLE, {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}),

@@ -5,7 +5,8 @@ may be are listed in `presets`. What its network predicts is said by some files 
 
 Files of two layouts hold the same networks: CompVis' (`cond_stage_model`) and Stability AI's (`conditioner.embedders`),
 and tools leave more in them than the networks. All that is known to have no effect on a picture is passed over; where a
-file has averaged weights (`model_ema`) besides the plain ones, the plain ones count, as in other tools.
+file has averaged weights (`model_ema`) besides the plain ones, the plain ones count, as in other tools. Where it has no
+others, the averaged ones are the U-Net's, and a warning says so: their names are the plain ones without dots.
 """
 
 import dataclasses
@@ -20,7 +21,19 @@ from jaxdiff.pretrained import clip_tokenizer, files, single_process
 from jaxdiff.pretrained.components import Json, family
 from jaxdiff.pretrained.presets import KINDS, LOW_RES, MORE, PIPELINES, PREFIXES, PRESETS, SHARED
 from jaxdiff.pretrained.read import Bundle, Component, Shardings, placed
-from jaxdiff.pretrained.rules import Rules, Stored, TensorError, clip, compvis, few, from_tensors, to_tensors, under
+from jaxdiff.pretrained.rules import (
+    Rules,
+    Stored,
+    TensorError,
+    clip,
+    compvis,
+    few,
+    flatten,
+    from_tensors,
+    places,
+    to_tensors,
+    under,
+)
 
 __all__ = ["KINDS", "LOW_RES", "PRESETS", "configs_of", "detect", "prefixes", "read", "rules", "write"]
 
@@ -32,7 +45,9 @@ _SKIPPED = re.compile(
     r"(cond_stage_model|conditioner\.embedders\.0)\.transformer\.(text_model\.)?text_projection(\.weight)?|"
     + "|".join(re.escape(name) for name in single_process.MARKERS)
 )
-_UNET, _EMA = f"{SHARED['unet']}.", "model_ema."
+_UNET, _EMA = f"{SHARED['unet']}.", "model_ema.diffusion_model"
+_TELLING = tuple(f"{_UNET}{name}.weight" for name in ("input_blocks.0.0", "label_emb.0.0", "label_emb"))
+"""The U-Net's tensors that tell models apart."""
 
 
 def detect(tensors: Mapping[str, Any]) -> str:
@@ -86,6 +101,9 @@ def read(
     name, tensors, note = _tensors(path)
     given, scheduler = _described(name, tensors, note, prediction, configs)
     left = {tensor for tensor in tensors if not _SKIPPED.fullmatch(tensor)}
+    averaged = {} if _plain(tensors) else {k: x for k, x in tensors.items() if k.startswith(_EMA)}
+    if averaged and "unet" not in without:
+        warnings.warn(f"{path} has only averaged weights of its U-Net (model_ema): they are taken", stacklevel=2)
     components, problems = {}, []
     for part, prefix in prefixes(name).items():
         own = {tensor: tensors[tensor] for tensor in left if tensor.startswith(prefix + ".")}
@@ -101,8 +119,11 @@ def read(
         net = one.config(json)
         shapes = one.shapes(net, json)
         where = None if shardings is None else (lambda shapes, part=part: shardings(part, shapes))
+        table = rules(part, prefix, net, json)
+        if part == "unet" and averaged:
+            own |= _named(averaged, {place.name for leaf in flatten(shapes) for place in places(leaf, table)})
         try:
-            params = from_tensors(own, shapes, rules(part, prefix, net, json), placed(shapes, dtype, where))
+            params = from_tensors(own, shapes, table, placed(shapes, dtype, where))
             components[part] = Component(KINDS[part], json, net, params)
         except TensorError as error:
             problems.append(f"{part}: {error}")
@@ -138,11 +159,24 @@ def _tensors(path: Path | str) -> tuple[str, dict[str, Stored], dict[str, str]]:
     path = Path(path)
     tensors = files.read_tensors(path)
     note = files.metadata(path) if path.suffix == ".safetensors" else {}
+    if not _plain(tensors):
+        tensors |= {k: x for k, x in _named(tensors, _TELLING).items() if k in _TELLING}
     name = detect(tensors)
     if name in ("sd1", "sd2"):  # Stability AI's layout
         old, new = "conditioner.embedders.0.", "cond_stage_model."
         tensors = {new + k.removeprefix(old) if k.startswith(old) else k: x for k, x in tensors.items()}
     return name, tensors, note
+
+
+def _plain(tensors: Mapping[str, Any]) -> bool:
+    """Returns whether a file has plain weights of the U-Net, beside those that `_tensors` gives their plain names."""
+    return any(name.startswith(_UNET) and name not in _TELLING for name in tensors)
+
+
+def _named(tensors: Mapping[str, Stored], names: Collection[str]) -> dict[str, Stored]:
+    """Averaged weights by the plain names among `names`, and the others as they are."""
+    plain = {_EMA + name.removeprefix(_UNET).replace(".", ""): name for name in names}
+    return {plain.get(name, name): x for name, x in tensors.items()}
 
 
 def _described(

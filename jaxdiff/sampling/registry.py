@@ -70,7 +70,10 @@ SAMPLERS: dict[str, Sampler] = {
     "flow_heun": Sampler(two_stage.flow_heun),
     "repaint": Sampler(resample.repaint),
 }
-INVERSIONS: dict[str, Sampler] = {"ddim_inverse": Sampler(ddim.ddim_inverse)}
+INVERSIONS: dict[str, Sampler] = {
+    "ddim_inverse": Sampler(ddim.ddim_inverse),
+    "dpm_inverse": Sampler(exponential.dpm_inverse),
+}
 """What goes the other way, from a picture to the noise that makes it; `make_table` knows them too."""
 
 SLOTS = 6

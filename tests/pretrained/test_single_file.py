@@ -146,6 +146,29 @@ def test_what_other_tools_leave_is_passed_over(tmp_path):
         single_file.read(tmp_path / "odd.safetensors", configs=INDEX["sdxl"]["configs"])
 
 
+@pytest.mark.parametrize("name", INDEX)
+def test_averaged_weights_are_the_model_where_there_are_no_others(name, tmp_path):
+    start, own = "model.diffusion_model.", INDEX[name]["configs"]
+    averaged = {
+        f"model_ema.diffusion_model{k.removeprefix(start).replace('.', '')}" if k.startswith(start) else k: x
+        for k, x in TENSORS[name].items()
+    }
+    more = {"model_ema.decay": np.zeros(1, np.float32), "model_ema.num_updates": np.zeros(1, np.float32)}
+    save_file({**averaged, **more}, tmp_path / "averaged.safetensors")
+    save_file(TENSORS[name], tmp_path / "plain.safetensors")
+    with pytest.warns(UserWarning, match=r"only averaged weights of its U-Net \(model_ema\)"):
+        found = single_file.read(tmp_path / "averaged.safetensors", configs=own, prediction="epsilon")
+    plain = single_file.read(tmp_path / "plain.safetensors", configs=own, prediction="epsilon")
+    assert found.index == plain.index
+    jax.tree.map(np.testing.assert_array_equal, found.components["unet"].params, plain.components["unet"].params)
+    save_file({**averaged, "model_ema.diffusion_modelodd": np.zeros(1)}, tmp_path / "odd.safetensors")
+    with (
+        pytest.warns(UserWarning, match="averaged"),
+        pytest.raises(TensorError, match=r"unexpected: model_ema\.diffusion_modelodd"),
+    ):
+        single_file.read(tmp_path / "odd.safetensors", configs=own, prediction="epsilon")
+
+
 @pytest.mark.parametrize("name", ["sd1", "sd2"])
 def test_both_layouts_of_one_text_encoder_are_the_same_model(name, tmp_path):
     new = {k.replace("cond_stage_model.", "conditioner.embedders.0."): x for k, x in TENSORS[name].items()}

@@ -32,6 +32,7 @@ NAMES = [
     "DDIMParallelScheduler",
     "DDIMInverseScheduler",
     "PNDMScheduler",
+    "IPNDMScheduler",
     "EulerDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
     "HeunDiscreteScheduler",
@@ -40,6 +41,7 @@ NAMES = [
     "LMSDiscreteScheduler",
     "DPMSolverSDEScheduler",
     "DPMSolverMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
     "DPMSolverSinglestepScheduler",
     "UniPCMultistepScheduler",
     "DEISMultistepScheduler",
@@ -157,6 +159,7 @@ SAMPLERS = {
     "dpmpp_2m": (MULTI, {}),
     "dpmpp_3m": (MULTI, {"solver_order": 3}),
     "dpmpp_2m_sde": (MULTI, {"algorithm_type": "sde-dpmsolver++"}),
+    "dpm_inverse": ("DPMSolverMultistepInverseScheduler", {}),
     "dpm_solver_single": (SINGLE, EPS),
     "dpmpp_2s": (SINGLE, {}),
     "dpmpp_2s_sde": (SINGLE, {"algorithm_type": "sde-dpmsolver++"}),
@@ -206,7 +209,7 @@ def main():
     index, values = [], []
     for name, fields in FIELDS.items():
         base = {k: v for k, v in SL.items() if k in fields}
-        base |= {"clip_sample": False} if "Inverse" in name else {}  # the rest is refused
+        base |= {"clip_sample": False} if name == "DDIMInverseScheduler" else {}  # the rest is refused
         changes = [{}]
         for field in fields:
             for value in VALUES.get(field, []):

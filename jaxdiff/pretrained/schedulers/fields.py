@@ -28,7 +28,8 @@ _FLOW = {"use_flow_sigmas": False, "flow_shift": 1.0}
 _SHIFT = {"use_dynamic_shifting": False, "time_shift_type": "exponential"}
 _STEPS = {**_BETAS, **_CLIP, **_THRESHOLD, **_LEADING, **_ZERO_SNR}
 _MULTISTEP = {**_BETAS, **_THRESHOLD, **_RULES, **_FLOW, "solver_order": 2, "lower_order_final": True}
-_SOLVER = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint", "final_sigmas_type": "zero"}
+_ALGORITHM = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint"}
+_SOLVER = {**_ALGORITHM, "final_sigmas_type": "zero"}
 _CLIPPED = {"lambda_min_clipped": -math.inf, "variance_type": None}
 _DISTILLED = {
     **_LATENT,
@@ -65,6 +66,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "DDIMScheduler": {**_STEPS, "set_alpha_to_one": True},
     "DDIMInverseScheduler": {**_BETAS, **_CLIP, **_LEADING, **_ZERO_SNR, "set_alpha_to_one": True},
     "PNDMScheduler": {**_BETAS, **_LEADING, "skip_prk_steps": False, "set_alpha_to_one": False},
+    "IPNDMScheduler": {"num_train_timesteps": 1000, "trained_betas": None},
     "EulerDiscreteScheduler": {
         **_BETAS,
         **_LINSPACE,
@@ -91,6 +93,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         **_SHIFT,
         "euler_at_final": False,
         "use_lu_lambdas": False,
+    },
+    "DPMSolverMultistepInverseScheduler": {
+        **_MULTISTEP,
+        **_ALGORITHM,
+        **_CLIPPED,
+        **_LINSPACE,
+        "euler_at_final": False,
     },
     "DPMSolverSinglestepScheduler": {**_MULTISTEP, **_SOLVER, **_CLIPPED, **_SHIFT, "lower_order_final": False},
     "UniPCMultistepScheduler": {
@@ -160,6 +169,7 @@ DEFAULTS["DDIMParallelScheduler"] = DEFAULTS["DDIMScheduler"]
 
 _ONLY_SHIFTED = "read with use_dynamic_shifting alone, which is refused"
 HARMLESS: dict[str, dict[str, str]] = {
+    "IPNDMScheduler": {"num_train_timesteps": "of a table that every call replaces"},
     "DPMSolverSDEScheduler": {"noise_sampler_seed": "noise comes from the keys of the call"},
     "DPMSolverMultistepScheduler": {"time_shift_type": _ONLY_SHIFTED},
     "DPMSolverSinglestepScheduler": {"time_shift_type": _ONLY_SHIFTED},

@@ -7,7 +7,8 @@ Their classes place calls in these ways:
 - halves: `linspace` and `leading` of one step more, without the last (DPM-Solver, UniPC, DEIS);
 - distilled: some of the steps that LCM and TCD models were distilled on;
 - edm: noise levels between two numbers;
-- flow: sigma of a rectified flow, falling evenly and then shifted.
+- flow: sigma of a rectified flow, falling evenly and then shifted;
+- even: times of a continuous schedule, falling evenly from 1 (iPNDM).
 
 Levels and halves may have their levels spaced by a rule between the same ends. The network is then told the step that
 goes with a level, or a whole one near it.
@@ -25,7 +26,7 @@ from jaxdiff.sampling import grid
 
 
 class Calls(NamedTuple):
-    """The grid of a walk, and what the network is told at each of its times but the last."""
+    """The grid of a walk, and what the network is told at each time but the last, or the first of a walk upwards."""
 
     times: Float[np.ndarray, " m"]
     told: Float[np.ndarray, " n"]
@@ -50,9 +51,10 @@ class Placing:
       shift: of a flow.
       terminal: the sigma to which a flow's last call is stretched; None: it is not.
       teacher: the number of steps that a distilled model's teacher made.
+      up: whether the walk goes from data to noise (`halves`): its calls are those below the last trained step.
     """
 
-    way: Literal["steps", "levels", "halves", "distilled", "edm", "flow"] = "steps"
+    way: Literal["steps", "levels", "halves", "distilled", "edm", "flow", "even"] = "steps"
     spacing: str = "leading"
     offset: int = 0
     rule: str = ""
@@ -65,6 +67,7 @@ class Placing:
     shift: float = 1.0
     terminal: float | None = None
     teacher: int = 50
+    up: bool = False
 
     def calls(self, schedule: Schedule, steps: int) -> Calls:
         """The walk of that many steps.
@@ -75,6 +78,9 @@ class Placing:
         if self.way == "flow":
             times = self._flow(steps)
             told = times * (self.trained or 1000)
+        elif self.way == "even":
+            times = np.linspace(1, 0, steps + 1)[:-1]
+            told = schedule.timestep(times)
         elif self.rule or self.way == "edm":
             levels = spaced(self.rule, *self._ends(schedule, steps), steps, self.rho)
             times = np.minimum(schedule.time(-2 * np.log(levels)), 1)
@@ -88,10 +94,14 @@ class Placing:
                 times = schedule.time(-2 * np.log(np.interp(told, np.arange(schedule.steps), known)))
         if self.told:
             told = np.round(told) if self.told == "nearest" else np.floor(told + 1e-6)
-        if np.any(np.diff(times) >= 0):
+        if np.any(np.diff(times) >= 0) or (self.up and self.rule and np.any(np.diff(told) >= 0)):
             raise ValueError(
                 f"{steps} steps: this scheduler places two calls at the same noise level: take fewer steps"
             )
+        if self.up:  # as at the other end, the reference may stay at the last level for a step
+            trained = grid.trained_steps(schedule)
+            top = times[0] if self.rule else (self.trained or trained) / trained
+            return Calls(np.append(top, np.minimum(times, top * (1 - 1e-12))), told)
         # where the last call is at the final level already, the reference stays there for a step; so, nearly, do we
         stay = times[-1] * (1 - 1e-12)
         ends = {"data": lambda: 0.0, "last": lambda: stay, "first": lambda: 1 / grid.trained_steps(schedule)}
@@ -109,21 +119,22 @@ class Placing:
         """The trained steps of the calls, falling."""
         trained, more = schedule.steps, int(self.way == "halves")
         last = self.trained or trained
+        calls = slice(1, None) if self.up else slice(steps)
         if self.way == "distilled":
             return np.round(grid.distilled(schedule, steps, self.teacher)[:-1] * trained - 1)
         if self.spacing == "trailing":
             return np.round(last - np.arange(np.ceil(last * steps / trained - 1e-9)) * trained / steps) - 1
         if self.spacing == "linspace":
-            told = np.linspace(0, last - 1, steps + more)[::-1][:steps]
+            told = np.linspace(0, last - 1, steps + more)[::-1][calls]
             return told if self.way == "levels" else np.round(told)
-        top = lambda n: (n - 1 + more) * (last // (n + more)) + self.offset
+        top = lambda n: (n - 1 + more * (not self.up)) * (last // (n + more)) + self.offset
         if top(steps) >= trained:
             fits = next((n for n in range(steps - 1, 0, -1) if top(n) < trained), None)
             raise ValueError(
                 f"{steps} steps, leading, with steps_offset={self.offset}, begin at step {top(steps)}, and the model "
                 f"knows 0 to {trained - 1}: " + (f"take at most {fits} steps" if fits else "take a smaller offset")
             )
-        return np.arange(steps + more, dtype=np.float64)[::-1][:steps] * (last // (steps + more)) + self.offset
+        return np.arange(steps + more, dtype=np.float64)[::-1][calls] * (last // (steps + more)) + self.offset
 
     def _ends(self, schedule: Schedule, steps: int) -> tuple[float, float]:
         """The lowest and the highest level of the rule."""

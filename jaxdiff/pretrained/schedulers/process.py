@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxdiff.diffusion import prediction
-from jaxdiff.diffusion.continuous import VariancePreserving, namespace
+from jaxdiff.diffusion.continuous import VariancePreserving, namespace, softplus
 from jaxdiff.diffusion.denoiser import Says
 from jaxdiff.diffusion.schedule import Discrete, Schedule, Times
 from jaxdiff.pretrained.schedulers.placing import Calls, Placing
@@ -58,6 +58,31 @@ class Floored(Discrete):
         step = super().time(lam) * self.steps - 1
         whole = xp.floor(step + 1e-6)
         return ((xp.where(step < 0, step, whole + xp.maximum(step - whole, 0) / 2) + 1) / self.steps)[()]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SineSquared(VariancePreserving):
+    """sigma = sin(pi t / 2)^2, variance preserved; networks take the angle of (alpha, sigma) over pi / 2 (iPNDM).
+
+    With 1 - sigma = sin(pi (1 - t) / 2)^2, neither end subtracts nearly equal numbers.
+    """
+
+    def log_snr(self, t: Times) -> Times:
+        xp, t = namespace(t)
+        sigma, rest = xp.sin(t * (np.pi / 2)) ** 2, xp.sin((1 - t) * (np.pi / 2)) ** 2
+        with np.errstate(divide="ignore"):
+            return xp.log(rest * (1 + sigma)) - 2 * xp.log(sigma)
+
+    def time(self, log_snr: Times) -> Times:
+        xp, lam = namespace(log_snr)
+        sigma = xp.exp(-softplus(lam) / 2)
+        rest = xp.exp(-softplus(-lam)) / (1 + sigma)
+        return xp.atan2(sigma**0.5, rest**0.5) * (2 / np.pi)
+
+    def timestep(self, t: Times) -> Times:
+        xp, t = namespace(t)
+        return xp.atan2(self.sigma(t), self.alpha(t)) * (2 / np.pi)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +176,10 @@ class Process:
 
     def told(self, calls: Calls, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """The timesteps that the network is told at times t of a table over these calls; between them, its own."""
-        nearest = np.abs(t[:, None] - calls.times[:-1]).argmin(axis=1)
-        on = np.isclose(t, calls.times[nearest], rtol=1e-9, atol=0)
+        up = isinstance(self.grid, Placing) and self.grid.up
+        known = calls.times[1:] if up else calls.times[:-1]
+        nearest = np.abs(t[:, None] - known).argmin(axis=1)
+        on = np.isclose(t, known[nearest], rtol=1e-9, atol=0)
         if self.sampler in ("kdpm2", "kdpm2_ancestral"):  # a middle call may be at the next one's level
             on[1::2] = False
         return np.where(on, calls.told[nearest], self.schedule.timestep(t))

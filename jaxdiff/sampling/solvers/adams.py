@@ -71,14 +71,21 @@ def transfer(schedule: Schedule, x: np.ndarray, eps: np.ndarray, t: float, to: f
 
 
 def ipndm(schedule: Schedule, times: Grid) -> Table:
-    """Coefficients of iPNDM: order one, two, three, then four. Source: Zhang & Chen 2023, arXiv 2204.13902, eq. 22."""
+    """Coefficients of iPNDM: order one, two, three, then four.
+
+    Where the walk begins at pure noise eps is the noise itself, which says nothing of x0: as in the released code, the
+    first step then takes x0 = 0. Source: Zhang & Chen 2023, arXiv 2204.13902, equation 22.
+    """
     times = check(times)
     (x, *past), D, _ = symbols(4)
     rows = []
     for n, (t, to) in enumerate(pairwise(times)):
         eps = [noise_at(schedule, x, D, t), *past]
         w = EVEN[min(n, 3)]
-        rows.append([transfer(schedule, x, w @ np.array(eps[: len(w)]), t, to), *eps[:3]])
+        blind = schedule.alpha(t) < 1e-8
+        average = w @ np.array(eps[: len(w)])
+        after = schedule.sigma(to) * average if blind else transfer(schedule, x, average, t, to)
+        rows.append([after, *eps[:3]])
     return from_rows(times[:-1], rows)
 
 

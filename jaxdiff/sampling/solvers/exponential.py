@@ -96,7 +96,7 @@ def exact_step(g: Scales, n: int, m: int, predicts: str = "x0", tau: float = 0.0
         spread = g.sigma[m] * np.sqrt(-np.expm1(-2 * loss))
         carry = g.sigma[m] / g.sigma[n] * np.exp(-loss)
         return Step(carry, (1 + square) * g.alpha[m], 1 + square, spread, h)
-    spread = tau * g.sigma[m] * np.sqrt(np.expm1(2 * h))
+    spread = tau * g.sigma[m] * np.sqrt(np.expm1(2 * h)) if tau else 0.0  # h is negative on the way to noise
     return Step(g.alpha[m] / g.alpha[n], -(1 + square) * g.sigma[m], -1.0, spread, h)
 
 
@@ -114,6 +114,7 @@ def multistep(
     tau: float = 0.0,
     lower_final: bool | None = None,
     euler_final: bool = False,
+    up: bool = False,
 ) -> Table:
     """A table of steps that reuse the last `order` estimates, or as many as there are.
 
@@ -126,8 +127,10 @@ def multistep(
       tau: the noise of the process, 0 for the ODE.
       lower_final: whether the order falls to one at the end, which steadies few steps; by default below 15 steps.
       euler_final: whether the last step is of order one in any case.
+      up: walks the grid from its last time, data, to its first.
     """
     times, steps = check(times), len(times) - 1
+    times = times[::-1] if up else times
     if order < 1:
         raise ValueError(f"order = {order}: expected at least 1")
     order = min(order, steps)
@@ -168,6 +171,24 @@ def dpm_solver(
     Source: Lu et al. 2022, arXiv 2206.00927, and its released multistep code.
     """
     return multistep(schedule, times, order, _released(slope, order), "eps", tau, lower_final, euler_final)
+
+
+def dpm_inverse(
+    schedule: Schedule,
+    times: Grid,
+    order: int = 2,
+    slope: Slope = "midpoint",
+    predicts: str = "x0",
+    lower_final: bool | None = None,
+    euler_final: bool = False,
+) -> Table:
+    """Coefficients of DPM-Solver++, or in eps DPM-Solver, backwards: from the grid's last time up to its first.
+
+    The grid has to end above clean data, where the network knows no noise. Source: Lu et al. 2022, arXiv 2211.01095,
+    algorithm 2, with the grid reversed.
+    """
+    combine = _released(slope, order)
+    return multistep(schedule, times, order, combine, predicts, 0.0, lower_final, euler_final, up=True)
 
 
 def deis(schedule: Schedule, times: Grid, order: int = 3, lower_final: bool | None = None) -> Table:
