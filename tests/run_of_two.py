@@ -1,14 +1,13 @@
-"""Run one of two processes that train, and write what it said: run_of_two.py PORT INDEX FOLDER FSDP."""
+"""One of several processes that train; it writes what it said: run_of_two.py PORT INDEX COUNT FOLDER FSDP."""
 
 import pathlib
 import sys
 
-import jax
+from together import join
 
 if __name__ == "__main__":
-    port, index, folder, fsdp = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=index)
+    index, folder, fsdp = sys.argv[2], sys.argv[4], int(sys.argv[5])
+    join(*sys.argv[1:4])
 
     from jaxdiff.data.source import DataConfig
     from jaxdiff.experiment import Experiment, run

@@ -8,6 +8,7 @@ import pytest
 
 from jaxdiff import experiment
 from jaxdiff.cli.config import read_config
+from jaxdiff.cli.main import PROGRAMS
 from jaxdiff.tasks import teacher
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -26,11 +27,24 @@ def test_importing_is_quick_and_light():
     assert used() - began < 2
 
 
-def test_the_usage_of_train_is_there_at_once():
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_is_there_at_once_on_standard_output(name):
+    """It needs none of the modules that are slow to import."""
     began = used()
-    code = "import sys; from jaxdiff.cli import train; sys.exit(any(name in sys.modules for name in ('jax', 'tyro')))"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = """if True:
+        import sys
+        from jaxdiff.cli.main import main
+        try:
+            main([sys.argv[1], "--help"])
+        except SystemExit as error:
+            assert error.code == 0
+        slow = {"jax", "flax", "optax", "orbax", "tensorflow", "scipy", "rich"} & {*sys.modules}
+        assert not slow, slow
+    """
+    done = subprocess.run([sys.executable, "-c", code, name], check=True, capture_output=True, text=True)
     assert used() - began < 1
+    assert "usage: jaxdiff" in done.stdout
+    assert not done.stderr
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -1,20 +1,13 @@
-"""`jaxdiff convert --model DIR --out model.safetensors`."""
+"""`jaxdiff convert --model DIR --out model.safetensors`.
+
+What is slow to import is imported when it is needed, so that --help and mistakes are answered at once.
+"""
 
 import dataclasses
-import os
-import shutil
 from pathlib import Path
 from typing import Literal
 
-import jax
 import tyro
-
-from jaxdiff import experiment, loading
-from jaxdiff.pretrained import files, latent_model, lora, pixels, single_file, single_process
-from jaxdiff.pretrained.read import Bundle
-from jaxdiff.pretrained.write import write_directory
-
-_NO_ENDINGS = (".ckpt", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".msgpack", ".json", ".yaml", ".zip", ".png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,104 +43,6 @@ class Args:
 def main(argv: list[str]) -> None:
     """Reads, and writes under another name that becomes `out` when all is there."""
     args = tyro.cli(Args, args=argv, prog="jaxdiff convert")
-    check(args)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        bundle = read(args)
-    for name, part in bundle.components.items():
-        leaves = jax.tree.leaves(part.params)
-        kinds = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))
-        count, size = (sum(getattr(leaf, what) for leaf in leaves) for what in ("size", "nbytes"))
-        print(f"{name}: {part.kind}, {count / 1e6:.1f}M numbers of {kinds}, {size / 1e9:.2f} GB", flush=True)
-    unfinished = args.out.with_name(f"{args.out.name}.unfinished")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        if args.out.suffix == ".safetensors":
-            single_file.write(bundle, unfinished)
-        else:
-            write_directory(bundle, unfinished, args.model if args.model.is_dir() else None)
-        unfinished.replace(args.out)
-    finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished)
-        unfinished.unlink(missing_ok=True)
-    print(f"written: {args.out}")
+    from jaxdiff.cli import convert_run
 
-
-def check(args: Args) -> None:
-    """Refuses, before anything is read, what cannot be written."""
-    one = args.out.suffix == ".safetensors"
-    if args.out.suffix.lower() in _NO_ENDINGS:
-        raise ValueError(f"out is {args.out}: expected a directory, or a file that ends in .safetensors")
-    check_out(args.out)
-    if args.out.exists() and args.model.exists() and args.out.samefile(args.model):
-        raise ValueError(f"{args.out} is the model itself: choose another --out")
-    lora.parse(args.lora)  # refuses weights that are not finite
-    if args.textual_inversion and one:
-        raise ValueError("a single file has no room for new words: give a directory as --out")
-    if args.model.is_file() and not one and not args.tokenizer:
-        raise ValueError(
-            f"{args.model} is one file, which has no tokenizer, and a directory needs one: pass --tokenizer, the "
-            "directory with CLIP's vocab.json and merges.txt"
-        )
-
-
-def check_out(out: Path) -> None:
-    """Refuses an --out that cannot be written, or that holds what nobody asked to lose; says what is overwritten.
-
-    A file that this program wrote gives way to its next result; any other, and a directory with something in it, stays.
-    """
-    above = next(folder for folder in (out.absolute().parent, *out.absolute().parent.parents) if folder.exists())
-    if not above.is_dir():
-        raise NotADirectoryError(f"{out}: {above} is a file, and no directory can be made in it")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(f"{out}: nothing may be written in {above}")
-    if not out.exists():
-        return
-    if out.is_dir() if out.suffix != ".safetensors" else _ours(out):
-        if out.is_dir() and any(out.iterdir()):
-            raise ValueError(f"{out} exists: nothing is overwritten, and it is not empty; choose another --out")
-        if out.is_file():
-            print(f"{out} is overwritten", flush=True)
-        return
-    raise ValueError(
-        f"{out} exists: nothing is overwritten that was not written here; choose another --out, or remove it"
-    )
-
-
-def _ours(path: Path) -> bool:
-    """Returns whether a file was written by `jaxdiff convert`."""
-    try:
-        return path.is_file() and single_process.ours(files.metadata(path))
-    except files.FileError:
-        return False
-
-
-def read(args: Args) -> Bundle:
-    """The networks that are to be written, on the host.
-
-    Raises:
-      FileNotFoundError: if there is no model.
-      ValueError: if files are broken, classes not supported, or options do not fit the model.
-    """
-    if not args.model.is_file() and not (args.model / "model_index.json").is_file():
-        names = ("variant", "tokenizer", "prediction", "vae", "lora", "textual_inversion")
-        if given := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]:
-            raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
-        run = experiment.open_run(args.model)
-        averaged = jax.tree.map(lambda x: x.astype(args.dtype or x.dtype), run.weights)
-        bundle = run.config.task.bundle(run.assets, averaged)
-        if "unet" not in bundle.components:
-            return bundle
-        return (latent_model if "vae" in bundle.components else pixels).published(bundle)
-    bundle = loading.read_bundle(
-        args.model,
-        dtype=args.dtype,
-        variant=args.variant,
-        tokenizer=args.tokenizer,
-        prediction=args.prediction,
-        parts={"vae": args.vae} if args.vae else {},
-        textual_inversions=args.textual_inversion,
-    )
-    named = lora.parse(args.lora)
-    loras = [lora.read(file, bundle.components) for file, _ in named]
-    return loading.fused(bundle, loras, [weight for _, weight in named])
+    convert_run.run(args)

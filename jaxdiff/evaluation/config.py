@@ -1,4 +1,4 @@
-"""The options of `jaxdiff evaluate`, and the checks that need no data."""
+"""The options of `jaxdiff evaluate`, importable in a moment, and the checks that need no data."""
 
 import dataclasses
 import difflib
@@ -9,14 +9,15 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
-from jaxdiff import sampling
-from jaxdiff.data.config import MOST_PIXELS_A_SIDE
-from jaxdiff.data.source import kind_of
-from jaxdiff.evaluation import pairs, report
+COMPARED = ("frechet", "kid", "neighbours", "inception_score", "diversity")
+"""Metrics of features; the others are of pairs, of captions, and of the model itself."""
+PAIRED = ("psnr", "ssim", "lpips")
+"""Metrics of pairs of pictures."""
+METRICS = (*COMPARED, *PAIRED, "clip", "bound", "ode")
 
 BOUNDS = {
     "num": (1, 10**6),
-    "size": (0, MOST_PIXELS_A_SIDE),
+    "size": (0, 4096),
     "k": (1, 10**4),
     "resamples": (0, 10**5),
     "steps": (1, 10**4),
@@ -25,8 +26,6 @@ BOUNDS = {
     "batch_size": (1, 2**16),
 }
 """The least and the most of each number."""
-
-METRICS = (*report.COMPARED, *pairs.PAIRED, "clip", "bound", "ode")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +136,8 @@ def _check_numbers(config: EvaluateConfig) -> None:
 
 
 def _check_options(config: EvaluateConfig) -> None:
+    from jaxdiff.sampling import registry
+
     if not config.metrics:
         raise ValueError(f"no metric was given: expected some of {', '.join(METRICS)}")
     for name in config.metrics:
@@ -150,7 +151,7 @@ def _check_options(config: EvaluateConfig) -> None:
             "expected one of --model, whose pictures are made, --generated, a folder of pictures, and --autoencoder"
         )
     for name in [config.sampler, *(config.sweep.split(",") if config.sweep else ())]:
-        sampling.registry.lookup("sampler", name, sampling.SAMPLERS)
+        registry.lookup("sampler", name, registry.SAMPLERS)
     calls(config)
     own = {"bound", "ode"} & {*config.metrics}
     if not config.model and (own or config.sweep):
@@ -164,7 +165,7 @@ def _check_options(config: EvaluateConfig) -> None:
             f"{config.reference} has statistics and no pictures, which {', '.join(sorted(other))} need: "
             "give --metrics frechet, or a folder or data set as --reference"
         )
-    paired = {*pairs.PAIRED} & {*config.metrics}
+    paired = {*PAIRED} & {*config.metrics}
     if paired and not (config.autoencoder or (config.generated and Path(config.reference).is_dir())):
         raise ValueError(
             f"{', '.join(sorted(paired))}: pairs need --autoencoder, or two folders, --generated and --reference"
@@ -177,6 +178,8 @@ def _check_options(config: EvaluateConfig) -> None:
 
 
 def _check_paths(config: EvaluateConfig) -> None:
+    from jaxdiff.data.source import kind_of
+
     for what, path in (
         ("folder of pictures", config.generated),
         ("folder of an autoencoder", config.autoencoder),

@@ -15,8 +15,6 @@ from jaxdiff.models import lpips
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pretrained import features as weights
 
-PAIRED = ("psnr", "ssim", "lpips")
-
 
 def find(network: Literal["alex", "vgg"]) -> tuple[Path, Path]:
     """The files of LPIPS's classifier and of its channels' weights.
@@ -49,7 +47,7 @@ def compare(
     batch_size: int = 16,
     resamples: int = 100,
 ) -> dict[str, Estimate]:
-    """The means over all pairs of those of `PAIRED` that are asked for."""
+    """The means over all pairs of those of `config.PAIRED` that are asked for."""
     check(made, real)
     at_once = batch_size * jax.device_count()
     run, params = None, None

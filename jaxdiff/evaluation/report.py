@@ -14,10 +14,6 @@ from jaxdiff.metrics.inception_score import inception_score
 from jaxdiff.metrics.kid import kid
 from jaxdiff.metrics.neighbours import neighbours
 
-COMPARED = ("frechet", "kid", "neighbours", "inception_score", "diversity")
-"""Metrics of features; the others are of pairs, of captions, and of the model itself."""
-
-
 _RANGES = {"precision": (0.0, 1.0), "recall": (0.0, 1.0), "coverage": (0.0, 1.0), "Vendi score": (1.0, np.inf)}
 """Where true values lie; those of other numbers from features, which are distances, at 0 and above."""
 
@@ -72,7 +68,7 @@ def compare(
     """The metrics of features, by the names of reports.
 
     Args:
-      metrics: of `COMPARED`.
+      metrics: of `config.COMPARED`.
       made: features of the made set; only its moments are needed where `resamples` is 0 and the metric is frechet.
       real: of the real set, likewise.
       label: of the network.

@@ -17,7 +17,7 @@ from jaxdiff.data.config import DataConfig
 from jaxdiff.data.config import check as check_data
 from jaxdiff.data.source import kind_of
 from jaxdiff.evaluation import clip, pairs, report, samples, sweep
-from jaxdiff.evaluation.config import EvaluateConfig, calls, check, command
+from jaxdiff.evaluation.config import COMPARED, PAIRED, EvaluateConfig, calls, check, command
 from jaxdiff.evaluation.likelihood import bits_per_dim
 from jaxdiff.evaluation.networks import Features, Looker, network
 from jaxdiff.evaluation.pictures import Pictures, data_set, first, folder
@@ -102,7 +102,7 @@ class Seen:
     def __init__(self, config: EvaluateConfig, real: Pictures | statistics.Moments, count: int, counting: Counting):
         """Looks at the real pictures once; refuses sets that are too small before that. `count` is of the made sets."""
         self.config, self.real, self._counting = config, real, counting
-        self.metrics = tuple(name for name in config.metrics if name in report.COMPARED)
+        self.metrics = tuple(name for name in config.metrics if name in COMPARED)
         self.origin: dict[str, Any] = {}
         if "lpips" in config.metrics:
             pairs.find(config.lpips)
@@ -151,7 +151,7 @@ class Seen:
             )
             if config.autoencoder:
                 result = {("r" if name.startswith("FID") else "") + name: e for name, e in result.items()}
-        if paired := tuple(name for name in config.metrics if name in pairs.PAIRED):
+        if paired := tuple(name for name in config.metrics if name in PAIRED):
             assert isinstance(self.real, Pictures)
             result |= pairs.compare(
                 paired,

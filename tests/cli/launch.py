@@ -1,12 +1,14 @@
-"""Runs `jaxdiff ARGS` as one of two processes: launch.py PORT INDEX ARGS."""
+"""Runs `jaxdiff ARGS` as one of several processes: launch.py PORT INDEX COUNT ARGS."""
 
+import pathlib
 import sys
 
-import jax
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from together import join
 
 if __name__ == "__main__":
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", num_processes=2, process_id=int(sys.argv[2]))
+    join(*sys.argv[1:4])
     from jaxdiff.cli.main import main
 
-    main(sys.argv[3:])
+    main(sys.argv[4:])

@@ -15,7 +15,7 @@ from PIL import Image
 
 from jaxdiff.benchmarks import programs, report, subject, torch_peer
 from jaxdiff.benchmarks.measure import measure
-from jaxdiff.cli import benchmark
+from jaxdiff.cli import benchmark, benchmark_run
 from jaxdiff.cli.main import main
 from jaxdiff.metrics import speed
 from jaxdiff.models.unet import UNetConfig, cifar10
@@ -136,7 +136,7 @@ def test_more_devices_than_there_are_become_virtual_ones(config, tmp_path):
 def test_peers_take_turns_and_ratios_are_ours_over_theirs(config, monkeypatch):
     monkeypatch.setattr(speed, "product", functools.partial(speed.product, size=64))
     args = benchmark.Args(config=config)
-    case = programs.CASES["text-encoder"](benchmark.read_subject(args), 2, jax.devices()[:1], 1)
+    case = programs.CASES["text-encoder"](benchmark_run.read_subject(args), 2, jax.devices()[:1], 1)
     turns = []
 
     def peers(case):
@@ -151,7 +151,7 @@ def test_peers_take_turns_and_ratios_are_ours_over_theirs(config, monkeypatch):
 
 def test_nothing_is_read_from_the_cache_on_disk():
     before = jax.config.jax_enable_compilation_cache
-    with benchmark._no_compilation_cache():
+    with benchmark_run._no_compilation_cache():
         assert not jax.config.jax_enable_compilation_cache
     assert jax.config.jax_enable_compilation_cache == before
 

@@ -7,6 +7,7 @@ import types
 import pytest
 from PIL import Image
 
+from jaxdiff.data.config import MOST_PIXELS_A_SIDE
 from jaxdiff.evaluation import run
 from jaxdiff.evaluation.config import BOUNDS, EvaluateConfig, calls, check
 
@@ -43,6 +44,7 @@ def test_every_number_has_bounds(folder, field):
 def test_no_number_is_without_bounds():
     numbers = {f.name for f in dataclasses.fields(EvaluateConfig) if isinstance(f.default, int | float)}
     assert numbers == {*BOUNDS, "guidance"}
+    assert BOUNDS["size"][1] == MOST_PIXELS_A_SIDE
 
 
 @pytest.mark.parametrize("guidance", [NAN, INF, -INF])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.evaluation import report
+from jaxdiff.evaluation.config import COMPARED
 from jaxdiff.evaluation.networks import FeatureNetwork, Features, Looker, network
 from jaxdiff.evaluation.pictures import Pictures
 from jaxdiff.metrics import statistics
@@ -108,7 +109,7 @@ def test_all_numbers_of_a_set_against_itself_and_against_statistics():
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((80, 3)).astype(np.float32), rng.standard_normal((90, 3)).astype(np.float32)
     of = lambda v: Features(statistics.moments(v), v, v)
-    metrics = report.COMPARED
+    metrics = COMPARED
     got = report.compare(metrics, of(x), of(x), "net", "3", k=3, resamples=8)
     assert abs(got["Frechet distance (net, 3)"].value) < 1e-9
     assert got["precision"].value == got["coverage"].value == 1

@@ -1,17 +1,14 @@
 """Processes on loopback, with four devices each, train what one device trains, and notice when one of them is lost."""
 
 import json
-import os
 import pathlib
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
+import together
 from toy_task import MATRIX, TASK, Data, program
 from two_processes import BATCH, SGD, Logged, Pictures
 
@@ -23,34 +20,13 @@ from jaxdiff.training.checkpoint import Checkpoints, steps
 
 
 def start(kind, workdir, steps, mesh=(), seconds=0.0, count=2):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-    }
-    script = str(pathlib.Path(__file__).with_name("two_processes.py"))
-    commands = (
-        [sys.executable, script, *map(str, (kind, port, index, count, workdir, steps, seconds, *mesh))]
-        for index in range(count)
-    )
-    return [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        for command in commands
-    ]
+    script = pathlib.Path(__file__).with_name("two_processes.py")
+    return together.start(script, kind, workdir, steps, seconds, *mesh, count=count, devices=4)
 
 
 def finish(processes):
     """The step each process stopped at."""
-    try:
-        outputs = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * len(processes), [err[-2000:] for _, err in outputs]
-    return [int(out.split()[-1]) for out, _ in outputs]
+    return [int(out.split()[-1]) for out in together.finish(processes)]
 
 
 def wait_for_step(processes, workdir, step):

@@ -1,4 +1,4 @@
-"""One process of a run: two_processes.py toy|pictures PORT INDEX COUNT WORKDIR STEPS SECONDS [DATA FSDP TENSOR]."""
+"""One process of a run: two_processes.py PORT INDEX COUNT toy|pictures WORKDIR STEPS SECONDS [MESH]."""
 
 import json
 import pathlib
@@ -6,10 +6,12 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import jax
 import numpy as np
 import pytest
+from together import join
 from toy_task import MATRIX, TASK, Data, program
 
 from jaxdiff import data
@@ -79,12 +81,11 @@ class Logged:
         self.stream.set_state(state)
 
 
-def main(kind, port, index, count, workdir, steps, seconds, *mesh):
+def main(port, index, count, kind, workdir, steps, seconds, *mesh):
     index, count, seconds, workdir = int(index), int(count), float(seconds), pathlib.Path(workdir)
     processes.EVERY = 1.0
     if count > 1:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=count, process_id=index)
+        join(port, index, count)
         assert jax.device_count() == 4 * count
     if kind == "toy":
         for spec, message in ((MeshSpec(1, 1, 8), "reaches over processes"), ("pmap", "runs in one process")):
