@@ -88,7 +88,7 @@ def test_recomputing_changes_no_gradient():
         {"pooled": True, "augment": True},
     ],
 )
-def test_every_option_gives_finite_pictures_of_the_same_size(change):
+def test_every_option_is_heeded_and_gives_finite_pictures_of_the_same_size(change):
     config = dataclasses.replace(SMALL, **change)
     cond = dataclasses.replace(
         context(),
@@ -101,6 +101,13 @@ def test_every_option_gives_finite_pictures_of_the_same_size(change):
     assert y.shape == x.shape
     assert y.dtype == jnp.float32
     assert np.isfinite(y).all()
+    plain, *_ = made(SMALL, context())
+    if jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, plain):
+        assert np.abs(y - UNet(SMALL).apply(params, x, t, context())).max() > 1e-3
+    for name in ("label", "pooled", "augment"):
+        if (told := getattr(cond, name)) is not None:
+            other = UNet(config).apply(params, x, t, dataclasses.replace(cond, **{name: told[::-1] * 2 // 3}))
+            assert np.abs(y - other).max() > 1e-3, name
 
 
 @pytest.mark.parametrize(

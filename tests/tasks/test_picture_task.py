@@ -122,9 +122,18 @@ def test_a_dropped_class_is_the_label_after_the_last():
     assert value(never, data, assets=CLASSES) != value(never, gone, assets=CLASSES)
 
 
-def test_no_condition():
-    net = dataclasses.replace(of_classes().net, labels=0)
-    assert np.isfinite(value(of_classes(net=net, condition="none"), batch(told=()), assets=picture.Assets(8)))
+def test_no_condition_is_a_class_that_adds_nothing():
+    none = of_classes(net=dataclasses.replace(of_classes().net, labels=0), condition="none").task(picture.Assets(8))
+    classes, data = of_classes().task(CLASSES), batch(told=("label",))
+    params = weights(none, batch(told=()))
+
+    def loss(task, told, embedding=None):
+        own = {} if embedding is None else {"label_embed": {"embedding": jnp.full((5, 32), embedding)}}
+        own = {"unet": {**params["unet"], **own}}
+        return float(jax.jit(task.loss)(own, NOTHING, told, jax.random.split(jax.random.key(0), 8))[0])
+
+    assert loss(none, batch(told=())) == pytest.approx(loss(classes, data, 0.0), rel=1e-6)
+    assert loss(classes, data, 0.0) != pytest.approx(loss(classes, data, 1.0), rel=1e-4)
 
 
 def test_a_row_holds_what_the_condition_needs():
