@@ -17,7 +17,7 @@ from jaxdiff.diffusion.continuous import namespace
 
 
 def make(calls: int, clip: float | None, threshold: tuple[float, float] | None = None) -> dict[str, np.ndarray]:
-    """The bounds of every call [N]: `limit`, and for dynamic thresholding `quantile`.
+    """Returns the bounds of every call [N]: `limit`, and for dynamic thresholding `quantile`.
 
     Raises:
       ValueError: for a limit that is not positive, or a quantile outside (0, 1].
@@ -33,7 +33,7 @@ def make(calls: int, clip: float | None, threshold: tuple[float, float] | None =
 
 
 def apply(x0: Any, bounds: dict[str, Any]) -> Any:
-    """The estimate x0 [b, ...] within one call's bounds."""
+    """Returns the estimate x0 [b, ...] within one call's bounds."""
     xp, x0 = namespace(x0)
     limit = bounds["limit"]
     if "quantile" not in bounds:

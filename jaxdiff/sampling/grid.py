@@ -29,7 +29,7 @@ Grid = Float[np.ndarray, " m"]
 
 
 def check(times: Grid) -> Grid:
-    """The grid itself, as float64.
+    """Returns the grid itself, as float64.
 
     Raises:
       ValueError: if it has fewer than two times, leaves [0, 1], or does not decrease strictly; names the first offence.
@@ -52,7 +52,7 @@ def check(times: Grid) -> Grid:
 
 
 def trained_steps(schedule: Schedule) -> int:
-    """The number of trained steps, 1000 for a continuous schedule."""
+    """Returns the number of trained steps, 1000 for a continuous schedule."""
     return schedule.steps if isinstance(schedule, Discrete) else 1000
 
 
@@ -64,31 +64,40 @@ def _check_steps(schedule: Schedule, steps: int, least: int = 1) -> int:
 
 
 def from_steps(schedule: Schedule, trained: Sequence[float | int] | np.ndarray, final: float = 0.0) -> Grid:
-    """The grid that calls the network at the given trained steps (0 to N - 1, falling), and ends at time `final`."""
+    """Returns the grid that calls the network at the trained steps (0 to N - 1, falling), and ends at time `final`."""
     times = (np.asarray(trained, np.float64) + 1) / trained_steps(schedule)
     return check(np.append(times, final))
 
 
 def leading(schedule: Schedule, steps: int, offset: int = 0, final: float = 0.0) -> Grid:
-    """Every floor(N / steps)-th trained step from `offset` up: ends early in the noise; what DDIM and SD 1 use."""
+    """Returns every floor(N / steps)-th trained step from `offset` up: ends early in the noise.
+
+    What DDIM and SD 1 use.
+    """
     trained = _check_steps(schedule, steps)
     return from_steps(schedule, np.arange(steps)[::-1] * (trained // steps) + offset, final)
 
 
 def trailing(schedule: Schedule, steps: int, final: float = 0.0) -> Grid:
-    """Every (N / steps)-th trained step from the last down. Source: Lin et al. 2023, arXiv 2305.08891, table 2."""
+    """Returns every (N / steps)-th trained step from the last down.
+
+    Source: Lin et al. 2023, arXiv 2305.08891, table 2.
+    """
     trained = _check_steps(schedule, steps)
     return from_steps(schedule, np.round(trained - np.arange(steps) * trained / steps) - 1, final)
 
 
 def linspace(schedule: Schedule, steps: int, final: float = 0.0) -> Grid:
-    """Evenly spaced from the last trained step to the first, fractional ones included; one step takes the last."""
+    """Returns evenly spaced trained steps, the last to the first, fractional ones included; one step takes the last."""
     trained = _check_steps(schedule, steps)
     return from_steps(schedule, np.linspace(trained - 1, 0, steps), final)
 
 
 def quadratic(schedule: Schedule, steps: int, final: float = 0.0) -> Grid:
-    """Whole trained steps, dense near the data. Source: Song et al. 2021 (DDIM), arXiv 2010.02502, appendix D.2."""
+    """Returns whole trained steps, dense near the data.
+
+    Source: Song et al. 2021 (DDIM), arXiv 2010.02502, appendix D.2.
+    """
     trained = _check_steps(schedule, steps)
     wanted = np.floor(np.linspace(0, (0.8 * trained) ** 0.5, steps) ** 2)
     # near the data the squares fall on one step more than once: move such steps up to the next free one
@@ -97,7 +106,7 @@ def quadratic(schedule: Schedule, steps: int, final: float = 0.0) -> Grid:
 
 
 def distilled(schedule: Schedule, steps: int, teacher: int = 50, final: float = 0.0) -> Grid:
-    """Some of the `teacher` steps N / teacher (1, 2, ...) - 1 that LCM and TCD models are distilled on, from the last.
+    """Returns some of the `teacher` steps that LCM and TCD models are distilled on, N / teacher (1, 2, ...) - 1.
 
     Source: Luo et al. 2023, arXiv 2310.04378, section 4.3 (the skipping step), its released code.
     """
@@ -111,7 +120,7 @@ def distilled(schedule: Schedule, steps: int, teacher: int = 50, final: float = 
 
 
 def _noise_levels(schedule: Schedule, steps: int, first: float, last: float | None) -> tuple[float, float]:
-    """The values of sigma / alpha at both ends; `last` is by default the least noisy time that is trained."""
+    """Returns the values of sigma / alpha at both ends; `last` is by default the least noisy time that is trained."""
     if steps < 1:
         raise ValueError(f"steps = {steps}: a grid takes at least 1 step")
     last = (schedule.first or 1 / trained_steps(schedule)) if last is None else last
@@ -124,7 +133,7 @@ def _noise_levels(schedule: Schedule, steps: int, first: float, last: float | No
 
 
 def from_levels(schedule: Schedule, levels: Float[np.ndarray, " n"], final: float = 0.0) -> Grid:
-    """The grid with the given falling sigma / alpha, then time `final`."""
+    """Returns the grid with the given falling sigma / alpha, then time `final`."""
     with np.errstate(divide="ignore"):
         times = schedule.time(-2 * np.log(np.asarray(levels, np.float64)))
     return check(np.append(np.clip(times, 0, 1), final))
@@ -138,21 +147,24 @@ def karras(
     last: float | None = None,
     final: float = 0.0,
 ) -> Grid:
-    """Noise levels evenly spaced in s^(1/rho). Source: Karras et al. 2022, arXiv 2206.00364, equation 5."""
+    """Returns a grid whose noise levels are evenly spaced in s^(1/rho).
+
+    Source: Karras et al. 2022, arXiv 2206.00364, equation 5.
+    """
     high, low = _noise_levels(schedule, steps, first, last)
     ramp = np.linspace(high ** (1 / rho), low ** (1 / rho), steps)
     return from_levels(schedule, ramp**rho, final)
 
 
 def few_steps(schedule: Schedule, steps: int, rho: float = 7.0, final: float = 0.0) -> Grid:
-    """Karras' levels without the smallest, where a consistency model says what it is given and a call is lost."""
+    """Returns Karras' levels without the smallest, where a consistency model returns its input: a wasted call."""
     return check(np.append(karras(schedule, steps + 1, rho)[:-2], final))
 
 
 def exponential(
     schedule: Schedule, steps: int, first: float = 1.0, last: float | None = None, final: float = 0.0
 ) -> Grid:
-    """Noise levels evenly spaced in log s, which is uniform log-SNR."""
+    """Returns a grid whose noise levels are evenly spaced in log s, which is uniform log-SNR."""
     high, low = _noise_levels(schedule, steps, first, last)
     return from_levels(schedule, np.exp(np.linspace(np.log(high), np.log(low), steps)), final)
 
@@ -161,7 +173,7 @@ uniform_log_snr = exponential
 
 
 def moderate(schedule: Schedule, steps: int, top: float = 40.0, final: float = 0.0) -> Grid:
-    """Exponential from the level `top` down, where the schedule has more noise than that.
+    """Returns exponential levels from `top` down, where the schedule has more noise than that.
 
     The cosine schedule ends at a level of 2e4 and a flow's has no bound; methods that step in the noise level, or hold
     eps constant, lose most of their few calls up there, where nothing is decided: at 40, alpha is 1/40.
@@ -173,7 +185,7 @@ def moderate(schedule: Schedule, steps: int, top: float = 40.0, final: float = 0
 
 
 def beta(schedule: Schedule, steps: int, a: float = 0.6, b: float = 0.6, final: float = 0.0) -> Grid:
-    """Times at the quantiles of Beta(a, b). Source: Lee et al. 2024, arXiv 2407.12173, section 4."""
+    """Returns times at the quantiles of Beta(a, b). Source: Lee et al. 2024, arXiv 2407.12173, section 4."""
     trained = _check_steps(schedule, steps)
     quantiles = scipy.special.betaincinv(a, b, np.linspace(1, 0, steps))
     return check(np.append(1 / trained + (1 - 1 / trained) * quantiles, final))
@@ -188,7 +200,7 @@ ALIGN_YOUR_STEPS = {
 
 
 def align_your_steps(schedule: Schedule, steps: int, family: str = "sd15", final: float = 0.0) -> Grid:
-    """The optimised noise levels of a model family, log-linearly interpolated to `steps`."""
+    """Returns the optimised noise levels of a model family, log-linearly interpolated to `steps`."""
     if family not in ALIGN_YOUR_STEPS:
         raise ValueError(f"no such table {family!r}: expected one of {', '.join(ALIGN_YOUR_STEPS)}")
     levels = np.log(ALIGN_YOUR_STEPS[family])
@@ -197,7 +209,7 @@ def align_your_steps(schedule: Schedule, steps: int, family: str = "sd15", final
 
 
 def cut(times: Grid, strength: float) -> Float[np.ndarray, " kept"]:
-    """The tail of a grid that img2img walks: the last int(steps x strength) steps, of which there must be one."""
+    """Returns the tail of a grid that img2img walks: the last int(steps x strength) steps, at least one."""
     steps = len(times) - 1
     kept = int(steps * strength)
     if not (0 < strength <= 1 and kept >= 1):

@@ -41,7 +41,7 @@ class Trajectory(NamedTuple):
 
 
 def keys_of(key: Key, batch: int) -> Key:
-    """Keys [b]: those given, or a split of the one given.
+    """Returns keys [b]: those given, or a split of the one given.
 
     Raises:
       ValueError: if there are keys, but not one for each picture.
@@ -54,12 +54,12 @@ def keys_of(key: Key, batch: int) -> Key:
 
 
 def normal(keys: Key, shape: tuple[int, ...]) -> Float[Array, " b *s"]:
-    """Unit Gaussian noise of shape [b, *shape], picture i from keys[i]."""
+    """Returns unit Gaussian noise of shape [b, *shape], picture i from keys[i]."""
     return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 
 
 def drive(kernel: Kernel, rows: Any, x_init: Array, key: Key | None, trajectory: bool = False) -> Array | Trajectory:
-    """Run a kernel over `rows`, a pytree of arrays with one leading axis of steps.
+    """Runs a kernel over `rows`, a pytree of arrays with one leading axis of steps.
 
     Args:
       kernel: what a step does.

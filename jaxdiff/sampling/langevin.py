@@ -26,7 +26,7 @@ from jaxdiff.typing import Denoise, Key
 
 
 def annealed(schedule: Schedule, times: Grid, repeats: int = 100, step: float = 2e-5, denoise: bool = True) -> Table:
-    """Coefficients of annealed Langevin dynamics: `repeats` steps at every time but the last.
+    """Returns the coefficients of annealed Langevin dynamics: `repeats` steps at every time but the last.
 
     At level s = sigma / alpha, in z = x / alpha: z <- z + a/2 score + sqrt(a) noise with a = step s^2 / s_min^2, s_min
     the level of the last time but one; then x is carried to the next level's alpha.
@@ -66,7 +66,9 @@ def annealed(schedule: Schedule, times: Grid, repeats: int = 100, step: float = 
 
 
 def corrector(denoise: Denoise, schedule: Schedule, snr: float = 0.16) -> Callable[[Array, Array, Any, Key], Array]:
-    """(x, t, aux, keys [b]) -> x after one Langevin step with e = 2 (snr |noise| / |score|)^2, picture by picture.
+    """Returns a function (x, t, aux, keys [b]) -> x after one Langevin step.
+
+    The step is e = 2 (snr |noise| / |score|)^2, picture by picture.
 
     Source: Song et al. 2021, arXiv 2011.13456, algorithms 4 and 5.
     """
@@ -92,7 +94,7 @@ def predictor_corrector(
     corrections: int = 1,
     trajectory: bool = False,
 ) -> Array | Trajectory:
-    """Sample by a table's steps with Langevin corrections at each of its times, before the step.
+    """Samples by a table's steps with Langevin corrections at each of its times, before the step.
 
     Args:
       table: the predictor, of one slot: `ddpm` is the paper's ancestral (reverse diffusion) predictor.

@@ -26,7 +26,7 @@ from jaxdiff.typing import Denoise, Key
 
 
 def velocity(denoise: Denoise, schedule: Schedule, x: Float[Array, " b *s"], log_snr: Float[Array, ""]) -> Array:
-    """The slope dx / dlambda of the probability-flow ODE."""
+    """Returns the slope dx / dlambda of the probability-flow ODE."""
 
     def scales(lam: Array) -> tuple[Array, Array]:
         t = schedule.time(lam)
@@ -47,7 +47,7 @@ def log_likelihood(
     last: float = 1.0,
     tolerance: float = 1e-5,
 ) -> Float[Array, " b"]:
-    """The log-likelihood of each example in nats, as a density.
+    """Returns the log-likelihood of each example in nats, as a density.
 
     Args:
       denoise: (x, t, aux) -> x0.

@@ -81,7 +81,7 @@ SLOTS = 6
 
 
 def lookup(kind: str, name: str, known: dict[str, Any]) -> Any:
-    """The entry of that name.
+    """Returns the entry of that name.
 
     Raises:
       ValueError: if there is none; lists what exists, the nearest name first.
@@ -103,7 +103,7 @@ def make_table(
     threshold: tuple[float, float] | None = None,
     **options: Any,
 ) -> Table:
-    """The table of a sampler by name.
+    """Returns the table of a sampler by name.
 
     Args:
       name: a key of `SAMPLERS` or `INVERSIONS`.

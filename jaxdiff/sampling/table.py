@@ -63,28 +63,28 @@ class Table:
 
     @property
     def calls(self) -> int:
-        """The number of network calls, N."""
+        """Returns the number of network calls, N."""
         return self.t.shape[0]
 
     @property
     def slots(self) -> int:
-        """The number of states kept, K."""
+        """Returns the number of states kept, K."""
         return self.b.shape[1]
 
 
 def symbols(slots: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """The unit vectors that stand for the slots, D and noise in a solver's expressions."""
+    """Returns the unit vectors that stand for the slots, D and noise in a solver's expressions."""
     *states, D, noise, _ = np.eye(slots + 3)
     return states, D, noise
 
 
 def unbounded(slots: int) -> np.ndarray:
-    """The unit vector that stands for the network's own estimate, where D is the bounded one."""
+    """Returns the unit vector that stands for the network's own estimate, where D is the bounded one."""
     return np.eye(slots + 3)[-1]
 
 
 def from_rows(t: Sequence[float] | np.ndarray, rows: Any) -> Table:
-    """A table from the time of each call and, for each [N, K, K + 3], the expression of every slot after it."""
+    """Returns a table from the time of each call and, for each [N, K, K + 3], the expression of every slot after it."""
     coefficients = np.array(rows, np.float64)
     if not np.all(np.isfinite(coefficients)):
         n = int(np.argmin(np.isfinite(coefficients).all(axis=(1, 2))))
@@ -97,7 +97,7 @@ def from_rows(t: Sequence[float] | np.ndarray, rows: Any) -> Table:
 
 
 def clipped(table: Table, clip: float | None, threshold: tuple[float, float] | None = None) -> Table:
-    """The table whose estimates are kept in bounds, or, with neither, in none.
+    """Returns the table whose estimates are kept in bounds, or, with neither, in none.
 
     Args:
       table: the sampler.
@@ -114,7 +114,7 @@ def clipped(table: Table, clip: float | None, threshold: tuple[float, float] | N
 
 
 def with_aux(table: Table, **values: Any) -> Table:
-    """The table with `values` told to the denoiser: [N, ...] arrays, or numbers for every call alike."""
+    """Returns the table with `values` told to the denoiser: [N, ...] arrays, or numbers for every call alike."""
     told = {name: np.broadcast_to(v, (table.calls,)) if np.ndim(v) == 0 else v for name, v in values.items()}
     for name, value in told.items():
         if len(value) != table.calls:
@@ -123,7 +123,7 @@ def with_aux(table: Table, **values: Any) -> Table:
 
 
 def pad(table: Table, slots: int) -> Table:
-    """The same sampler with more slots, which stay zero."""
+    """Returns the same sampler with more slots, which stay zero."""
     more = slots - table.slots
     if more < 0:
         raise ValueError(f"cannot pad a table of {table.slots} slots to {slots}")
@@ -137,7 +137,7 @@ def pad(table: Table, slots: int) -> Table:
 
 
 def cut(table: Table, start: int) -> Table:
-    """The calls from `start` on.
+    """Returns the calls from `start` on.
 
     Raises:
       ValueError: if they need what earlier calls left behind; a table made for the tail of the grid starts by itself.
@@ -152,7 +152,7 @@ def cut(table: Table, start: int) -> Table:
 
 
 def start(schedule: Schedule, table: Table, noise: Float[Array, " b *s"]) -> Float[Array, " b *s"]:
-    """The first picture from unit noise: sqrt(alpha^2 + sigma^2) noise, the prior of data with unit variance."""
+    """Scales unit noise to the first picture: sqrt(alpha^2 + sigma^2) noise, the prior of data of unit variance."""
     alpha, sigma = schedule.alpha(table.t[0]), schedule.sigma(table.t[0])
     return noise * (alpha**2 + sigma**2) ** 0.5
 
@@ -160,18 +160,18 @@ def start(schedule: Schedule, table: Table, noise: Float[Array, " b *s"]) -> Flo
 def noised(
     schedule: Schedule, table: Table, x0: Float[Array, " b *s"], noise: Float[Array, " b *s"]
 ) -> Float[Array, " b *s"]:
-    """The first picture from a clean one (img2img): alpha x0 + sigma noise at the table's first time."""
+    """Returns the first picture from a clean one (img2img): alpha x0 + sigma noise at the table's first time."""
     return schedule.alpha(table.t[0]) * x0 + schedule.sigma(table.t[0]) * noise
 
 
 def _read(out: Any, row: Table) -> tuple[Any, Any, Any]:
-    """What a denoiser said at this row: x0, x0 within the row's bounds, and what multiplies this call's noise."""
+    """Returns x0, x0 within the row's bounds, and the scale of this call's noise, from a denoiser's output."""
     x0, scale = out if isinstance(out, Estimate) else (out, None)
     return x0, x0 if row.bounds is None else bounds.apply(x0, row.bounds), scale
 
 
 def table_kernel(denoise: Denoise | LearnedDenoise, slots: int) -> Kernel:
-    """The kernel whose rows are those of a table; a `LearnedDenoise` scales the noise of its calls."""
+    """Returns the kernel whose rows are those of a table; a `LearnedDenoise` scales the noise of its calls."""
 
     def init(x: Array) -> Array:
         return jnp.zeros((slots, *x.shape), x.dtype).at[0].set(x)
@@ -202,7 +202,7 @@ def run(
     key: Key | None,
     trajectory: bool = False,
 ) -> Array | Trajectory:
-    """Sample: from x_init at the table's first time to its last, one `lax.scan` with the table as its input.
+    """Samples from x_init at the table's first time to its last, one `lax.scan` with the table as its input.
 
     Args:
       table: the sampler.
@@ -228,7 +228,7 @@ def run(
 def replay(
     table: Table, denoise: Denoise | LearnedDenoise, x_init: np.ndarray, noise: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same recurrence in float64 NumPy on the host, for studying solvers: every x and x0 estimate [N, b, ...].
+    """Runs the same recurrence in float64 NumPy on the host, for studying solvers: every x and x0 [N, b, ...].
 
     `noise` [N, b, ...] is what each call adds; None for none.
     """

@@ -25,7 +25,9 @@ EVEN = [np.array(w) for w in ([1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12],
 
 
 def lms(schedule: Schedule, times: Grid, order: int = 4) -> Table:
-    """Coefficients of the linear multistep method of order 1 to 4 in the noise level; fewer steps lower the order.
+    """Returns the coefficients of the linear multistep method of order 1 to 4 in the noise level.
+
+    Fewer steps lower the order.
 
     Raises:
       ValueError: if the order is not in 1 to 4.
@@ -49,29 +51,29 @@ def lms(schedule: Schedule, times: Grid, order: int = 4) -> Table:
 def moved(
     schedule: Schedule, x: np.ndarray, y: np.ndarray, t: float, to: float, predicts: Literal["eps", "v"]
 ) -> np.ndarray:
-    """DDIM's step from x with an average y of outputs: eps, or v, which is turned into eps at x and t."""
+    """Returns DDIM's step from x with an average y of outputs: eps, or v, which is turned into eps at x and t."""
     eps = y if predicts == "eps" else schedule.alpha(t) * y + schedule.sigma(t) * x
     return transfer(schedule, x, eps, t, to)
 
 
 def output_at(schedule: Schedule, x: np.ndarray, D: np.ndarray, t: float, predicts: Literal["eps", "v"]) -> np.ndarray:
-    """The eps, or v, of a call at time t."""
+    """Returns the eps, or v, of a call at time t."""
     return noise_at(schedule, x, D, t) if predicts == "eps" else (schedule.alpha(t) * x - D) / schedule.sigma(t)
 
 
 def noise_at(schedule: Schedule, x: np.ndarray, D: np.ndarray, t: float) -> np.ndarray:
-    """The eps of a call at time t."""
+    """Returns the eps of a call at time t."""
     return (x - schedule.alpha(t) * D) / schedule.sigma(t)
 
 
 def transfer(schedule: Schedule, x: np.ndarray, eps: np.ndarray, t: float, to: float) -> np.ndarray:
-    """DDIM's step from time t to time `to` with any eps."""
+    """Returns DDIM's step from time t to time `to` with any eps."""
     alpha, sigma = schedule.alpha, schedule.sigma
     return alpha(to) / alpha(t) * (x - sigma(t) * eps) + sigma(to) * eps
 
 
 def ipndm(schedule: Schedule, times: Grid) -> Table:
-    """Coefficients of iPNDM: order one, two, three, then four.
+    """Returns the coefficients of iPNDM: order one, two, three, then four.
 
     Where the walk begins at pure noise eps is the noise itself, which says nothing of x0: as in the released code, the
     first step then takes x0 = 0. Source: Zhang & Chen 2023, arXiv 2204.13902, equation 22.
@@ -90,7 +92,7 @@ def ipndm(schedule: Schedule, times: Grid) -> Table:
 
 
 def plms(schedule: Schedule, times: Grid, gap: float | None = None, predicts: Literal["eps", "v"] = "eps") -> Table:
-    """Coefficients of PLMS, which makes one call more than there are steps; a single step is DDIM's.
+    """Returns the coefficients of PLMS, which makes one call more than there are steps; a single step is DDIM's.
 
     `gap` is how far each step goes (`ddim.lands`); None: to the next time. The average is of eps, or, as the released
     code has it for such networks, of v. Source: Rombach et al. 2022, released code.
@@ -114,7 +116,7 @@ def plms(schedule: Schedule, times: Grid, gap: float | None = None, predicts: Li
 
 
 def pndm(schedule: Schedule, times: Grid, gap: float | None = None, predicts: Literal["eps", "v"] = "eps") -> Table:
-    """Coefficients of PNDM: three steps of Runge-Kutta with four calls each, then order four.
+    """Returns the coefficients of PNDM: three steps of Runge-Kutta with four calls each, then order four.
 
     Args:
       schedule: the process.

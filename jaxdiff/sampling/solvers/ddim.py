@@ -31,13 +31,13 @@ from jaxdiff.sampling.table import Table, from_rows, symbols, unbounded
 
 
 def check_eta(eta: float) -> None:
-    """Refuse an eta outside [0, 1]."""
+    """Refuses an eta outside [0, 1]."""
     if not 0 <= eta <= 1:
         raise ValueError(f"eta = {eta}: expected a number in [0, 1]; 0 is deterministic, 1 has DDPM's noise")
 
 
 def lands(times: Grid, gap: float | None) -> Float[np.ndarray, " n"]:
-    """Where each step of a grid ends: at the next time, or by `gap` below; below 0 at the grid's end."""
+    """Returns where each step of a grid ends: at the next time, or by `gap` below; below 0 at the grid's end."""
     return times[1:] if gap is None else np.where(times[:-1] - gap > 1e-9, times[:-1] - gap, times[-1])
 
 
@@ -47,7 +47,7 @@ def ddpm(
     variance: Literal["small", "large", "learned"] = "small",
     final_noise: bool = False,
 ) -> Table:
-    """Coefficients of ancestral sampling.
+    """Returns the coefficients of ancestral sampling.
 
     Args:
       schedule: the process.
@@ -75,7 +75,7 @@ def ddpm(
 
 
 def ddim(schedule: Schedule, times: Grid, eta: float = 0.0, keep_eps: bool = False, gap: float | None = None) -> Table:
-    """Coefficients of DDIM.
+    """Returns the coefficients of DDIM.
 
     Args:
       schedule: the process.
@@ -100,7 +100,7 @@ def ddim(schedule: Schedule, times: Grid, eta: float = 0.0, keep_eps: bool = Fal
 
 
 def ddim_inverse(schedule: Schedule, times: Grid, gap: float | None = None) -> Table:
-    """Coefficients of DDIM backwards, from the grid's last time (data) up to its first: the noise that makes a picture.
+    """Returns the coefficients of DDIM backwards, from the grid's last time (data) to its first, noise.
 
     Each step from t up to s takes eps from a network call at s, where the network knows noise, but at the picture x_t:
 
@@ -120,7 +120,7 @@ def ddim_inverse(schedule: Schedule, times: Grid, gap: float | None = None) -> T
 
 
 def euler(schedule: Schedule, times: Grid) -> Table:
-    """Euler's method in the noise level s = sigma / alpha, or along a rectified flow: in x both are DDIM.
+    """Returns the coefficients of Euler's method, in the noise level or along a rectified flow: in x both are DDIM.
 
     With z = x / alpha, z + (s' - s)(z - D) / s = D + s' eps; with alpha = 1 - sigma, x + (sigma' - sigma)(eps - D) is
     alpha' D + sigma' eps. Source: Karras et al. 2022, arXiv 2206.00364, appendix C.4.
@@ -129,5 +129,8 @@ def euler(schedule: Schedule, times: Grid) -> Table:
 
 
 def euler_ancestral(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
-    """Euler to a level below the next and noise up to it: in x that is DDIM with eta. Source: Crowson, k-diffusion."""
+    """Returns the coefficients of ancestral Euler: a step below the next level, and noise up to it.
+
+    In x that is DDIM with eta. Source: Crowson, k-diffusion.
+    """
     return ddim(schedule, times, eta)

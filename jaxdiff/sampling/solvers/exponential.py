@@ -43,12 +43,12 @@ class Scales(NamedTuple):
 
 
 def scales(schedule: Schedule, times: Grid) -> Scales:
-    """What every step's coefficients are made of."""
+    """Returns alpha, sigma and u at the times, of which every step's coefficients are made."""
     return Scales(schedule.alpha(times), schedule.sigma(times), schedule.log_snr(times) / 2)
 
 
 def moment(k: int, h: float, rate: float) -> float:
-    """int_0^h e^{-rate (h - u)} u^k du / k!, by quadrature for k > 0: the closed forms cancel for small h."""
+    """Returns int_0^h e^{-rate (h - u)} u^k du / k!, by quadrature for k > 0: the closed forms cancel for small h."""
     if k == 0:
         return float(-np.expm1(-rate * h) / rate) if rate else h
     points = h / 2 * (QUADRATURE[0] + 1)
@@ -56,7 +56,7 @@ def moment(k: int, h: float, rate: float) -> float:
 
 
 def weights(nodes: np.ndarray, h: float, rate: float, slope: Slope = "exact") -> np.ndarray:
-    """int_0^h e^{-rate (h - u)} l_i(u) du for the Lagrange basis l_i on `nodes`, given from the step's start.
+    """Returns int_0^h e^{-rate (h - u)} l_i(u) du for the Lagrange basis l_i on `nodes`, given from the step's start.
 
     For two nodes, one of them 0, `slope` says which integral of u is taken. A node at infinity (alpha = 0, where a flow
     starts) has no weight.
@@ -89,7 +89,7 @@ class Step(NamedTuple):
 
 
 def exact_step(g: Scales, n: int, m: int, predicts: str = "x0", tau: float = 0.0) -> Step:
-    """The coefficients of the step from grid point n to grid point m, in D or in eps."""
+    """Returns the coefficients of the step from grid point n to grid point m, in D or in eps."""
     h, square = g.u[m] - g.u[n], tau**2
     if predicts == "x0":
         loss = square * h if tau else 0.0  # h is infinite from alpha = 0
@@ -101,7 +101,7 @@ def exact_step(g: Scales, n: int, m: int, predicts: str = "x0", tau: float = 0.0
 
 
 def nodes(g: Scales, n: int, k: int) -> np.ndarray:
-    """Where the last k estimates stand at grid point n, relative to it, newest first."""
+    """Returns where the last k estimates stand at grid point n, relative to it, newest first."""
     return np.append(0.0, g.u[n - k + 1 : n][::-1] - g.u[n])
 
 
@@ -116,7 +116,7 @@ def multistep(
     euler_final: bool = False,
     up: bool = False,
 ) -> Table:
-    """A table of steps that reuse the last `order` estimates, or as many as there are.
+    """Returns a table of steps that reuse the last `order` estimates, or as many as there are.
 
     Args:
       schedule: the process.
@@ -153,7 +153,7 @@ def multistep(
 
 
 def interpolate(slope: Slope) -> Callable[[Step, np.ndarray, list[Expression]], Expression]:
-    """The integral of the interpolating polynomial."""
+    """Returns the integral of the interpolating polynomial."""
     return lambda step, nodes, m: weights(nodes, step.h, step.rate, slope) @ np.array(m)
 
 
@@ -166,7 +166,7 @@ def dpm_solver(
     lower_final: bool | None = None,
     euler_final: bool = False,
 ) -> Table:
-    """Coefficients of multistep DPM-Solver of order 1, 2 or 3: eps is interpolated; tau = 1 is its SDE form.
+    """Returns the coefficients of multistep DPM-Solver of order 1, 2 or 3 in eps; tau = 1 is its SDE form.
 
     Source: Lu et al. 2022, arXiv 2206.00927, and its released multistep code.
     """
@@ -182,7 +182,7 @@ def dpm_inverse(
     lower_final: bool | None = None,
     euler_final: bool = False,
 ) -> Table:
-    """Coefficients of DPM-Solver++, or in eps DPM-Solver, backwards: from the grid's last time up to its first.
+    """Returns the coefficients of DPM-Solver++, or DPM-Solver in eps, from the grid's last time up to its first.
 
     The grid has to end above clean data, where the network knows no noise. Source: Lu et al. 2022, arXiv 2211.01095,
     algorithm 2, with the grid reversed.
@@ -192,7 +192,7 @@ def dpm_inverse(
 
 
 def deis(schedule: Schedule, times: Grid, order: int = 3, lower_final: bool | None = None) -> Table:
-    """Coefficients of DEIS in log rho, of any order: eps interpolated exactly in log(sigma / alpha).
+    """Returns the coefficients of DEIS in log rho, of any order: eps interpolated exactly in log(sigma / alpha).
 
     Source: Zhang & Chen 2023, arXiv 2204.13902, equation 15, with rho = sigma / alpha.
     """
@@ -208,7 +208,7 @@ def dpmpp_2m(
     lower_final: bool | None = None,
     euler_final: bool = False,
 ) -> Table:
-    """Coefficients of the second-order multistep DPM-Solver++.
+    """Returns the coefficients of the second-order multistep DPM-Solver++.
 
     With u = log(alpha / sigma), h_i = u_{i+1} - u_i and r = h_{i-1} / h_i:
 
@@ -239,7 +239,7 @@ def dpmpp_3m(
     lower_final: bool | None = None,
     euler_final: bool = False,
 ) -> Table:
-    """Coefficients of the third-order multistep DPM-Solver++.
+    """Returns the coefficients of the third-order multistep DPM-Solver++.
 
     The released code takes the divided difference for the second derivative, which is half of it. That makes the solver
     one of second order with a small constant; `released=False` has the whole term, and third order.
@@ -259,7 +259,10 @@ def dpmpp_2m_sde(
     lower_final: bool | None = None,
     euler_final: bool = False,
 ) -> Table:
-    """Second-order multistep SDE-DPM-Solver++. Source: Lu et al. 2022, arXiv 2211.01095, equation 19."""
+    """Returns the coefficients of the second-order multistep SDE-DPM-Solver++.
+
+    Source: Lu et al. 2022, arXiv 2211.01095, equation 19.
+    """
     return dpmpp_2m(schedule, times, tau, slope, order, lower_final, euler_final)
 
 
@@ -271,12 +274,15 @@ def dpmpp_3m_sde(
     lower_final: bool | None = None,
     euler_final: bool = False,
 ) -> Table:
-    """Third-order multistep SDE-DPM-Solver++. Source: Crowson, k-diffusion."""
+    """Returns the coefficients of the third-order multistep SDE-DPM-Solver++. Source: Crowson, k-diffusion."""
     return dpmpp_3m(schedule, times, tau, True, slope, lower_final, euler_final)
 
 
 def _released(slope: Slope, order: int) -> Callable[[Step, np.ndarray, list[Expression]], Expression]:
-    """Two estimates: `slope`. Three: a Taylor series whose second derivative is the divided difference."""
+    """Returns how the released code combines estimates: two by `slope`, three by a Taylor series.
+
+    The second derivative of the series is the divided difference.
+    """
 
     def taylor(step: Step, nodes: np.ndarray, m: list[Expression]) -> Expression:
         if len(m) < 3:

@@ -21,7 +21,9 @@ from jaxdiff.sampling.table import Table, from_rows, symbols
 
 
 def consistency(schedule: Schedule, times: Grid, sigma_min: float = 0.0) -> Table:
-    """Coefficients of multistep consistency sampling: x = alpha D + sqrt(sigma^2 - alpha^2 sigma_min^2) noise.
+    """Returns the coefficients of multistep consistency sampling.
+
+    x = alpha D + sqrt(sigma^2 - alpha^2 sigma_min^2) noise.
 
     `sigma_min` is the level to which the model maps, 0.002 for the released models.
 
@@ -34,7 +36,10 @@ def consistency(schedule: Schedule, times: Grid, sigma_min: float = 0.0) -> Tabl
 
 
 def lcm(schedule: Schedule, times: Grid, scaling: float = 10.0, sigma_data: float = 0.5) -> Table:
-    """Coefficients of latent consistency sampling. Source: Luo et al. 2023, arXiv 2310.04378, algorithm 3."""
+    """Returns the coefficients of latent consistency sampling.
+
+    Source: Luo et al. 2023, arXiv 2310.04378, algorithm 3.
+    """
     times = check(times)
     (x,), D, noise = symbols(1)
     rows = []
@@ -46,7 +51,7 @@ def lcm(schedule: Schedule, times: Grid, scaling: float = 10.0, sigma_data: floa
 
 
 def tcd(schedule: Schedule, times: Grid, eta: float = 0.3) -> Table:
-    """Coefficients of trajectory consistency sampling; `eta` is the paper's gamma.
+    """Returns the coefficients of trajectory consistency sampling; `eta` is the paper's gamma.
 
     Source: Zheng et al. 2024, arXiv 2402.19159, algorithm 4.
     """

@@ -32,7 +32,7 @@ def predictor_corrector(
     predicts: str = "x0",
     skip: Sequence[int] = (),
 ) -> Table:
-    """A table of predictors of `order` estimates and correctors of `corrector` estimates (0 for none), newest included.
+    """Returns a table of predictors of `order` estimates, and correctors of `corrector` (0: none), newest included.
 
     The first steps use what there is; with `lower_final` the order falls to one again towards the end. A step from
     alpha = 0, which is infinitely long, is not corrected; nor are the steps whose numbers are in `skip`.
@@ -74,7 +74,7 @@ def unipc(
     predicts: Literal["x0", "eps"] = "x0",
     skip: Sequence[int] = (),
 ) -> Table:
-    """Coefficients of UniPC of order 1, 2 or 3 (with the corrector one more).
+    """Returns the coefficients of UniPC of order 1, 2 or 3 (with the corrector one more).
 
     Args:
       schedule: the process.
@@ -110,7 +110,7 @@ def sa_solver(
     interval: tuple[float, float] = (0.2, 0.8),
     lower_final: bool = True,
 ) -> Table:
-    """Coefficients of SA-Solver: stochastic Adams with noise `tau` at the times inside `interval`, none outside.
+    """Returns the coefficients of SA-Solver: stochastic Adams with noise `tau` at times inside `interval`.
 
     With `lower_final` the orders fall to one towards the end.
 

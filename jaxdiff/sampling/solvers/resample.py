@@ -21,7 +21,7 @@ from jaxdiff.sampling.table import Table
 
 
 def path(steps: int, jump: int, resamples: int) -> list[int]:
-    """The grid indices that RePaint visits, down to `steps`: every `jump` steps it goes back, `resamples` - 1 times."""
+    """Returns the grid indices that RePaint visits: every `jump` steps it goes back, `resamples` - 1 times."""
     visited = [0]
     while visited[-1] < steps:
         stretch = list(range(visited[-1] + 1, min(visited[-1] + jump, steps) + 1))
@@ -32,7 +32,9 @@ def path(steps: int, jump: int, resamples: int) -> list[int]:
 
 
 def repaint(schedule: Schedule, times: Grid, jump: int = 10, resamples: int = 10) -> Table:
-    """Coefficients of RePaint's walk; jumps start where a whole one fits, and the last stretch is walked once.
+    """Returns the coefficients of RePaint's walk.
+
+    Jumps start where a whole one fits, and the last stretch is walked once.
 
     Args:
       schedule: the process.

@@ -20,7 +20,7 @@ from jaxdiff.sampling.table import Table, from_rows, symbols
 
 
 def orders(steps: int, order: int, to_data: bool, lower_final: bool = False) -> list[int]:
-    """The order of each interval: 1, 2, ..., order again and again, then lower; to clean data the last is 1."""
+    """Returns the order of each interval: 1, 2, ..., order again and again, then lower; to clean data the last is 1."""
     if steps % order == 0 and not to_data and not lower_final:
         return list(range(1, order + 1)) * (steps // order)
     ends = {1: [1] * min(steps, 1), 2: [1, 1] if steps % 2 == 0 else [1], 3: ([1, 2, 1], [1], [1, 2])[steps % 3]}[order]
@@ -37,7 +37,7 @@ def dpm_solver_single(
     slope: Literal["midpoint", "exact"] = "midpoint",
     lower_final: bool = False,
 ) -> Table:
-    """Coefficients of singlestep DPM-Solver of order 1, 2 or 3, in eps or ("x0") in D.
+    """Returns the coefficients of singlestep DPM-Solver of order 1, 2 or 3, in eps or ("x0") in D.
 
     `slope` says which integral of u the steps of order two take (`exponential`). With `lower_final` the last steps are
     of lower order even where the grid is whole rounds and ends above clean data.
@@ -80,7 +80,10 @@ def dpmpp_2s(
     slope: Literal["midpoint", "exact"] = "midpoint",
     lower_final: bool = False,
 ) -> Table:
-    """Coefficients of second-order singlestep DPM-Solver++. Source: Lu et al. 2022, arXiv 2211.01095, algorithm 1."""
+    """Returns the coefficients of second-order singlestep DPM-Solver++.
+
+    Source: Lu et al. 2022, arXiv 2211.01095, algorithm 1.
+    """
     return dpm_solver_single(schedule, times, order, "x0", tau, slope, lower_final)
 
 
@@ -92,5 +95,8 @@ def dpmpp_2s_sde(
     slope: Literal["midpoint", "exact"] = "midpoint",
     lower_final: bool = False,
 ) -> Table:
-    """Second-order singlestep SDE-DPM-Solver++. Source: Lu et al. 2022, arXiv 2211.01095, its released code."""
+    """Returns the coefficients of the second-order singlestep SDE-DPM-Solver++.
+
+    Source: Lu et al. 2022, arXiv 2211.01095, its released code.
+    """
     return dpmpp_2s(schedule, times, tau, order, slope, lower_final)

@@ -43,7 +43,7 @@ class Move(NamedTuple):
 
 
 def levels(schedule: Schedule, times: Grid) -> np.ndarray:
-    """The values of sigma / alpha at the times of a grid."""
+    """Returns the values of sigma / alpha at the times of a grid."""
     times = check(times)
     if schedule.alpha(times[0]) == 0:
         raise ValueError(
@@ -54,7 +54,7 @@ def levels(schedule: Schedule, times: Grid) -> np.ndarray:
 
 
 def from_levels(schedule: Schedule, s: Sequence[float] | np.ndarray, rows: Any, flow: bool = False) -> Table:
-    """A table from rows written in z, with the level of each call and, last, of the result; slot 0 holds x."""
+    """Returns a table from rows written in z, with the level of each call and, last, of the result; slot 0 holds x."""
     s = np.asarray(s, np.float64)
     with np.errstate(divide="ignore"):
         t = schedule.time(2 * (np.log1p(-s) - np.log(s)) if flow else -2 * np.log(s))
@@ -66,7 +66,10 @@ def from_levels(schedule: Schedule, s: Sequence[float] | np.ndarray, rows: Any, 
 
 
 def two_stage(schedule: Schedule, moves: Sequence[Move], rule: Rule, flow: bool = False) -> Table:
-    """The table that makes the moves one after another; with `flow` levels are sigma and states are x itself."""
+    """Returns the table that makes the moves one after another.
+
+    With `flow` levels are sigma and states are x itself.
+    """
     (z, kept), D, noise = symbols(2)
     called, rows = [], []
     for s, end, up in moves:
@@ -89,7 +92,7 @@ def two_stage(schedule: Schedule, moves: Sequence[Move], rule: Rule, flow: bool 
 
 
 def ancestral(s: float, to: float, eta: float = 1.0) -> Move:
-    """Aim below `to` and lift to it: up = eta to sqrt(1 - to^2 / s^2), end = sqrt(to^2 - up^2).
+    """Aims below `to` and lifts to it: up = eta to sqrt(1 - to^2 / s^2), end = sqrt(to^2 - up^2).
 
     With eta = 1 it is the posterior of DDPM. Source: Crowson, k-diffusion.
     """
@@ -98,13 +101,16 @@ def ancestral(s: float, to: float, eta: float = 1.0) -> Move:
 
 
 def heun(schedule: Schedule, times: Grid) -> Table:
-    """Coefficients of Heun's method in the noise level. Source: Karras et al. 2022, arXiv 2206.00364, algorithm 1."""
+    """Returns the coefficients of Heun's method in the noise level.
+
+    Source: Karras et al. 2022, arXiv 2206.00364, algorithm 1.
+    """
     s = levels(schedule, times)
     return two_stage(schedule, list(map(Move, s[:-1], s[1:])), "heun")
 
 
 def flow_heun(schedule: Schedule, times: Grid) -> Table:
-    """Coefficients of Heun's method for a rectified flow, alpha = 1 - sigma.
+    """Returns the coefficients of Heun's method for a rectified flow, alpha = 1 - sigma.
 
     Raises:
       ValueError: if the schedule is not a rectified flow.
@@ -125,7 +131,7 @@ def edm(
     high: float = np.inf,
     extra: float = 1.0,
 ) -> Table:
-    """Coefficients of EDM's stochastic Heun sampler.
+    """Returns the coefficients of EDM's stochastic Heun sampler.
 
     Before each step from a level in [low, high], noise lifts it by a factor 1 + min(churn / steps, sqrt(2) - 1). The
     first step is not lifted: its picture is noise already.
@@ -150,7 +156,7 @@ def edm(
 
 
 def kdpm2(schedule: Schedule, times: Grid) -> Table:
-    """Coefficients of DPM-Solver-2 in the noise level ("DPM2", "KDPM2"): a midpoint step with the midpoint in log s.
+    """Returns the coefficients of DPM-Solver-2 in the noise level ("DPM2", "KDPM2"), its midpoint in log s.
 
     Source: Karras et al. 2022, arXiv 2206.00364, appendix; Lu et al. 2022, arXiv 2206.00927, algorithm 1.
     """
@@ -159,14 +165,14 @@ def kdpm2(schedule: Schedule, times: Grid) -> Table:
 
 
 def kdpm2_ancestral(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
-    """Coefficients of ancestral DPM-Solver-2. Source: Crowson, k-diffusion."""
+    """Returns the coefficients of ancestral DPM-Solver-2. Source: Crowson, k-diffusion."""
     check_eta(eta)
     s = levels(schedule, times)
     return two_stage(schedule, [ancestral(a, b, eta) for a, b in pairwise(s)], "midpoint")
 
 
 def dpmpp_2s_ancestral(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
-    """Coefficients of ancestral DPM-Solver++ 2S, its midpoint in log s; eta = 0 is the ODE.
+    """Returns the coefficients of ancestral DPM-Solver++ 2S, its midpoint in log s; eta = 0 is the ODE.
 
     Source: Crowson, k-diffusion; Lu et al. 2022, arXiv 2211.01095, algorithm 1, for the ODE.
     """
@@ -176,7 +182,7 @@ def dpmpp_2s_ancestral(schedule: Schedule, times: Grid, eta: float = 1.0) -> Tab
 
 
 def dpmpp_sde(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
-    """Coefficients of DPM-Solver++ SDE: as 2S ancestral, but its second point too is reached by an ancestral step.
+    """Returns the coefficients of DPM-Solver++ SDE: 2S ancestral with an ancestral step to its second point too.
 
     Both steps of one interval see the same Brownian path W(s), so the noise of the whole is the first half's and
     a fresh second half's, sqrt(s - s') noise = sqrt(s - m) noise_1 + sqrt(m - s') noise_2.
@@ -211,7 +217,7 @@ def restart(
     repeats: int = 2,
     descent: int = 4,
 ) -> Table:
-    """Coefficients of Restart: Heun, which at the interval's lower end goes back up and down again.
+    """Returns the coefficients of Restart: Heun, which at the interval's lower end goes back up and down again.
 
     Args:
       schedule: the process.
