@@ -45,7 +45,7 @@ class Posterior(NamedTuple):
 
 
 def posterior(schedule: Schedule, t: Float[Array, " b"], s: Float[Array, " b"]) -> Posterior:
-    """The posterior from time t to a lower time s > 0."""
+    """Returns the posterior from time t to a lower time s > 0."""
     fresh = -jnp.expm1(schedule.log_snr(t) - schedule.log_snr(s))
     alpha, below = schedule.alpha(t), schedule.alpha(s)
     from_x = alpha * schedule.sigma(s) ** 2 / (below * schedule.sigma(t) ** 2)
@@ -54,7 +54,7 @@ def posterior(schedule: Schedule, t: Float[Array, " b"], s: Float[Array, " b"]) 
 
 
 def step(schedule: Schedule, i: Float[Array, " b"], steps: Any) -> Posterior:
-    """The posterior of step i of a chain; that of the first has no variance, and is the second's.
+    """Returns the posterior of step i of a chain; that of the first has no variance, and is the second's.
 
     Source: Nichol & Dhariwal 2021, arXiv 2102.09672, released code.
     """
@@ -62,13 +62,13 @@ def step(schedule: Schedule, i: Float[Array, " b"], steps: Any) -> Posterior:
 
 
 def gaussian_kl(mean: Array, log_var: Array, other: Array, other_log_var: Array) -> Array:
-    """KL(N(mean, var) || N(other, other_var)) of each number, in nats."""
+    """Returns KL(N(mean, var) || N(other, other_var)) of each number, in nats."""
     ratio = log_var - other_log_var
     return 0.5 * (jnp.exp(ratio) - ratio - 1 + (mean - other) ** 2 * jnp.exp(-other_log_var))
 
 
 def bin_log_prob(x0: Array, mean: Array, log_var: Array, bins: int) -> Array:
-    """The log mass of N(mean, var) on the bin of each number of x0; the outermost bins are open.
+    """Returns the log mass of N(mean, var) on the bin of each number of x0; the outermost bins are open.
 
     Source: Ho et al. 2020, arXiv 2006.11239, equation 13.
     """
@@ -85,12 +85,15 @@ def bin_log_prob(x0: Array, mean: Array, log_var: Array, bins: int) -> Array:
 
 
 def normal_log_prob(x0: Array, mean: Array, log_var: Array) -> Array:
-    """The log density of N(mean, var) at each number."""
+    """Returns the log density of N(mean, var) at each number."""
     return -0.5 * ((x0 - mean) ** 2 * jnp.exp(-log_var) + log_var + math.log(2 * math.pi))
 
 
 def prior(schedule: Schedule, x0: Float[Array, " b *s"]) -> Float[Array, " b"]:
-    """L_prior in bits/dim: from q(x_1 | x0) to the noise that sampling starts from, N(0, (alpha^2 + sigma^2) I)."""
+    """Returns L_prior in bits/dim: from q(x_1 | x0) to the noise that sampling starts from.
+
+    That noise is N(0, (alpha^2 + sigma^2) I).
+    """
     t = jnp.ones((), jnp.float32)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     return BITS * loss.per_example(
@@ -106,7 +109,7 @@ def reconstruction(
     first: float,
     bins: int | None = 256,
 ) -> Float[Array, " b"]:
-    """L_0 in bits/dim, from time `first`.
+    """Returns L_0 in bits/dim, from time `first`.
 
     Its variance is that of x0 given x_t, sigma^2 / alpha^2; or what a denoiser says that has learned it, for the first
     step of a chain of 1 / first.
@@ -121,7 +124,7 @@ def reconstruction(
 
 
 def decoded(x0: Float[Array, " b *s"], mean: Array, log_var: Array, bins: int | None) -> Float[Array, " b"]:
-    """-log N(x0; mean, var) in bits/dim; with `bins` the mass of each number's bin."""
+    """Returns -log N(x0; mean, var) in bits/dim; with `bins` the mass of each number's bin."""
     log_p = normal_log_prob(x0, mean, log_var) if bins is None else bin_log_prob(x0, mean, log_var, bins)
     return -BITS * loss.per_example(log_p)
 
@@ -134,7 +137,7 @@ def diffusion(
     i: Float[Array, " b"],
     steps: int,
 ) -> Float[Array, " b"]:
-    """L_i in bits/dim of the step from i / steps down to (i - 1) / steps.
+    """Returns L_i in bits/dim of the step from i / steps down to (i - 1) / steps.
 
     The variance is the posterior's own; or what a denoiser says that has learned it, and then the divergence of two
     Gaussians of different variances counts.
@@ -172,7 +175,7 @@ def discrete(
     steps: int = 1000,
     bins: int | None = 256,
 ) -> Bound:
-    """The whole bound of a chain of `steps`, every term evaluated: `steps` network calls, one scan."""
+    """Returns the whole bound of a chain of `steps`, every term evaluated: `steps` network calls, one scan."""
 
     def add(total: Array, i: Array) -> tuple[Array, None]:
         each = jnp.full(x0.shape[:1], i, jnp.float32)
@@ -185,7 +188,7 @@ def discrete(
 
 
 def antithetic(keys: Key) -> Float[Array, " b"]:
-    """Times in [0, 1) for a batch: one draw shifted by i / b, each uniform and all even together.
+    """Returns times in [0, 1) for a batch: one draw shifted by i / b, each uniform and all even together.
 
     Source: Kingma et al. 2021, arXiv 2107.00630, appendix I.1.
     """
@@ -201,7 +204,7 @@ def continuous(
     first: float | None = None,
     bins: int | None = 256,
 ) -> Bound:
-    """An unbiased estimate of the bound in the limit of infinitely many steps above `first`: two network calls.
+    """Returns an unbiased estimate of the bound in the limit of infinitely many steps above `first`: two network calls.
 
     `first` is by default the schedule's least noisy trained time. Time is drawn uniformly in log-SNR between the ends,
     where the integrand -1/2 SNR' E|x0 - D|^2 varies least.

@@ -27,14 +27,17 @@ FIRST = 1e-3
 
 
 def namespace(t: Any) -> tuple[Any, Any]:
-    """The array namespace of t (NumPy or jax.numpy), and t as an array of it; a Python number is a float64 of NumPy."""
+    """Returns the array namespace of t (NumPy or jax.numpy), and t as an array of it.
+
+    A Python number is a float64 of NumPy.
+    """
     if not hasattr(t, "__array_namespace__"):
         t = np.float64(t)
     return t.__array_namespace__(), t
 
 
 def softplus(x: Times) -> Times:
-    """log(1 + exp(x)), which is minus the logarithm of sigmoid(-x)."""
+    """Returns log(1 + exp(x)), which is minus the logarithm of sigmoid(-x)."""
     xp, x = namespace(x)
     return xp.logaddexp(x, xp.zeros_like(x))
 
@@ -233,32 +236,35 @@ def _ordered(name: str, low: float, high: float) -> None:
 
 
 def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> VP:
-    """The variance-preserving SDE. Source: Song et al. 2021, arXiv 2011.13456, equation 32; networks take 999 t."""
+    """Returns the variance-preserving SDE.
+
+    Source: Song et al. 2021, arXiv 2011.13456, equation 32; networks take 999 t.
+    """
     _ordered("beta", beta_min, beta_max)
     return VP(float(beta_min), float(beta_max))
 
 
 def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0) -> SubVP:
-    """The sub-VP SDE. Source: Song et al. 2021, arXiv 2011.13456, equation 29."""
+    """Returns the sub-VP SDE. Source: Song et al. 2021, arXiv 2011.13456, equation 29."""
     _ordered("beta", beta_min, beta_max)
     return SubVP(float(beta_min), float(beta_max))
 
 
 def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> VE:
-    """The geometric variance-exploding SDE. Source: Song et al. 2021, arXiv 2011.13456, equation 30."""
+    """Returns the geometric variance-exploding SDE. Source: Song et al. 2021, arXiv 2011.13456, equation 30."""
     _ordered("sigma", sigma_min, sigma_max)
     return VE(float(sigma_min), float(sigma_max))
 
 
 def edm(sigma_max: float = 80.0) -> EDM:
-    """Sigma as time. Source: Karras et al. 2022, arXiv 2206.00364, table 1."""
+    """Returns the schedule with sigma as time. Source: Karras et al. 2022, arXiv 2206.00364, table 1."""
     if not sigma_max > 0:
         raise ValueError(f"sigma_max = {sigma_max}: expected a positive number")
     return EDM(float(sigma_max))
 
 
 def flow(shift: float = 1.0) -> Flow:
-    """Rectified flow; `shift` > 1 spends more time in noise, as large pictures need (`resolution_shift`).
+    """Returns a rectified flow; `shift` > 1 spends more time in noise, as large pictures need (`resolution_shift`).
 
     Source: Esser et al. 2024, arXiv 2403.03206, equation 23; networks take 1000 sigma.
     """
@@ -268,7 +274,7 @@ def flow(shift: float = 1.0) -> Flow:
 
 
 def shifted_cosine(shift: float = 1.0) -> Cosine:
-    """The continuous cosine schedule; `shift` is base resolution / resolution, below 1 for large pictures.
+    """Returns the continuous cosine schedule; `shift` is base resolution / resolution, below 1 for large pictures.
 
     Source: Hoogeboom et al. 2023 (simple diffusion), arXiv 2301.11093, equations 3 and 5.
     """
@@ -278,7 +284,7 @@ def shifted_cosine(shift: float = 1.0) -> Cosine:
 
 
 def resolution_shift(tokens: int, base: tuple[int, float] = (256, 0.5), top: tuple[int, float] = (4096, 1.15)) -> float:
-    """exp(mu), with mu linear in the number of tokens through two (tokens, mu) points.
+    """Returns exp(mu), with mu linear in the number of tokens through two (tokens, mu) points.
 
     Source: the released Flux sampler; Esser et al. 2024, section 5.3.2, has sqrt(tokens / base tokens) instead.
     """

@@ -22,7 +22,7 @@ from jaxdiff.typing import Key
 
 
 def nearest(keys: Key, x0: Float[Array, " b *s"], k: int = 4) -> Float[Array, " b *s"]:
-    """For each picture the nearest of k unit Gaussian noises."""
+    """Returns, for each picture, the nearest of k unit Gaussian noises."""
 
     def one(key: Key, x: Array) -> Array:
         eps = jax.random.normal(key, (k, *x.shape), jnp.float32)
@@ -42,7 +42,7 @@ def _assign(*rows: Array | np.ndarray) -> np.ndarray:
 
 
 def assignment(x0: Float[Array, " b *s"], eps: Float[Array, " b *s"]) -> Int[Array, " b"]:
-    """The permutation p that minimises the sum of |x0_i - eps_p(i)|^2."""
+    """Returns the permutation p that minimises the sum of |x0_i - eps_p(i)|^2."""
     a, b = x0.reshape(x0.shape[0], -1), eps.reshape(eps.shape[0], -1)
     # |a - b|^2 less what no permutation changes
     cost = -jnp.einsum("id,jd->ij", a, b, precision=jax.lax.Precision.HIGHEST)
@@ -52,6 +52,6 @@ def assignment(x0: Float[Array, " b *s"], eps: Float[Array, " b *s"]) -> Int[Arr
 
 
 def optimal_transport(keys: Key, x0: Float[Array, " b *s"]) -> Float[Array, " b *s"]:
-    """Unit Gaussian noise for a batch, paired with its pictures by the least sum of squared distances."""
+    """Returns unit Gaussian noise for a batch, paired with its pictures by the least sum of squared distances."""
     eps = draws.noise_like(draws.fold(keys, draws.NOISE), x0)
     return eps[assignment(x0, eps)]

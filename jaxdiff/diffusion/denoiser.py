@@ -26,7 +26,7 @@ def make(
     kind: str,
     says: Says = "prediction",
 ) -> Denoise | LearnedDenoise:
-    """(x_t, t, aux) -> x0 in float32, or an `Estimate` where the variance is learned and the sampler asks for it.
+    """Returns a function (x_t, t, aux) -> x0 in float32, or an `Estimate` where variance is learned and asked for.
 
     Args:
       network: a function of `params`.

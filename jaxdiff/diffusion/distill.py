@@ -41,7 +41,7 @@ from jaxdiff.typing import Cond, Denoise, Key, Network, Params
 
 
 def ddim_step(x_t: Array, D: Array, schedule: Schedule, t: Float[Array, " b"], s: Float[Array, " b"]) -> Array:
-    """The deterministic step from t to s with this estimate of x0."""
+    """Returns the deterministic step from t to s with this estimate of x0."""
     alpha, sigma, below, noise = (over_pixels(f(u), x_t) for u in (t, s) for f in (schedule.alpha, schedule.sigma))
     return below * D + noise * (x_t - alpha * D) / sigma
 
@@ -49,7 +49,7 @@ def ddim_step(x_t: Array, D: Array, schedule: Schedule, t: Float[Array, " b"], s
 def consistency_function(
     network: Network, params: Params, cond: Cond, schedule: Schedule, sigma_min: float = 0.002
 ) -> Denoise:
-    """The denoiser of a consistency model: EDM's scalings shifted so that it is the identity at level `sigma_min`."""
+    """Returns the denoiser of a consistency model: EDM's scalings, shifted to be the identity at `sigma_min`."""
 
     def denoise(x_t: Array, t: Array, aux: dict[str, Array]) -> Array:
         t = jnp.broadcast_to(t, x_t.shape[:1])
@@ -61,7 +61,7 @@ def consistency_function(
 
 
 def karras_times(schedule: Schedule, position: Float[Array, " b"] | Float[np.ndarray, " b"], rho: float = 7.0) -> Any:
-    """The times at positions from 0, the schedule's least noisy time, to 1, along a grid even in s^(1/rho).
+    """Returns the times at positions from 0, the schedule's least noisy time, to 1, along a grid even in s^(1/rho).
 
     Source: Karras et al. 2022, arXiv 2206.00364, equation 5.
     """
@@ -72,7 +72,7 @@ def karras_times(schedule: Schedule, position: Float[Array, " b"] | Float[np.nda
 def log_normal_position(
     schedule: Schedule, u: Float[Array, " b"], mean: float = -1.1, std: float = 2.0, rho: float = 7.0
 ) -> Float[Array, " b"]:
-    """The quantile at u of the position whose log(sigma / alpha) is N(mean, std^2), cut off at both ends of the grid.
+    """Returns the quantile at u of the position whose log(sigma / alpha) is N(mean, std^2), cut off at both ends.
 
     Source: Song & Dhariwal 2023, arXiv 2310.14189, section 3.5.
     """
@@ -83,7 +83,7 @@ def log_normal_position(
 
 
 def _roots(schedule: Schedule, rho: float) -> tuple[float, float]:
-    """s^(1/rho) at the least and the most noisy time."""
+    """Returns s^(1/rho) at the least and the most noisy time."""
     low, high = (float(np.exp(-schedule.log_snr(np.float64(t)) / (2 * rho))) for t in (schedule.first, 1.0))
     return low, high
 
@@ -94,7 +94,7 @@ def consistency(
     position: Callable[[Array], Array] = lambda u: u,
     huber: float = 0.00054,
 ) -> Callable[..., Array]:
-    """Consistency training, or with a teacher distillation, between neighbours of a grid of times.
+    """Returns the loss of consistency training, or with a teacher of distillation, between neighbouring times.
 
     Args:
       network: F inside the consistency function.
@@ -138,7 +138,7 @@ def consistency(
 def progressive(
     network: Network, schedule: Schedule, kind: str, weight: loss.Weight | None = None
 ) -> Callable[..., Array]:
-    """Progressive distillation: one DDIM step of the student does what two of its teacher do.
+    """Returns the loss of progressive distillation: one DDIM step of the student does what two of its teacher do.
 
     Args:
       network: the student.
@@ -172,17 +172,17 @@ def progressive(
 
 
 def stage(step: Array | int, length: int, first: int, last: int) -> Array:
-    """Which stage a run is in after `step` updates: 0, and one more each `length`, until `last` is reached by twos."""
+    """Returns the stage of a run after `step` updates: 0, and one more each `length`, until `last` is reached."""
     return jnp.clip(jnp.asarray(step, jnp.int32) // length, 0, round(abs(np.log2(last / first))))
 
 
 def intervals(step: Array | int, length: int, first: int, last: int) -> Array:
-    """first, doubled or halved at each stage until it is `last`; a whole float32 number."""
+    """Returns `first`, doubled or halved at each stage until it is `last`; a whole float32 number."""
     move = jnp.left_shift if last > first else jnp.right_shift
     return move(jnp.int32(first), stage(step, length, first, last)).astype(jnp.float32)
 
 
 def teacher(params: Params, before: Params, step: Array | int, length: int, first: int, last: int) -> Params:
-    """The teacher of the update after `step`: `params` themselves where a stage begins, and else the one `before`."""
+    """Returns the teacher of the update after `step`: `params` where a stage begins, else the one `before`."""
     begins = stage(step, length, first, last) > stage(jnp.asarray(step) - 1, length, first, last)
     return jax.tree.map(lambda new, old: jnp.where(begins, jax.lax.stop_gradient(new), old), params, before)

@@ -34,7 +34,7 @@ else:
 
 
 def _over_points(scale: Any) -> Any:
-    """A scale for all points, or one for each [b], ready to multiply [k, b, d]."""
+    """Returns a scale for all points, or one for each [b], ready to multiply [k, b, d]."""
     return scale.reshape(1, -1, 1) if np.ndim(scale) else scale
 
 
@@ -56,7 +56,7 @@ class Mixture:
     axes: Any
 
     def _parts(self, x: Points, alpha: Any, sigma: Any) -> tuple[Any, Any, Any]:
-        """For each component [k, b]: the log density with its weight, and [k, b, d]: coordinates and variances."""
+        """Returns, for each component [k, b], the weighted log density, and [k, b, d] coordinates and variances."""
         xp = namespace(x)[0]
         as_x = lambda a: xp.asarray(a, dtype=x.dtype)
         alpha, sigma = _over_points(alpha), _over_points(sigma)
@@ -66,18 +66,18 @@ class Mixture:
         return log_p, y, total
 
     def log_prob(self, x: Points, alpha: Any = 1.0, sigma: Any = 0.0) -> Values:
-        """The log density [b] of alpha x0 + sigma eps at x, in nats; of the data itself by default."""
+        """Returns the log density [b] of alpha x0 + sigma eps at x, in nats; of the data itself by default."""
         xp = namespace(x)[0]
         return xp.logaddexp.reduce(self._parts(x, alpha, sigma)[0], axis=0)
 
     def posterior_weights(self, x: Points, alpha: Any = 1.0, sigma: Any = 0.0) -> Any:
-        """The probability [k, b] that each component made x."""
+        """Returns the probability [k, b] that each component made x."""
         xp = namespace(x)[0]
         log_p = self._parts(x, alpha, sigma)[0]
         return xp.exp(log_p - xp.logaddexp.reduce(log_p, axis=0)[None])
 
     def x0(self, x: Points, alpha: Any, sigma: Any) -> Points:
-        """The posterior mean of x0 given x = alpha x0 + sigma eps."""
+        """Returns the posterior mean of x0 given x = alpha x0 + sigma eps."""
         xp = namespace(x)[0]
         as_x = lambda a: xp.asarray(a, dtype=x.dtype)
         log_p, y, total = self._parts(x, alpha, sigma)
@@ -88,29 +88,29 @@ class Mixture:
         return (r[..., None] * (as_x(self.means)[:, None] + means)).sum(0)
 
     def score(self, x: Points, alpha: Any, sigma: Any) -> Points:
-        """The gradient of `log_prob`."""
+        """Returns the gradient of `log_prob`."""
         wide, noise = (_over_points(a)[0] if np.ndim(a) else a for a in (alpha, sigma))
         return (wide * self.x0(x, alpha, sigma) - x) / noise**2
 
     def denoiser(self, schedule: Schedule) -> Denoise:
-        """The exact denoiser, as samplers take it."""
+        """Returns the exact denoiser, as samplers take it."""
         return lambda x, t, aux: self.x0(x, schedule.alpha(t), schedule.sigma(t))
 
     def sample(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """`count` float64 points of the data [count, d]."""
+        """Returns `count` float64 points of the data [count, d]."""
         k = rng.choice(len(self.weights), size=count, p=np.asarray(self.weights))
         spread = rng.standard_normal((count, np.shape(self.means)[1])) * np.sqrt(np.asarray(self.variances)[k])
         return np.asarray(self.means)[k] + np.einsum("bd,bed->be", spread, np.asarray(self.axes)[k])
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """The mean [d] and the covariance [d, d] of the data."""
+        """Returns the mean [d] and the covariance [d, d] of the data."""
         w, m, axes = (np.asarray(a) for a in (self.weights, self.means, self.axes))
         mean = w @ m
         inner = np.einsum("k,kde,ke,kfe->df", w, axes, np.asarray(self.variances), axes)
         return mean, inner + np.einsum("k,kd,ke->de", w, m - mean, m - mean)
 
     def flow(self, x: Points, schedule: Schedule, t: Times, s: Times) -> Points:
-        """Where the probability-flow ODE carries x from time t to time s; for a single Gaussian only."""
+        """Returns where the probability-flow ODE carries x from time t to time s; for a single Gaussian only."""
         if len(self.weights) != 1:
             raise ValueError(f"the flow has a closed form for one Gaussian, this mixture has {len(self.weights)}")
         xp = namespace(x)[0]
@@ -123,7 +123,7 @@ class Mixture:
 def mixture(
     weights: Float[np.ndarray, " k"], means: Float[np.ndarray, "k d"], covariances: Float[np.ndarray, "k d d"]
 ) -> Mixture:
-    """A mixture from its covariances; weights are normalised.
+    """Returns a mixture from its covariances; weights are normalised.
 
     Raises:
       ValueError: if a weight is not positive or a covariance not positive definite.
@@ -135,5 +135,5 @@ def mixture(
 
 
 def gaussian(mean: Float[np.ndarray, " d"], covariance: Float[np.ndarray, "d d"]) -> Mixture:
-    """One Gaussian."""
+    """Returns one Gaussian."""
     return mixture(np.ones(1), mean[None], covariance[None])

@@ -40,7 +40,7 @@ def _scale(aux: Any, name: str, x: Array, default: float = 1.0) -> Array:
 def outputs(
     network: Network, params: Params, cond: Cond, null: Cond, schedule: Schedule, kind: str
 ) -> Callable[[Array, Array], tuple[Array, Array]]:
-    """(x_t, t) -> the network's outputs for both conditions, computed in one doubled batch.
+    """Returns a function (x_t, t) -> the network's outputs for both conditions, computed in one doubled batch.
 
     Raises:
       ValueError: as `prediction.denoiser`, and if the two conditions do not have the same fields.
@@ -60,7 +60,7 @@ def outputs(
 
 
 def guided(y_cond: Array, y_null: Array, aux: Any) -> Array:
-    """`y_null` + g (`y_cond` - `y_null`) with g = `aux["guidance"]`, rescaled by `aux["rescale"]`."""
+    """Returns `y_null` + g (`y_cond` - `y_null`) with g = `aux["guidance"]`, rescaled by `aux["rescale"]`."""
     y = y_null + _scale(aux, "guidance", y_cond) * (y_cond - y_null)
     if "rescale" in aux:
         axes, phi = tuple(range(1, y.ndim)), _scale(aux, "rescale", y)
@@ -72,7 +72,7 @@ def guided(y_cond: Array, y_null: Array, aux: Any) -> Array:
 
 
 def classifier_free(network: Network, params: Params, cond: Cond, null: Cond, schedule: Schedule, kind: str) -> Denoise:
-    """Classifier-free guidance with scale `aux["guidance"]`, both conditions in one doubled batch.
+    """Guides without a classifier, scale `aux["guidance"]`, both conditions in one doubled batch.
 
     With `aux["rescale"]` = phi the guided output is first scaled towards the standard deviation of the conditional one,
     picture by picture: y <- (phi std(y_cond) / std(y) + 1 - phi) y (Lin et al. 2023, arXiv 2305.08891, equation 16).
@@ -99,7 +99,7 @@ def classifier_free(network: Network, params: Params, cond: Cond, null: Cond, sc
 
 
 def contrast(good: Denoise, bad: Denoise) -> Denoise:
-    """`bad` + scale (`good` - `bad`), scale `aux["guidance"]`: autoguidance or perturbed attention."""
+    """Returns `bad` + scale (`good` - `bad`), scale `aux["guidance"]`: autoguidance or perturbed attention."""
 
     def denoise(x_t: Array, t: Array, aux: Any) -> Array:
         away = bad(x_t, t, aux)
@@ -109,7 +109,7 @@ def contrast(good: Denoise, bad: Denoise) -> Denoise:
 
 
 def interval(times: Float[np.ndarray, " n"], guidance: float, low: float, high: float) -> Float[np.ndarray, " n"]:
-    """The scale of each call, `guidance` at times in [low, high] and 1 outside; give it to `sampling.with_aux`.
+    """Returns the scale of each call, `guidance` at times in [low, high] and 1 outside; give it to `sampling.with_aux`.
 
     Source: Kynkaanniemi et al. 2024, arXiv 2404.07724.
     """
@@ -119,7 +119,7 @@ def interval(times: Float[np.ndarray, " n"], guidance: float, low: float, high: 
 
 
 def keep_scale(transform: Transform) -> Callable[[LearnedDenoise], LearnedDenoise]:
-    """The same transform for a denoiser with a learned variance: it changes x0, and the scale stays the network's.
+    """Applies a transform to a denoiser with a learned variance: it changes x0, and the scale stays the network's.
 
     The network is named twice in the result, for x0 and for the scale; compiled, that is one evaluation.
     """
@@ -132,12 +132,12 @@ def keep_scale(transform: Transform) -> Callable[[LearnedDenoise], LearnedDenois
 
 
 def static_threshold(limit: float = 1.0) -> Transform:
-    """Clip the x0 estimate to [-limit, limit]."""
+    """Clips the x0 estimate to [-limit, limit]."""
     return lambda denoise: lambda x_t, t, aux: jnp.clip(denoise(x_t, t, aux), -limit, limit)
 
 
 def dynamic_threshold(quantile: float = 0.995, ceiling: float = jnp.inf) -> Transform:
-    """Clip each picture's x0 estimate to the given quantile s of its absolute values, if s > 1, and divide by s.
+    """Clips each picture's x0 estimate to the quantile s of its absolute values, if s > 1, and divides by s.
 
     Source: Saharia et al. 2022, arXiv 2205.11487, section 2.3.
     """
@@ -155,7 +155,7 @@ def dynamic_threshold(quantile: float = 0.995, ceiling: float = jnp.inf) -> Tran
 
 
 def inpaint(known: Float[Array, "b h w c"], mask: Float[Array, "b h w 1"]) -> Transform:
-    """Put the known picture where `mask` is 0; the network's estimate stays where it is 1."""
+    """Puts the known picture where `mask` is 0; the network's estimate stays where it is 1."""
 
     def transform(denoise: Denoise) -> Denoise:
         new = jnp.broadcast_to(mask, known.shape)
@@ -165,7 +165,7 @@ def inpaint(known: Float[Array, "b h w c"], mask: Float[Array, "b h w 1"]) -> Tr
 
 
 def classifier(log_prob: Callable[[Array, Array], Array], schedule: Schedule) -> Transform:
-    """Add the gradient of a classifier to the score, times `aux["classifier"]`.
+    """Adds the gradient of a classifier to the score, times `aux["classifier"]`.
 
     `log_prob` (x_t [b ...], t) -> [b] is log p(y | x_t) of each picture's wanted y.
 
@@ -184,7 +184,9 @@ def classifier(log_prob: Callable[[Array, Array], Array], schedule: Schedule) ->
 
 
 def reconstruction(measure: Callable[[Array], Array], observed: Array, schedule: Schedule) -> Transform:
-    """Pull towards pictures whose measurement is `observed`, times `aux["reconstruction"]`; differentiates the network.
+    """Pulls towards pictures whose measurement is `observed`, times `aux["reconstruction"]`.
+
+    Differentiates the network.
 
     `measure` (x0 [b ...]) -> [b ...] is any differentiable function: a blur, a mask, a smaller picture.
 

@@ -31,7 +31,7 @@ class Importance(NamedTuple):
     seen: Float[Array, " n"]
 
     def probabilities(self) -> Float[Array, " n"]:
-        """The probability of each step."""
+        """Returns the probability of each step."""
         n, kept = self.squares.shape
         root = jnp.sqrt(self.squares.mean(axis=1))
         p = 0.999 * root / jnp.maximum(root.sum(), 1e-30) + 0.001 / n
@@ -44,7 +44,7 @@ class Importance(NamedTuple):
         return (i + 1).astype(jnp.float32), 1 / (p.shape[0] * p[i])
 
     def stats(self, i: Float[Array, " b"], losses: Float[Array, " b"]) -> dict[str, Float[Array, " n"]]:
-        """Means over the examples of what `absorb` needs, from unweighted losses at steps i."""
+        """Returns means over the examples of what `absorb` needs, from unweighted losses at steps i."""
         own = jax.nn.one_hot(i.astype(jnp.int32) - 1, self.seen.shape[0], dtype=jnp.float32)
         return {"share": own.mean(axis=0), "square": (own * losses[:, None] ** 2).mean(axis=0)}
 
@@ -57,5 +57,5 @@ class Importance(NamedTuple):
 
 
 def importance(steps: int = 1000, kept: int = KEPT) -> Importance:
-    """The state before any loss is known."""
+    """Returns the state before any loss is known."""
     return Importance(jnp.zeros((steps, kept)), jnp.zeros(steps))

@@ -72,7 +72,7 @@ class Learned(LogLinear):
         return first + outer.sum(-1)
 
     def clock(self, t: Times) -> Times:
-        """r(t), from 0 to 1."""
+        """Returns r(t), from 0 to 1."""
         xp, t = namespace(t)
         low, high = (self._rise(xp.full_like(t, end)) for end in (0, 1))
         return (self._rise(t) - low) / (high - low)

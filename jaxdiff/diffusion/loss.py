@@ -47,47 +47,47 @@ NoiseSampler: TypeAlias = Callable[[Key, Array], Array]
 
 
 def snr() -> Weight:
-    """Weight snr: the plain error of eps."""
+    """Returns the weight snr: the plain error of eps."""
     return lambda lam: lam
 
 
 def min_snr(gamma: float = 5.0) -> Weight:
-    """Weight min(snr, gamma)."""
+    """Returns the weight min(snr, gamma)."""
     return lambda lam: jnp.minimum(lam, jnp.log(gamma))
 
 
 def v() -> Weight:
-    """Weight snr + 1: the plain error of v on a variance-preserving schedule."""
+    """Returns the weight snr + 1: the plain error of v on a variance-preserving schedule."""
     return lambda lam: jax.nn.softplus(lam)
 
 
 def capped_v(cap: float = 5.0) -> Weight:
-    """Weight min(snr + 1, cap)."""
+    """Returns the weight min(snr + 1, cap)."""
     return lambda lam: jnp.minimum(jax.nn.softplus(lam), jnp.log(cap))
 
 
 def truncated_snr() -> Weight:
-    """Weight max(snr, 1)."""
+    """Returns the weight max(snr, 1)."""
     return lambda lam: jnp.maximum(lam, 0)
 
 
 def p2(gamma: float = 1.0, k: float = 1.0) -> Weight:
-    """Weight snr / (k + snr)^gamma."""
+    """Returns the weight snr / (k + snr)^gamma."""
     return lambda lam: lam - gamma * jnp.logaddexp(jnp.log(k), lam)
 
 
 def edm(sigma_data: float = 0.5) -> Weight:
-    """Weight snr + 1 / sigma_data^2."""
+    """Returns the weight snr + 1 / sigma_data^2."""
     return lambda lam: jnp.logaddexp(lam, -2 * jnp.log(sigma_data))
 
 
 def sigmoid(bias: float = 0.0) -> Weight:
-    """Weight snr / (1 + exp(lambda - bias)): the eps error, of noisier pictures only for a smaller bias."""
+    """Returns the weight snr / (1 + exp(lambda - bias)): the eps error, of noisier pictures only for a smaller bias."""
     return lambda lam: lam + jax.nn.log_sigmoid(bias - lam)
 
 
 def per_example(x: Float[Array, " b *s"]) -> Float[Array, " b"]:
-    """The mean over everything but the batch."""
+    """Returns the mean over everything but the batch."""
     return x.reshape(x.shape[0], -1).mean(axis=1)
 
 
@@ -100,7 +100,10 @@ def weighted_mse(
     kind: str,
     weight: Weight | None = None,
 ) -> Float[Array, " b"]:
-    """w(lambda) |x0_hat - x0|^2 / size for each example, from the output's own error; without a weight that error."""
+    """Returns w(lambda) |x0_hat - x0|^2 / size for each example, from the output's own error.
+
+    Without a weight that error.
+    """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     goal = prediction.target(x0, eps, over_pixels(alpha, x0), over_pixels(sigma, x0), kind)
     error = per_example((output - goal) ** 2)
@@ -131,7 +134,7 @@ def offset(noise: NoiseSampler, scale: float) -> NoiseSampler:
 def noised(
     x0: Float[Array, " b *s"], eps: Float[Array, " b *s"], t: Float[Array, " b"], schedule: Schedule
 ) -> Float[Array, " b *s"]:
-    """x_t = alpha x0 + sigma eps."""
+    """Returns x_t = alpha x0 + sigma eps."""
     return over_pixels(schedule.alpha(t), x0) * x0 + over_pixels(schedule.sigma(t), x0) * eps
 
 
@@ -143,7 +146,7 @@ def denoising(
     noise: NoiseSampler = independent,
     perturbation: float = 0.0,
 ) -> Callable[[Params, Array, Array, Cond, Key], Array]:
-    """(params, x0 [b ...], t [b], cond, keys [b]) -> loss [b]: the denoising objective of nearly every diffusion model.
+    """Returns a function (params, x0, t [b], cond, keys [b]) -> loss [b], which nearly every diffusion model minimises.
 
     Args:
       network: what is trained.
@@ -170,12 +173,12 @@ def denoising(
 
 
 def dropped(keys: Key, rate: float) -> Bool[Array, " b"]:
-    """Which examples lose their condition, each with probability `rate`."""
+    """Returns which examples lose their condition, each with probability `rate`."""
     return jax.vmap(lambda key: jax.random.bernoulli(key, rate))(draws.fold(keys, draws.DROP))
 
 
 def drop(keys: Key, cond: Cond, null: Cond, rate: float = 0.1) -> Cond:
-    """`cond` with each example replaced by `null`'s with probability `rate`, as classifier-free guidance wants.
+    """Returns `cond` with each example replaced by `null`'s with probability `rate`, as classifier-free guidance wants.
 
     `null` has the same fields, with a leading axis of b or 1.
 

@@ -20,7 +20,7 @@ class Known(Protocol):
 
     @property
     def frozen(self) -> Any:
-        """Constant arrays."""
+        """Gives constant arrays."""
 
     @property
     def extra(self) -> Any:
@@ -28,7 +28,7 @@ class Known(Protocol):
 
     @property
     def ema(self) -> Any:
-        """The average of the parameters."""
+        """Returns the average of the parameters."""
 
     @property
     def step(self) -> Any:
@@ -131,14 +131,14 @@ _NOISE: dict[str, loss.NoiseSampler] = {
 
 
 def weight_of(c: "ProcessConfig") -> loss.Weight | None:
-    """The weight of the squared error; None for the plain error of the output."""
+    """Returns the weight of the squared error; None for the plain error of the output."""
     if c.weight == "simple":
         return None
     return getattr(loss, c.weight)(*(() if c.weight_number is None else (c.weight_number,)))
 
 
 def time_sampler(c: "ProcessConfig", made: Schedule) -> times.TimeSampler:
-    """Where to train; for importance, where its steps lie."""
+    """Returns the function that says where to train; for importance, where its steps lie."""
     if c.times == "uniform":
         return times.uniform(made.first)
     if c.times in ("steps", "importance"):

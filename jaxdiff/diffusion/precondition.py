@@ -28,13 +28,13 @@ class Scalings(NamedTuple):
 
 
 def edm(alpha: Any, sigma: Any, sigma_data: float = 0.5) -> Scalings:
-    """The three scalings at the given alpha and sigma, of any shape."""
+    """Returns the three scalings at the given alpha and sigma, of any shape."""
     square = sigma**2 + (alpha * sigma_data) ** 2
     return Scalings(alpha * sigma_data**2 / square, sigma * sigma_data / square**0.5, 1 / square**0.5)
 
 
 def consistency(alpha: Any, sigma: Any, sigma_min: float = 0.002, sigma_data: float = 0.5) -> Scalings:
-    """The scalings under which D is the identity at sigma / alpha = sigma_min, whatever F says.
+    """Returns the scalings under which D is the identity at sigma / alpha = sigma_min, whatever F says.
 
     Source: Song et al. 2023, arXiv 2303.01469, appendix C.
     """

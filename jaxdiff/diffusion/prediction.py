@@ -30,7 +30,7 @@ KINDS = ("eps", "x0", "v", "score", "flow", "edm")
 
 
 def check(kind: str, schedule: Schedule | None = None, time: float = 1.0) -> None:
-    """Refuse an unknown kind, and one that divides by alpha on a schedule whose alpha is 0 at `time`.
+    """Refuses an unknown kind, and one that divides by alpha on a schedule whose alpha is 0 at `time`.
 
     Raises:
       ValueError: says which kinds exist, or which would work.
@@ -52,7 +52,7 @@ def check(kind: str, schedule: Schedule | None = None, time: float = 1.0) -> Non
 
 
 def target(x0: Any, eps: Any, alpha: Any, sigma: Any, kind: str) -> Any:
-    """What a network of this kind should output for x_t = alpha x0 + sigma eps; alpha and sigma broadcast."""
+    """Returns what a network of this kind should output for x_t = alpha x0 + sigma eps; alpha and sigma broadcast."""
     check(kind)
     if kind == "eps":
         return eps
@@ -69,7 +69,7 @@ def target(x0: Any, eps: Any, alpha: Any, sigma: Any, kind: str) -> Any:
 
 
 def to_x0(prediction: Any, x_t: Any, alpha: Any, sigma: Any, kind: str) -> Any:
-    """The estimate of x0 that an output of this kind stands for; alpha and sigma broadcast."""
+    """Returns the estimate of x0 that an output of this kind stands for; alpha and sigma broadcast."""
     check(kind)
     if kind == "eps":
         return (x_t - sigma * prediction) / alpha
@@ -86,7 +86,7 @@ def to_x0(prediction: Any, x_t: Any, alpha: Any, sigma: Any, kind: str) -> Any:
 
 
 def slope(alpha: Any, sigma: Any, kind: str) -> Any:
-    """|d x0 / d prediction|."""
+    """Returns |d x0 / d prediction|."""
     check(kind)
     if kind == "eps":
         return sigma / alpha
@@ -102,19 +102,19 @@ def slope(alpha: Any, sigma: Any, kind: str) -> Any:
 
 
 def to_eps(x0: Any, x_t: Any, alpha: Any, sigma: Any) -> Any:
-    """The noise that goes with an estimate of x0."""
+    """Returns the noise that goes with an estimate of x0."""
     return (x_t - alpha * x0) / sigma
 
 
 def over_pixels(values: Float[Array, " *b"], x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`values` [] or [b] with as many unit axes as it takes to multiply x [b, ...]."""
+    """Returns `values` [] or [b] with as many unit axes as it takes to multiply x [b, ...]."""
     return values.reshape(values.shape + (1,) * (x.ndim - values.ndim))
 
 
 def evaluate(
     network: Network, params: Params, x_t: Array, t: Float[Array, " *t"], cond: Cond, schedule: Schedule, kind: str
 ) -> Array:
-    """The network's output in float32 at x_t [b, ...] and t ([] or [b]): scales its input (edm) and names its time."""
+    """Calls the network at x_t [b, ...] and t ([] or [b]), in float32: scales its input (edm) and names its time."""
     t = jax.numpy.broadcast_to(t, x_t.shape[:1])
     if kind == "edm":
         x_t = x_t * over_pixels(precondition.edm(schedule.alpha(t), schedule.sigma(t)).scale, x_t)
@@ -122,7 +122,7 @@ def evaluate(
 
 
 def denoiser(network: Network, params: Params, cond: Cond, schedule: Schedule, kind: str) -> Denoise:
-    """(x_t, t, aux) -> x0 in float32: the one form in which samplers know a network.
+    """Returns a function (x_t, t, aux) -> x0 in float32: the one form in which samplers know a network.
 
     Raises:
       ValueError: if the kind is unknown, or divides by an alpha that is 0 at t = 1 on this schedule.

@@ -127,7 +127,7 @@ class ProcessConfig:
             prediction.check(self.prediction, self.make_schedule())
 
     def make_schedule(self, params: Params | None = None) -> Schedule:
-        """The noise schedule; a learned one is made of `params["schedule"]`."""
+        """Returns the noise schedule; a learned one is made of `params["schedule"]`."""
         if self.schedule == "learned":
             if params is None:
                 raise ValueError("the learned schedule is part of the parameters: pass them to make_schedule")
@@ -140,11 +140,11 @@ class ProcessConfig:
         return made
 
     def out_channels(self, channels: int) -> int:
-        """The channels of the network's output, for x0 of `channels`."""
+        """Returns the channels of the network's output, for x0 of `channels`."""
         return 2 * channels if self.variance == "learned" else channels
 
     def init_params(self, key: Key) -> Params:
-        """Parameters of the process itself, to be merged with the network's: {} or {"schedule": ...}."""
+        """Returns parameters of the process itself, to be merged with the network's: {} or {"schedule": ...}."""
         return {"schedule": learned.init(key)} if self.schedule == "learned" else {}
 
     def init_extra(self, teacher: Params | None = None) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class ProcessConfig:
         return extra
 
     def loss(self, network: Network, teacher: Network | None = None) -> Objective:
-        """(params, known, x0 [b ...], cond, keys [b], teacher_cond=None) -> (mean loss, metrics, stats).
+        """Returns a function (params, known, x0, cond, keys [b], teacher_cond=None) -> (mean loss, metrics, stats).
 
         Args:
           network: what is trained, a function of all parameters; it may draw dropout.
@@ -177,7 +177,7 @@ class ProcessConfig:
     def denoiser(
         self, network: Network, params: Params, cond: Cond, null: Cond | None = None
     ) -> Denoise | LearnedDenoise:
-        """(x_t, t, aux) -> x0 in float32: what samplers call; they clip it as `clip` says.
+        """Returns a function (x_t, t, aux) -> x0 in float32: what samplers call; they clip it as `clip` says.
 
         With `null`, the condition to keep away from, it is guided by `aux["guidance"]`.
         """
@@ -191,7 +191,7 @@ class ProcessConfig:
         return "variance" if self.variance == "learned" else "prediction"
 
     def sampler(self) -> str:
-        """The sampler for what was trained, a name in `sampling.SAMPLERS`."""
+        """Returns the sampler for what was trained, a name in `sampling.SAMPLERS`."""
         if self.objective in process_check.CONSISTENCY:
             return "consistency"
         if self.variance != "small":
@@ -199,13 +199,13 @@ class ProcessConfig:
         return {"ve": "heun", "edm": "heun", "flow": "flow_euler"}.get(self.schedule, "ddim")
 
     def grid(self) -> str:
-        """The grid of times for what was trained, a name in `sampling.grid.GRIDS`."""
+        """Returns the grid of times for what was trained, a name in `sampling.grid.GRIDS`."""
         if self.objective in process_check.CONSISTENCY:
             return "few_steps"
         return "karras" if self.schedule in ("ve", "edm") else "trailing"
 
     def options(self) -> dict[str, Any]:
-        """Options of `sampler`."""
+        """Returns options of `sampler`."""
         if self.objective in process_check.CONSISTENCY:
             return {"sigma_min": 0.002}
         return {"variance": self.variance} if self.sampler() == "ddpm" else {}

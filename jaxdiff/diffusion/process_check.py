@@ -19,7 +19,10 @@ SPANS = {"consistency_training": (10, 1280), "consistency_distillation": (18, 18
 
 
 def numbers(c: "ProcessConfig") -> dict[str, Any]:
-    """The arguments of the function in `schedule` that has the config's schedule's name; without those left to it."""
+    """Returns the arguments of the function in `schedule` that has the config's schedule's name.
+
+    Without those left to it.
+    """
     start, end = ("start", "end") if c.schedule in DISCRETE else ("beta_min", "beta_max")
     named = {"steps": c.steps, start: c.beta_min, end: c.beta_max, "sigma_min": c.sigma_min, "sigma_max": c.sigma_max}
     taken = inspect.signature(getattr(schedule, c.schedule)).parameters
@@ -27,7 +30,7 @@ def numbers(c: "ProcessConfig") -> dict[str, Any]:
 
 
 def span(c: "ProcessConfig") -> tuple[int, int]:
-    """(first, last) of the intervals."""
+    """Returns (first, last) of the intervals."""
     return SPANS[c.objective] if c.intervals is None else c.intervals
 
 

@@ -73,22 +73,22 @@ class Schedule(Protocol):
 
     @property
     def first(self) -> float:
-        """The least noisy time that networks are trained at."""
+        """Returns the least noisy time that networks are trained at."""
 
     def alpha(self, t: Times) -> Times:
-        """The scale of the signal."""
+        """Returns the scale of the signal."""
 
     def sigma(self, t: Times) -> Times:
-        """The scale of the noise."""
+        """Returns the scale of the noise."""
 
     def log_snr(self, t: Times) -> Times:
-        """2 log(alpha / sigma): falls strictly, +inf at clean data."""
+        """Returns 2 log(alpha / sigma): falls strictly, +inf at clean data."""
 
     def time(self, log_snr: Times) -> Times:
-        """The inverse of `log_snr`."""
+        """Returns the inverse of `log_snr`."""
 
     def timestep(self, t: Times) -> Times:
-        """What the network calls time."""
+        """Returns what the network calls time."""
 
 
 @jax.tree_util.register_dataclass
@@ -106,7 +106,7 @@ class Discrete(VariancePreserving):
 
     @property
     def steps(self) -> int:
-        """The number of trained steps."""
+        """Returns the number of trained steps."""
         return self.knots.shape[0] + self.zero_terminal
 
     @property
@@ -138,14 +138,17 @@ class Discrete(VariancePreserving):
         return (after / self.steps)[()]
 
     def timestep(self, t: Times) -> Times:
-        """N t - 1; within 1e-3 of a trained step it is that step, which float32 times miss by up to 6e-5."""
+        """Returns N t - 1; within 1e-3 of a trained step it is that step, which float32 times miss by up to 6e-5."""
         xp, t = namespace(t)
         step = t * self.steps - 1
         return xp.where(xp.abs(step - xp.round(step)) < 1e-3, xp.round(step), step)[()]
 
 
 def from_log_snr(log_snr: Float[np.ndarray, " n"], zero_terminal: bool = False) -> Discrete:
-    """A schedule from a table of log-SNR at t = (i + 1) / n; with `zero_terminal` a step with alpha = 0 follows it."""
+    """Returns a schedule from a table of log-SNR at t = (i + 1) / n.
+
+    With `zero_terminal` a step with alpha = 0 follows it.
+    """
     log_snr = np.asarray(log_snr, np.float64)
     if len(log_snr) < 2:
         raise ValueError(f"a schedule needs at least 2 steps with alpha > 0, got {len(log_snr)}")
@@ -159,7 +162,10 @@ def from_log_snr(log_snr: Float[np.ndarray, " n"], zero_terminal: bool = False) 
 
 
 def discrete(betas: Float[np.ndarray, " n"]) -> Discrete:
-    """The schedule of a model trained on n steps with variances `betas`; a last beta of 1 is a zero terminal signal."""
+    """Returns the schedule of a model trained on n steps with variances `betas`.
+
+    A last beta of 1 is a zero terminal signal.
+    """
     betas = np.asarray(betas, np.float64)
     wrong = ~((betas > 0) & (betas <= 1))
     wrong[:-1] |= betas[:-1] == 1
@@ -172,17 +178,20 @@ def discrete(betas: Float[np.ndarray, " n"]) -> Discrete:
 
 
 def linear(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> Discrete:
-    """Linear beta_i. Source: Ho et al. 2020, arXiv 2006.11239, section 4."""
+    """Returns the schedule with linear beta_i. Source: Ho et al. 2020, arXiv 2006.11239, section 4."""
     return discrete(np.linspace(start, end, steps))
 
 
 def scaled_linear(steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> Discrete:
-    """Linear sqrt(beta_i). Source: Rombach et al. 2022, arXiv 2112.10752 (its released models)."""
+    """Returns the schedule with linear sqrt(beta_i).
+
+    Source: Rombach et al. 2022, arXiv 2112.10752 (its released models).
+    """
     return discrete(np.linspace(start**0.5, end**0.5, steps) ** 2)
 
 
 def sigmoid(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> Discrete:
-    """Beta_i from `start` to `end` along a sigmoid over [-6, 6].
+    """Returns the schedule with beta_i from `start` to `end` along a sigmoid over [-6, 6].
 
     Source: Xu et al. 2022 (GeoDiff), arXiv 2203.02923, its released code.
     """
@@ -190,13 +199,13 @@ def sigmoid(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> Discre
 
 
 def from_alpha_bar(alpha_bar: Callable[[np.ndarray], np.ndarray], steps: int = 1000, cap: float = 0.999) -> Discrete:
-    """Steps with beta_i = min(1 - abar((i + 1) / n) / abar(i / n), cap), for any falling abar on [0, 1]."""
+    """Returns steps with beta_i = min(1 - abar((i + 1) / n) / abar(i / n), cap), for any falling abar on [0, 1]."""
     values = alpha_bar(np.arange(steps + 1) / steps)
     return discrete(np.minimum(1 - values[1:] / values[:-1], cap))
 
 
 def cosine(steps: int = 1000, s: float = 0.008, cap: float = 0.999) -> Discrete:
-    """Squared cosine, capped: abar(u) = cos^2(pi / 2 (u + s) / (1 + s)).
+    """Returns the squared cosine schedule, capped: abar(u) = cos^2(pi / 2 (u + s) / (1 + s)).
 
     Source: Nichol & Dhariwal 2021, arXiv 2102.09672, equation 17.
     """
@@ -204,13 +213,16 @@ def cosine(steps: int = 1000, s: float = 0.008, cap: float = 0.999) -> Discrete:
 
 
 def sigmoid_signal(steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> Discrete:
-    """Signal abar(u) that falls along a sigmoid. Source: Jabri et al. 2022, arXiv 2212.11972, algorithm 1."""
+    """Returns the schedule whose signal abar(u) falls along a sigmoid.
+
+    Source: Jabri et al. 2022, arXiv 2212.11972, algorithm 1.
+    """
     f = lambda u: 1 / (1 + np.exp(-u / tau))
     return from_alpha_bar(lambda u: (f(end) - f(u * (end - start) + start)) / (f(end) - f(start)), steps)
 
 
 def zero_terminal(schedule: Discrete) -> Discrete:
-    """Shift and scale alpha so that it ends at 0 and keeps its first value.
+    """Shifts and scales alpha so that it ends at 0 and keeps its first value.
 
     Source: Lin et al. 2023, arXiv 2305.08891, algorithm 1.
     """

@@ -26,17 +26,17 @@ TimeSampler: TypeAlias = Callable[[Array], Array]
 
 
 def uniform(low: float = 1e-3, high: float = 1.0) -> TimeSampler:
-    """Uniform in [low, high]; the default of 1e-3 is the first of 1000 trained steps."""
+    """Returns times uniform in [low, high]; the default of 1e-3 is the first of 1000 trained steps."""
     return lambda u: low + (high - low) * u
 
 
 def steps(count: int = 1000) -> TimeSampler:
-    """Uniform over the trained steps, t = (i + 1) / count."""
+    """Returns times uniform over the trained steps, t = (i + 1) / count."""
     return lambda u: (whole(u, count) + 1) / count
 
 
 def levels(count: int) -> TimeSampler:
-    """Uniform over `count` times evenly spaced from the smallest noise level of `schedule.ve` to 1.
+    """Returns times uniform over `count` levels, evenly spaced from the smallest of `schedule.ve` to 1.
 
     There the levels are NCSN's, a geometric sequence. Source: Song & Ermon 2019, arXiv 1907.05600, section 4.2.
     """
@@ -44,17 +44,23 @@ def levels(count: int) -> TimeSampler:
 
 
 def log_normal(schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> TimeSampler:
-    """log(sigma / alpha) ~ N(mean, std^2). Source: Karras et al. 2022, arXiv 2206.00364, table 1."""
+    """Returns times with log(sigma / alpha) ~ N(mean, std^2).
+
+    Source: Karras et al. 2022, arXiv 2206.00364, table 1.
+    """
     return lambda u: jnp.clip(schedule.time(-2 * (mean + std * normal_quantile(u))), 0, 1)
 
 
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> TimeSampler:
-    """logit(t) ~ N(mean, std^2), for flows. Source: Esser et al. 2024, arXiv 2403.03206, equation 19."""
+    """Returns times with logit(t) ~ N(mean, std^2), for flows.
+
+    Source: Esser et al. 2024, arXiv 2403.03206, equation 19.
+    """
     return lambda u: jax.nn.sigmoid(mean + std * normal_quantile(u))
 
 
 def mode(scale: float = 1.29) -> TimeSampler:
-    """Heavy in the middle: t = 1 - w - scale (cos^2(pi w / 2) - 1 + w) with w = 1 - u.
+    """Returns times heavy in the middle: t = 1 - w - scale (cos^2(pi w / 2) - 1 + w) with w = 1 - u.
 
     Source: Esser et al. 2024, arXiv 2403.03206, equation 20.
     """
@@ -67,11 +73,11 @@ def whole(u: Float[Array, " *b"], count: Array | int) -> Float[Array, " *b"]:
 
 
 def normal_quantile(u: Float[Array, " *b"]) -> Float[Array, " *b"]:
-    """The quantile function of the unit Gaussian."""
+    """Returns the quantile function of the unit Gaussian."""
     return jax.scipy.special.ndtri(u)
 
 
 def by_quarter(u: Float[Array, " b"], losses: Float[Array, " b"]) -> dict[str, Array]:
-    """The mean loss in each quarter of the times, as the module docstring has it."""
+    """Returns the mean loss in each quarter of the times, as the module docstring has it."""
     quarter = whole(u, 4)
     return {f"loss_q{k}": 4 * jnp.where(quarter == k, losses, 0).mean() for k in range(4)}

@@ -25,7 +25,7 @@ from jaxdiff.typing import Cond, Denoise, Estimate, Key, LearnedDenoise, Network
 
 
 def learned_log_variance(v: Any, log_small: Any, log_large: Any) -> Any:
-    """The logarithm of the variance between both extremes, at v in [-1, 1]."""
+    """Returns the logarithm of the variance between both extremes, at v in [-1, 1]."""
     return (v + 1) / 2 * log_large + (1 - v) / 2 * log_small
 
 
@@ -65,7 +65,9 @@ def hybrid(
     bound: float = 1e-3,
     bins: int | None = 256,
 ) -> Callable[[Params, Array, Array, Cond, Key], Array]:
-    """(params, x0 [b ...], t [b], cond, keys [b]) -> loss [b]: simple + bound x steps x L_i, at times t = i / steps.
+    """Returns a function (params, x0 [b ...], t [b], cond, keys [b]) -> loss [b]: simple + bound x steps x L_i.
+
+    Times are t = i / steps.
 
     Args:
       network: what is trained; its output has twice the channels of x0.

@@ -30,7 +30,7 @@ from jaxdiff.typing import Cond, Key, Network, Params
 
 
 def squared_in(f: Callable[[Any, Any], Float[Array, " b"]]) -> Callable[[Any, Any], Float[Array, " b"]]:
-    """f(a, b) -> losses [b], whose gradient in `a` is f's, and in `b`, arrays [b], that of f squared."""
+    """Returns a function f(a, b) -> losses [b] with f's gradient in `a`, and in `b` [b] that of f squared."""
 
     def forward(a: Any, b: Any) -> Any:
         losses, pull = jax.vjp(f, a, b)
@@ -49,7 +49,7 @@ def squared_in(f: Callable[[Any, Any], Float[Array, " b"]]) -> Callable[[Any, An
 def bound_loss(
     network: Network, kind: str, bins: int | None = 256
 ) -> Callable[[Params, Schedule, Array, Array, Cond, Key], Bound]:
-    """(params, schedule, x0 [b ...], u [b], cond, keys [b]) -> the terms of the bound [b], in bits/dim.
+    """Returns a function (params, schedule, x0, u [b], cond, keys [b]) -> the terms of the bound [b], in bits/dim.
 
     Args:
       network: what is trained.
