@@ -35,7 +35,7 @@ def attention(
     causal: bool = False,
     kernel: str | None = None,
 ) -> Float[Array, "b n h d"]:
-    """Multi-head attention of n queries over m keys.
+    """Returns multi-head attention of n queries over m keys.
 
     Args:
       q: queries; its dtype is the output's.
@@ -60,7 +60,7 @@ def attention(
 
 
 def _bias(n: int, m: int, mask: Array | None, causal: bool) -> Array | None:
-    """What is added to the scores [b, 1, n, m]: 0 where a query may look, a large negative number elsewhere."""
+    """Returns the bias of the scores [b, 1, n, m]: 0 where a query may look, a large negative number elsewhere."""
     seen = None if mask is None else mask[:, None, None, :]
     if causal:
         lower = jnp.tril(jnp.ones((n, m), bool))[None, None]

@@ -17,7 +17,7 @@ def sinusoidal(
     shift: float = 1.0,
     sin_first: bool = True,
 ) -> Float[Array, "b {dim}"]:
-    """[sin(t w_i), cos(t w_i)] with w_i = max_period^(-i / (dim/2 - shift)), in float32.
+    """Returns [sin(t w_i), cos(t w_i)] with w_i = max_period^(-i / (dim/2 - shift)), in float32.
 
     DDPM's code has shift 1 and sine first; Stable Diffusion's U-Net has shift 0 and cosine first.
 

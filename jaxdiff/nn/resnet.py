@@ -69,7 +69,7 @@ class ResnetBlock(nn.Module):
 
 
 def fold(keys: Key, name: str) -> Key:
-    """Keys [b] that belong to the block of that name."""
+    """Returns keys [b] that belong to the block of that name."""
     return jax.vmap(lambda key: jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF))(keys)
 
 
@@ -80,13 +80,13 @@ def dropout(x: Float[Array, " b *s"], keys: Key, rate: float) -> Float[Array, " 
 
 
 def double(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
-    """Each pixel four times."""
+    """Repeats each pixel four times, twice as high and wide."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
 def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
-    """The mean of each 2x2 square."""
+    """Returns the mean of each 2x2 square."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
@@ -147,7 +147,7 @@ def _double_then_conv(x: Array, kernel: Array) -> Array:
 
 
 def _interleave(before: Array, here: Array, after: Array, *, axis: int) -> Array:
-    """At 2i before[i-1] + here[i] + after[i], at 2i+1 before[i] + here[i] + after[i+1]; zero beyond the ends."""
+    """Interleaves two sums: at 2i before[i-1] + here[i] + after[i], at 2i+1 before[i] + here[i] + after[i+1]."""
 
     def shift(y: Array, by: int) -> Array:
         return lax.pad(y, jnp.zeros((), y.dtype), [(by * (i == axis), -by * (i == axis), 0) for i in range(y.ndim)])

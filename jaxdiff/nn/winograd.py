@@ -21,7 +21,7 @@ _POINTS = (0, 2 / 3, -2 / 3, 4 / 3, -4 / 3)  # these round off least
 
 
 def _values(n: int) -> np.ndarray:
-    """The matrix that evaluates n coefficients at the points and at infinity."""
+    """Returns the matrix that evaluates n coefficients at the points and at infinity."""
     return np.vstack([np.vander(_POINTS, n, increasing=True), np.eye(n)[-1:]])
 
 
@@ -30,7 +30,7 @@ _BB, _GG, _AA = (np.kron(m, m).astype(np.float32) for m in (_B, _G, _A))
 
 
 def winograd(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"]) -> Float[Array, "b h w o"]:
-    """The 3x3 convolution with stride 1 and one zero on every side; h and w are multiples of 4."""
+    """Returns the 3x3 convolution with stride 1 and one zero on every side; h and w are multiples of 4."""
     b, h, w, c = x.shape
     v = jnp.pad(x, ((0, 0), (1, 3), (1, 3), (0, 0)))
     v = _windows(_windows(v, 1, 0), 3, 1)  # [6, 6, b, h / 4, w / 4, c]
