@@ -86,7 +86,7 @@ class AutoencoderConfig(NetConfig):
 
     @property
     def unit(self) -> int:
-        """Picture pixels along a side for each latent."""
+        """Returns picture pixels along a side for each latent."""
         return 2 ** (len(self.channels) - 1)
 
 
@@ -108,34 +108,34 @@ class AutoencoderKL(nn.Module):
             self.post_quant_conv = Conv(net.latent_channels, 1, dtype=net.dtype)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w o"]:
-        """The picture after both, through the mean."""
+        """Returns the picture after both, through the mean."""
         return self.decode(self.encode(x)[0])
 
     def encode(self, x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b i j z"], Float[Array, "b i j z"]]:
-        """Mean and log-variance of z, the latter within [-30, 20]."""
+        """Returns mean and log-variance of z, the latter within [-30, 20]."""
         moments = self.encoder(x)
         moments = self.quant_conv(moments) if self.config.quant_conv else moments
         mean, log_var = jnp.split(moments.astype(jnp.float32), 2, -1)
         return mean, jnp.clip(log_var, -30.0, 20.0)
 
     def decode(self, z: Float[Array, "b i j z"]) -> Float[Array, "b h w o"]:
-        """The picture of z (not of scaled latents: see `unscaled`)."""
+        """Returns the picture of z (not of scaled latents: see `unscaled`)."""
         return self.decoder(self.post_quant_conv(z) if self.config.post_quant_conv else z).astype(jnp.float32)
 
 
 def sample(mean: Float[Array, " b *s"], log_var: Float[Array, " b *s"], keys: Key) -> Float[Array, " b *s"]:
-    """One z a picture; keys [b]."""
+    """Draws one z a picture; keys [b]."""
     noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
     return mean + jnp.exp(0.5 * log_var) * noise
 
 
 def scaled(net: Any, z: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """The latents a diffusion model sees; `net` is the config of any autoencoder."""
+    """Returns the latents a diffusion model sees; `net` is the config of any autoencoder."""
     return (z - _of_channels(net.shift, z)) * _of_channels(net.scale, z)
 
 
 def unscaled(net: Any, latents: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """The z that `decode` takes."""
+    """Returns the z that `decode` takes."""
     return latents / _of_channels(net.scale, latents) + _of_channels(net.shift, latents)
 
 
@@ -212,14 +212,14 @@ class Middle(nn.Module):
 
 
 def sliced(decode: Callable[[Array], Array], z: Float[Array, "b i j z"]) -> Float[Array, "b h w o"]:
-    """`decode` of one picture after another: a batch needs the memory of one."""
+    """Returns `decode` of one picture after another: a batch needs the memory of one."""
     return jax.lax.map(lambda one: decode(one[None])[0], z)
 
 
 def tiled(
     decode: Callable[[Array], Array], z: Float[Array, "b i j z"], *, tile: int = 64, overlap: int = 16, factor: int = 8
 ) -> Float[Array, "b h w o"]:
-    """`decode` of square tiles, one after another, faded into each other where they overlap.
+    """Returns `decode` of square tiles, one after another, faded into each other where they overlap.
 
     Memory is that of one tile, so a picture of any size fits; each tile sees only itself in norms and attention, so
     the result is near that of the whole, not equal.
@@ -263,7 +263,7 @@ def tiled(
 
 
 def _starts(side: int, size: int, overlap: int) -> list[int]:
-    """Evenly spread positions of the fewest tiles that cover a side and overlap enough."""
+    """Returns evenly spread positions of the fewest tiles that cover a side and overlap enough."""
     if side == size:
         return [0]
     count = 1 + math.ceil((side - size) / (size - overlap))
@@ -271,5 +271,5 @@ def _starts(side: int, size: int, overlap: int) -> list[int]:
 
 
 def _fade(size: int, ramp: int) -> list[float]:
-    """1 inside, falling to near 0 over `ramp` pixels at both ends."""
+    """Returns 1 inside, falling to near 0 over `ramp` pixels at both ends."""
     return [min(1.0, (min(i, size - 1 - i) + 1) / (ramp + 1)) for i in range(size)]

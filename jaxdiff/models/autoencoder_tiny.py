@@ -51,15 +51,15 @@ class AutoencoderTiny(nn.Module):
         self.decoder = TinyDecoder(self.config)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w o"]:
-        """The picture after both."""
+        """Returns the picture after both."""
         return self.decode(self.encode(x))
 
     def encode(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j z"]:
-        """The latents of a picture in [-1, 1]."""
+        """Returns the latents of a picture in [-1, 1]."""
         return self.encoder(x).astype(jnp.float32)
 
     def decode(self, z: Float[Array, "b i j z"]) -> Float[Array, "b h w o"]:
-        """The picture, about in [-1, 1]."""
+        """Returns the picture, about in [-1, 1]."""
         return self.decoder(z).astype(jnp.float32)
 
 

@@ -63,15 +63,15 @@ class AutoencoderVQ(nn.Module):
         )
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w o"]:
-        """The picture after both."""
+        """Returns the picture after both."""
         return self.decode(self.encode(x))
 
     def encode(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j z"]:
-        """The latents before they are quantised."""
+        """Returns the latents before they are quantised."""
         return self.quant_conv(self.encoder(x)).astype(jnp.float32)
 
     def quantize(self, z: Float[Array, "b i j z"]) -> tuple[Float[Array, "b i j z"], Int[Array, "b i j"]]:
-        """The nearest vector of the codebook at each position, and its number."""
+        """Returns the nearest vector of the codebook at each position, and its number."""
         codes = self.codebook.astype(jnp.float32)
         # |z - e|^2 without the part that is the same for all e
         distance = (codes * codes).sum(-1)[None, None, None] - 2 * z @ codes.T
@@ -79,6 +79,9 @@ class AutoencoderVQ(nn.Module):
         return codes[index], index
 
     def decode(self, z: Float[Array, "b i j z"], quantized: bool = False) -> Float[Array, "b h w o"]:
-        """The picture of latents; `quantized`: they are vectors of the codebook already, or are to be left alone."""
+        """Returns the picture of latents.
+
+        `quantized`: they are vectors of the codebook already, or are to be left alone.
+        """
         z = z if quantized else self.quantize(z)[0]
         return self.decoder(self.post_quant_conv(z)).astype(jnp.float32)

@@ -45,7 +45,7 @@ class ControlNet(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], t: Float[Array, " b"], cond: Cond, hint: Float[Array, "b i j d"]
     ) -> tuple[Array, ...]:
-        """What the U-Net's `residuals` takes.
+        """Returns what the U-Net's `residuals` takes.
 
         Args:
           x: the noisy latents.
@@ -91,7 +91,7 @@ class Hint(nn.Module):
 
 
 def controlled(unet: UNetConfig, controls: Sequence[ControlNetConfig]) -> Network:
-    """The U-Net with ControlNets: its hints are `cond.hints`, one for each.
+    """Returns the U-Net with ControlNets: its hints are `cond.hints`, one for each.
 
     The parameters are {"unet": ..., "controls": [...], "scales": [n]}; a scale weighs what its ControlNet adds.
     """

@@ -81,7 +81,7 @@ class Filter(nn.Module):
 
 
 def _each(x: Array, kernel: Array, stride: int, pad: tuple[int, int]) -> Array:
-    """A convolution of each channel by itself, as a sum over the window: XLA's own takes far longer on a CPU."""
+    """Convolves each channel by itself, as a sum over the window: XLA's own takes far longer on a CPU."""
     size, places = kernel.shape[0], x.shape[1] // stride
     x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
     ends = (places - 1) * stride + 1
@@ -94,6 +94,6 @@ def _each(x: Array, kernel: Array, stride: int, pad: tuple[int, int]) -> Array:
 
 
 def prepare(pictures: UInt8[Array | np.ndarray, "b h w 3"]) -> Float[Array, "b 224 224 3"]:
-    """Pictures scaled to 224 x 224, bicubic with antialiasing, and to about [-1, 1] as in its training."""
+    """Returns pictures scaled to 224 x 224, bicubic with antialiasing, and to about [-1, 1] as in its training."""
     x = jax.image.resize(jnp.asarray(pictures).astype(jnp.float32), (len(pictures), SIZE, SIZE, 3), "cubic")
     return (jnp.clip(x, 0, 255) - 127) / 128

@@ -84,7 +84,7 @@ class ClipImage(nn.Module):
 
 
 def prepare(pictures: Float[Array, "b h w 3"], size: int = 224) -> Float[Array, "b {size} {size} 3"]:
-    """Pictures in [0, 1], scaled until the shorter side is `size`, their middle cut out, and normalised."""
+    """Returns pictures in [0, 1], scaled until the shorter side is `size`, their middle cut out, and normalised."""
     height, width = pictures.shape[1:3]
     scale = size / min(height, width)
     shape = (max(size, int(height * scale)), max(size, int(width * scale)))

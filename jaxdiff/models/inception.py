@@ -151,7 +151,7 @@ class InceptionV3(nn.Module):
 
 
 def prepare(pictures: UInt8[Array | np.ndarray, "b h w 3"], resize: str = "tensorflow") -> Float[Array, "b 299 299 3"]:
-    """What the network takes, in one of the ways that are in use; FIDs by different ones do not compare.
+    """Resizes pictures for the network, in one of the ways in use; FIDs by different ones do not compare.
 
     tensorflow  bilinear between the two pixels at and after i h / 299, as the original FID, torch-fidelity and most
                 papers have it
@@ -176,7 +176,7 @@ def prepare(pictures: UInt8[Array | np.ndarray, "b h w 3"], resize: str = "tenso
 
 
 def _between(size: int) -> np.ndarray:
-    """[299, size]: the weights of TensorFlow 1's bilinear resizing, whose float32 positions they share."""
+    """Returns the weights [299, size] of TensorFlow 1's bilinear resizing, whose float32 positions they share."""
     place = np.arange(SIZE, dtype=np.float32) * np.float32(size / SIZE)
     low = place.astype(np.int64)
     part = place - low.astype(np.float32)

@@ -57,5 +57,5 @@ class Lpips(nn.Module):
 
 
 def prepare(pictures: UInt8[Array | np.ndarray, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """uint8 pictures in [-1, 1]."""
+    """Returns uint8 pictures in [-1, 1]."""
     return jnp.asarray(pictures).astype(jnp.float32) / 127.5 - 1

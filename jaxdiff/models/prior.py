@@ -116,7 +116,7 @@ def _norm(dtype: str, name: str) -> nn.LayerNorm:
 
 
 def denormalised(params: Params, x0: Float[Array, "b e"]) -> Float[Array, "b e"]:
-    """CLIP's embedding of what a prior with these parameters diffuses: times the deviation, plus the mean."""
+    """Returns CLIP's embedding of a diffused one: times the deviation, plus the mean."""
     mean, deviation = (jnp.asarray(params[name], jnp.float32) for name in ("clip_mean", "clip_std"))
     return x0 * deviation + mean
 

@@ -112,12 +112,12 @@ class ClipBlock(nn.Module):
 
 
 def quick_gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """x sigmoid(1.702 x)."""
+    """Returns x sigmoid(1.702 x)."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
 def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """x Phi(x), exactly."""
+    """Returns x Phi(x), exactly."""
     return jax.nn.gelu(x, approximate=False)
 
 

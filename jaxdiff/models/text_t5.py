@@ -134,7 +134,7 @@ class RmsNorm(nn.Module):
 
 
 def buckets(length: int, count: int, distance: int) -> Int[np.ndarray, "l l"]:
-    """The bucket of each pair (query, key): exact for near ones, then logarithmic up to `distance`, by direction."""
+    """Returns the bucket of each pair (query, key): exact for near ones, then logarithmic up to `distance`."""
     place = np.arange(length)
     apart = place[None] - place[:, None]
     half, far = count // 2, np.abs(apart)

@@ -123,7 +123,7 @@ class UNetConfig(NetConfig):
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Residual blocks of each level on the way down."""
+        """Returns residual blocks of each level on the way down."""
         return self.level_layers or (self.layers,) * len(self.channels)
 
     def build(self) -> "UNet":
@@ -156,7 +156,7 @@ class UNet(nn.Module):
         keys: Key | None = None,
         residuals: Sequence[Array] = (),
     ) -> Float[Array, "b h w o"]:
-        """The prediction.
+        """Returns the prediction.
 
         Args:
           x: the noisy picture.
@@ -193,7 +193,10 @@ class UNet(nn.Module):
 
 
 def embedding(net: UNetConfig, t: Float[Array, " b"], cond: Cond) -> Float[Array, "b e"]:
-    """Time, and everything else that is one vector a picture, added; its layers belong to the module that calls."""
+    """Returns time, and everything else that is one vector a picture, added.
+
+    Its layers belong to the module that calls.
+    """
     first, width = net.channels[0], net.embed_width or 4 * net.channels[0]
     mlp = functools.partial(Mlp, width, dtype=net.dtype)
     dense = functools.partial(nn.Dense, width, dtype=net.dtype)
@@ -232,7 +235,7 @@ def embedding(net: UNetConfig, t: Float[Array, " b"], cond: Cond) -> Float[Array
 
 
 def with_tokens(net: UNetConfig, cond: Cond) -> Cond:
-    """The condition with the context that the levels attend to; its layers belong to the module that calls."""
+    """Returns the condition with the context that the levels attend to; its layers belong to the module that calls."""
     if not net.tokens:
         return cond
     made, mask = list[Array](), cond.context_mask
@@ -247,7 +250,7 @@ def with_tokens(net: UNetConfig, cond: Cond) -> Cond:
 
 
 def _needed(cond: Cond, name: str) -> Array:
-    """A field of the condition that the network reads."""
+    """Returns a field of the condition that the network reads."""
     value: Array | None = getattr(cond, name)
     if value is None:
         raise ValueError(f"UNet: cond.{name} is missing, but the network was built with it")
@@ -262,7 +265,7 @@ def encoder(
     keys: Key | None,
     features: Sequence[Array] = (),
 ) -> tuple[Float[Array, "b i j o"], list[Array]]:
-    """The way down and the middle: what comes out, and what is handed to the way up; belongs to the caller."""
+    """Returns the way down and the middle: what comes out, and what is handed to the way up; belongs to the caller."""
     levels = len(net.channels)
     if features and len(features) not in (levels, levels + 1):
         raise ValueError(f"UNet: {len(features)} features for {levels} levels and the middle")
@@ -360,7 +363,7 @@ class Level(nn.Module):
 def with_sizes(
     pooled: Float[Array, "b d"], sizes: Float[Array, "b n"], dim: int = 256, *, sin_first: bool = False
 ) -> Float[Array, "b e"]:
-    """SDXL's `cond.pooled`: the pooled text, then `dim` waves of each of the numbers that say how the picture was cut.
+    """Returns SDXL's `cond.pooled`: the pooled text, then `dim` waves of each number that says how the picture was cut.
 
     `sizes`: original height, width, top and left of the crop, target height, width; the refiner has the aesthetic score
     instead of the last two.
@@ -372,5 +375,5 @@ def with_sizes(
 
 
 def cifar10(dropout: float = 0.1, dtype: str = "float32") -> UNetConfig:
-    """The 35.7M-parameter U-Net of DDPM on CIFAR-10 (Ho et al. 2020, appendix B)."""
+    """Returns the 35.7M-parameter U-Net of DDPM on CIFAR-10 (Ho et al. 2020, appendix B)."""
     return UNetConfig(pad_after=True, eps=1e-6, dropout=dropout, dtype=dtype)
