@@ -23,7 +23,10 @@ class Estimate(NamedTuple):
     high: float
 
     def within(self, least: float, most: float) -> "Estimate":
-        """The same with its interval cut to a range that true values lie in; it always holds the value itself."""
+        """Returns the same with its interval cut to a range that true values lie in.
+
+        It always holds the value itself.
+        """
         if not np.isfinite([self.value, self.low, self.high]).all():
             return Estimate(self.value, np.nan, np.nan)
         return Estimate(self.value, min(self.value, max(self.low, least)), max(self.value, min(self.high, most)))
@@ -36,7 +39,7 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """The numbers that `statistic` gives for the sets, with intervals.
+    """Returns the numbers that `statistic` gives for the sets, with intervals.
 
     Args:
       statistic: (sets) -> numbers by name.

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float64
 
 
 def clip_score(pictures: Float[np.ndarray, "n d"], captions: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
-    """The score of each pair, 0 to 100."""
+    """Returns the score of each pair, 0 to 100."""
     return 100 * np.maximum((_unit(pictures) * _unit(captions)).sum(axis=1), 0)
 
 

@@ -14,7 +14,7 @@ from jaxdiff.metrics.neighbours import distances
 
 
 def diversity(features: Float[np.ndarray, "n d"]) -> float:
-    """The mean Euclidean distance over all pairs.
+    """Returns the mean Euclidean distance over all pairs.
 
     Raises:
       ValueError: for fewer than two pictures.
@@ -27,7 +27,7 @@ def diversity(features: Float[np.ndarray, "n d"]) -> float:
 
 
 def vendi(features: Float[np.ndarray, "n d"]) -> float:
-    """The Vendi score, from 1 to the smaller of n and d."""
+    """Returns the Vendi score, from 1 to the smaller of n and d."""
     x = features.astype(np.float64)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     # the eigenvalues of the smaller of x x^T and x^T x, as squared singular values

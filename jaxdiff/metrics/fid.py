@@ -21,7 +21,7 @@ def frechet_distance(
     mean_b: Float[np.ndarray, " d"],
     cov_b: Float[np.ndarray, "d d"],
 ) -> float:
-    """The squared distance d^2 of two Gaussians, as everybody prints it; float64 on the host.
+    """Returns the squared distance d^2 of two Gaussians, as everybody prints it; float64 on the host.
 
     Raises:
       ValueError: if the numbers are not finite, or a matrix is no covariance (not symmetric, or clearly negative).
@@ -32,7 +32,7 @@ def frechet_distance(
 
 
 def frechet_distance_of(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> float:
-    """The same of two sets of features, by the smaller of the matrices [n, m] and [d, d]."""
+    """Returns the same of two sets of features, by the smaller of the matrices [n, m] and [d, d]."""
     if min(len(a), len(b)) < 2:
         raise ValueError(f"{len(a)} and {len(b)} pictures: a covariance needs at least 2")
     if max(len(a), len(b)) >= a.shape[1]:
@@ -43,12 +43,12 @@ def frechet_distance_of(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]
 
 
 def least(width: int) -> int:
-    """The fewest pictures whose covariance of `width` features is not singular."""
+    """Returns the fewest pictures whose covariance of `width` features is not singular."""
     return width + 1
 
 
 def _centred(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean, and rows x with x^T x the covariance."""
+    """Returns the mean, and rows x with x^T x the covariance."""
     x = features.astype(np.float64)
     mean = x.mean(axis=0)
     return mean, (x - mean) / np.sqrt(len(x) - 1)
@@ -60,7 +60,7 @@ def _distance(mean_a: np.ndarray, mean_b: np.ndarray, trace_a: float, trace_b: f
 
 
 def _root(name: str, covariance: np.ndarray) -> np.ndarray:
-    """L with L L^T the covariance; directions without variance, to rounding, are left out."""
+    """Returns L with L L^T the covariance; directions without variance, to rounding, are left out."""
     covariance = np.asarray(covariance, np.float64)
     if not np.isfinite(covariance).all():
         raise ValueError(f"{name} is not finite: a feature of some picture is NaN or infinite")

@@ -20,7 +20,7 @@ class InceptionScore(NamedTuple):
 
 
 def inception_score(logits: Float[np.ndarray, "n c"], splits: int = 10) -> InceptionScore:
-    """The score, from 1 to the number of classes, over `splits` parts of the set in its order.
+    """Returns the score, from 1 to the number of classes, over `splits` parts of the set in its order.
 
     Raises:
       ValueError: if there are fewer pictures than parts.

@@ -23,7 +23,7 @@ class Kid(NamedTuple):
 
 
 def polynomial_mmd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
-    """MMD^2 of all pictures, with the cubic kernel.
+    """Returns MMD^2 of all pictures, with the cubic kernel.
 
     Raises:
       ValueError: for fewer than two pictures in a set.
@@ -45,7 +45,7 @@ def polynomial_mmd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> 
 def kid(
     x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> Kid:
-    """MMD^2 over random subsets, as it is published.
+    """Returns MMD^2 over random subsets, as it is published.
 
     Args:
       x: features of one set.

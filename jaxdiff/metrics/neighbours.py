@@ -30,7 +30,7 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(real: Float[np.ndarray, "n d"], made: Float[np.ndarray, "m d"], k: int = 5) -> Neighbours:
-    """The four numbers of a made set against a real one.
+    """Returns the four numbers of a made set against a real one.
 
     Raises:
       ValueError: if a set has no k-th neighbour.
@@ -55,7 +55,7 @@ def neighbours(real: Float[np.ndarray, "n d"], made: Float[np.ndarray, "m d"], k
 
 
 def distances(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Squared distances [rows, m], some rows of `a` at a time."""
+    """Returns squared distances [rows, m], some rows of `a` at a time."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     lengths = (b**2).sum(axis=1)
     for first in range(0, len(a), _ROWS):
@@ -64,7 +64,7 @@ def distances(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]
 
 
 def _radii(x: np.ndarray, k: int) -> np.ndarray:
-    """Squared distance of each row to its k-th neighbour."""
+    """Returns squared distance of each row to its k-th neighbour."""
     radii = []
     for rows, d in distances(x, x):
         np.fill_diagonal(d[:, rows], np.inf)  # not its own neighbour

@@ -17,14 +17,14 @@ _WINDOW = 11
 
 
 def psnr(x: UInt8[np.ndarray, "n h w c"], y: UInt8[np.ndarray, "n h w c"]) -> Float64[np.ndarray, " n"]:
-    """Of each pair, in decibels; infinite where both are the same."""
+    """Returns the PSNR of each pair, in decibels; infinite where both are the same."""
     error = ((x.astype(np.float64) - y) ** 2).mean(axis=(1, 2, 3))
     with np.errstate(divide="ignore"):
         return 10 * np.log10(255**2 / error)
 
 
 def ssim(x: UInt8[np.ndarray, "n h w c"], y: UInt8[np.ndarray, "n h w c"]) -> Float64[np.ndarray, " n"]:
-    """Of each pair, at most 1.
+    """Returns the structural similarity of each pair, at most 1.
 
     Raises:
       ValueError: if the pictures are smaller than the window.
@@ -40,7 +40,7 @@ def ssim(x: UInt8[np.ndarray, "n h w c"], y: UInt8[np.ndarray, "n h w c"]) -> Fl
 
 
 def _blur(x: np.ndarray) -> np.ndarray:
-    """The windowed mean where the window fits."""
+    """Returns the windowed mean where the window fits."""
     edge = _WINDOW // 2
     for axis in (1, 2):
         x = gaussian_filter1d(x, 1.5, axis=axis, radius=edge)

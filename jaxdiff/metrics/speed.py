@@ -50,7 +50,7 @@ class Work:
 
 
 def work(jaxpr: core.ClosedJaxpr) -> Work:
-    """The work of a traced program: `jax.make_jaxpr(f)(*args)`, or `jax.jit(f).trace(*args).jaxpr`."""
+    """Returns the work of a traced program: `jax.make_jaxpr(f)(*args)`, or `jax.jit(f).trace(*args).jaxpr`."""
     missed: set[str] = set()
     return Work(_flops(jaxpr.jaxpr, missed), tuple(sorted(missed)))
 
@@ -74,7 +74,7 @@ def _flops(jaxpr: core.Jaxpr, missed: set[str]) -> float:
 
 
 def _taken(eqn: core.JaxprEqn, branches: list[float]) -> float:
-    """The work of the branch that runs: of forms by platform this machine's, else the most that any has."""
+    """Returns the work of the branch that runs: of forms by platform this machine's, else the most that any has."""
     platforms = eqn.params.get("branches_platforms")
     if not platforms:
         return max(branches)
@@ -115,7 +115,7 @@ class Summary:
 
 
 def summary(values: Sequence[float] | np.ndarray) -> Summary:
-    """The summary of at least one value."""
+    """Returns the summary of at least one value."""
     lower, median, upper = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
     return Summary(median, lower, upper, float(np.min(values)), len(values))
 
@@ -123,7 +123,7 @@ def summary(values: Sequence[float] | np.ndarray) -> Summary:
 def alternate(
     sides: Mapping[str, Callable[[int], Any]], rounds: int, tell: Callable[[int], None] = lambda i: None
 ) -> dict[str, np.ndarray]:
-    """Seconds of each side in each round; the order is reversed every other round, and side(i) is round i.
+    """Returns seconds of each side in each round; the order is reversed every other round, and side(i) is round i.
 
     A turn is a call that is not timed and one that is, as calls of one program follow each other in use: on a CPU XLA
     gives its memory back after a call, and getting it again right after another library's turn takes a third more.
@@ -143,14 +143,14 @@ def alternate(
 
 
 def ratios(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Summary]:
-    """ours / theirs of each round: of `all` rounds, and of those in which our side went `first` and `second`."""
+    """Returns ours / theirs of each round: of `all`, and of those in which our side went `first` and `second`."""
     each = ours / theirs
     parts = {"all": each, "first": each[::2], "second": each[1::2]}
     return {name: summary(part) for name, part in parts.items() if len(part)}
 
 
 def product(dtype: str = "float32", size: int | None = None) -> tuple[Callable[[int], jax.Array], float]:
-    """A large matrix product as a side for `alternate`, and its FLOPs: what the machine can do.
+    """Returns a large matrix product as a side for `alternate`, and its FLOPs: what the machine can do.
 
     `size` is the side of the matrices, which are not the same in two rounds: by default 2048 on a CPU, 8192 elsewhere.
     """
@@ -201,7 +201,7 @@ class Cost:
 
 
 def cost(compiled: Any) -> Cost:
-    """The cost of a `jax.stages.Compiled`; None for what this platform does not tell."""
+    """Returns the cost of a `jax.stages.Compiled`; None for what this platform does not tell."""
     told = compiled.cost_analysis() or {}
     sizes = compiled.memory_analysis()
     memory = sizes and (
@@ -217,7 +217,7 @@ def reset_memory() -> None:
 
 
 def peak_memory() -> tuple[int, str] | None:
-    """The most bytes held so far, and by what: the first device's allocator, or this process."""
+    """Returns the most bytes held so far, and by what: the first device's allocator, or this process."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"], "device"
@@ -228,7 +228,7 @@ def peak_memory() -> tuple[int, str] | None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describes the machine that the figures were measured on."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         if found := re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()):

@@ -34,7 +34,7 @@ class Moments:
 
 
 def moments(features: Float[np.ndarray, "n d"]) -> Moments:
-    """The moments of one part, at least one picture."""
+    """Returns the moments of one part, at least one picture."""
     x = features.astype(np.float64)
     mean = x.mean(axis=0)
     x -= mean
@@ -42,7 +42,7 @@ def moments(features: Float[np.ndarray, "n d"]) -> Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """The moments of two parts together; the order of merging changes nothing but rounding.
+    """Returns the moments of two parts together; the order of merging changes nothing but rounding.
 
     Raises:
       ValueError: if one does not know its count.
