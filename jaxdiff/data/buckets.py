@@ -11,7 +11,7 @@ WIDEST = 2.0
 
 
 def shapes(size: int, count: int, unit: int) -> tuple[tuple[int, int], ...]:
-    """Shapes (height, width) of about size x size pixels, from upright to wide, evenly spaced in the ratio's logarithm.
+    """Returns shapes (height, width) of about size x size pixels, upright to wide, evenly spaced in log ratio.
 
     Args:
       size: side of the square.
@@ -35,5 +35,5 @@ def shapes(size: int, count: int, unit: int) -> tuple[tuple[int, int], ...]:
 
 
 def nearest(shapes: Sequence[tuple[int, int]], height: int, width: int) -> int:
-    """The number of the shape whose ratio of sides is nearest to a picture's, so that least is cut off."""
+    """Returns the number of the shape whose ratio of sides is nearest to a picture's, so that least is cut off."""
     return min(range(len(shapes)), key=lambda i: abs(math.log(shapes[i][1] * height / (shapes[i][0] * width))))

@@ -96,7 +96,7 @@ def find(folder: Path, root: Path | None = None) -> Found:
 
 
 def split_folder(folder: Path, split: str) -> Path:
-    """The folder of a split: that of its name, or the whole for 'all', and for 'train' where there is no test split.
+    """Returns the folder of a split: of its name; or the whole for 'all', and for 'train' without a test split.
 
     Raises:
       ValueError: if there is no such split.
@@ -109,7 +109,7 @@ def split_folder(folder: Path, split: str) -> Path:
 
 
 def files(folder: Path) -> list[Path]:
-    """All files under a folder, sorted, but those whose name, or a folder's on the way, begins with a dot.
+    """Returns all files under a folder, sorted, but those whose name, or a folder's on the way, begins with a dot.
 
     Raises:
       OSError: if a folder cannot be read.
@@ -131,7 +131,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def _listed(path: Path, rows: Callable[[Path], Rows]) -> list[Item]:
-    """What a file of captions names."""
+    """Returns what a file of captions names."""
     items = []
     for number, name, caption in rows(path):
         where = f"{path}, line {number}"
@@ -220,7 +220,7 @@ def _are_classes(folder: Path, pictures: list[Path]) -> bool:
 
 
 def _classes(folder: Path, root: Path) -> tuple[str, ...]:
-    """The names of the folders that pictures of all splits lie in."""
+    """Returns the names of the folders that pictures of all splits lie in."""
     folders = {path.parent for path in files(root) if path.suffix.lower() in SUFFIXES} - {root, folder}
     return tuple(sorted({one.name for one in folders if folder == root or one.parent != root}))
 

@@ -52,14 +52,14 @@ def read(path: Path | str) -> tuple[dict[str, int], tuple[tuple[str, str], ...],
 
 
 def _joined(tokens: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Words with all their ids: the second id of `word` is that of the token `word_1`, as diffusers names it."""
+    """Joins words with all their ids: the second id of `word` is that of the token `word_1`, as in diffusers."""
     rest = lambda word: itertools.takewhile(tokens.__contains__, (f"{word}_{n}" for n in itertools.count(1)))
     later = {token for word in tokens for token in rest(word)}
     return {word: (i, *(tokens[token] for token in rest(word))) for word, i in tokens.items() if word not in later}
 
 
 def _pad(path: Path) -> str:
-    """The token that pads: what special_tokens_map.json or tokenizer_config.json says, else the end token."""
+    """Returns the token that pads: what special_tokens_map.json or tokenizer_config.json says, else the end token."""
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (path / name).is_file() and (token := _json(path / name).get("pad_token")):
             return _content(token, path / name, "pad_token")
@@ -67,7 +67,7 @@ def _pad(path: Path) -> str:
 
 
 def _content(token: Any, path: Path, name: str) -> str:
-    """The text of a token, which is a string or has `content`."""
+    """Returns the text of a token, which is a string or has `content`."""
     return _typed(token.get("content") if isinstance(token, dict) else token, str, path, name)
 
 

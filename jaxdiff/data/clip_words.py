@@ -36,7 +36,7 @@ def words(text: str) -> Iterator[str]:
 
 
 def _kind(letter: str) -> str:
-    """L for letters, N for numbers, Z for white space, O for others."""
+    """Returns the kind of a character: L for letters, N for numbers, Z for white space, O for others."""
     if letter in _SPACES:
         return "Z"
     category = unicodedata.category(letter)[0]
@@ -85,7 +85,7 @@ def spell(parts: Iterable[str]) -> str:
 
 
 def _letters() -> list[str]:
-    """A printable letter for each byte: itself where it is printable, else one from U+0100 on."""
+    """Returns a printable letter for each byte: itself where it is printable, else one from U+0100 on."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = itertools.count(256)
     return [chr(b) if b in printable else chr(next(others)) for b in range(256)]

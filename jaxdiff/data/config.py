@@ -39,7 +39,7 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Example: ...
 
     def captions(self) -> list[str]:
-        """All captions in order, without decoding a picture."""
+        """Returns all captions in order, without decoding a picture."""
         ...
 
 

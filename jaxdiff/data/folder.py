@@ -62,29 +62,29 @@ class FolderSource:
         return self.shaped(index, self._size, self._size)
 
     def shaped(self, index: int, height: int, width: int) -> Example:
-        """An example whose picture is scaled and cut to another shape."""
+        """Returns an example whose picture is scaled and cut to another shape."""
         path, caption, label = self._items[index]
         return Example(image=picture.decode(path, (height, width)), caption=caption, label=label)
 
     def sides(self, index: int) -> tuple[int, int]:
-        """Height and width of a picture as it is."""
+        """Returns height and width of a picture as it is."""
         look = picture.look(self._items[index].path)
         return look.height, look.width
 
     def captions(self) -> list[str]:
-        """All captions in order."""
+        """Returns all captions in order."""
         return [item.caption for item in self._items]
 
 
 def _check(folder: Path, paths: list[Path]) -> tuple[dict[Path, str], list[Path]]:
-    """What is wrong with those pictures that do not decode, and which files hold several pictures."""
+    """Returns what is wrong with those pictures that do not decode, and which files hold several pictures."""
     file = folder / _CHECKED
     names = {path: os.path.relpath(path, folder) for path in paths}
     stamps = {path: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
     known = _known(file)
 
     def look(path: Path) -> str | bool:
-        """What is wrong, or whether the file holds several pictures."""
+        """Returns what is wrong, or whether the file holds several pictures."""
         *stamp, several = known.get(names[path], [None])
         if stamp == stamps[path]:
             return several
@@ -105,7 +105,7 @@ def _check(folder: Path, paths: list[Path]) -> tuple[dict[Path, str], list[Path]
 
 
 def _known(file: Path) -> dict[str, list[Any]]:
-    """The sound pictures of the last check; none if it was never made or its file is damaged."""
+    """Returns the sound pictures of the last check; none if it was never made or its file is damaged."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         saved = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(saved, dict) and saved.get("format") == _FORMAT and isinstance(saved.get("sound"), dict):

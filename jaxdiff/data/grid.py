@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 
 def grid(images: np.ndarray, captions: Sequence[str] = (), columns: int | None = None, side: int = 96) -> Image.Image:
-    """One picture of many.
+    """Lays out many pictures as one.
 
     Args:
       images: uint8 [n h w 3].

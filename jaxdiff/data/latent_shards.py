@@ -33,7 +33,7 @@ class Part(NamedTuple):
 
 
 def parts(source: Any, plan: Plan) -> list[Part]:
-    """All shards of a source, bucket after bucket."""
+    """Returns all shards of a source, bucket after bucket."""
     if len(plan.shapes) == 1:
         of_shape: list[Sequence[int]] = [range(len(source))]
     else:
@@ -73,7 +73,7 @@ def _short(value: Any) -> str:
 
 
 def missing(split: Path, wanted: Iterable[Part], examples: int) -> list[Part]:
-    """The shards that are not there yet.
+    """Returns the shards that are not there yet.
 
     Raises:
       ValueError: if one that is there holds other examples, since the data were changed.
@@ -153,7 +153,7 @@ def finish(split: Path, wanted: Sequence[Part], plan: Plan, examples: int) -> Ma
 
 
 def _read(source: Any, part: Part, plan: Plan, batch: int) -> Iterator[list[Any]]:
-    """The examples of a shard in batches, read ahead by one batch."""
+    """Returns the examples of a shard in batches, read ahead by one batch."""
     shape = plan.shapes[part.shape]
     read = source.__getitem__ if len(plan.shapes) == 1 else lambda i: source.shaped(i, *shape)
     with ThreadPoolExecutor() as pool:

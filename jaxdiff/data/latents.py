@@ -108,7 +108,7 @@ class Manifest:
 
     @property
     def deviation(self) -> float:
-        """The standard deviation over all numbers of the latents, whatever their channel."""
+        """Returns the standard deviation over all numbers of the latents, whatever their channel."""
         mean, std = np.array(self.mean), np.array(self.std)
         return math.sqrt((std**2 + mean**2).mean() - mean.mean() ** 2)
 
@@ -121,7 +121,7 @@ class Layout:
     """
 
     def __init__(self, plan: Plan, shape: int):
-        """The layout of the rows of a bucket."""
+        """Lays out the rows of a bucket."""
         height, width = (side // plan.factor for side in plan.shapes[shape])
         copies, dtype = 2 if plan.mirrored else 1, np.dtype(plan.dtype)
         self.fields: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
@@ -132,7 +132,7 @@ class Layout:
             self.fields["context"] = (dtype, plan.context)
 
     def pack(self, arrays: Mapping[str, np.ndarray], caption: str, label: int) -> bytes:
-        """A record.
+        """Returns a record.
 
         Raises:
           ValueError: for an array of another shape.
@@ -145,7 +145,7 @@ class Layout:
         return b"".join([*parts, caption.encode()])
 
     def unpack(self, record: bytes) -> dict[str, Any]:
-        """The example of a record; its arrays cannot be written to."""
+        """Returns the example of a record; its arrays cannot be written to."""
         row: dict[str, Any] = {"label": int(np.frombuffer(record, np.int32, 1)[0])}
         at = 4
         for name, (dtype, shape) in self.fields.items():
@@ -205,11 +205,11 @@ class LatentSource:
         return {**row, **{name: row[name][: self._copies] for name in ("moments", "small")}}
 
     def captions(self) -> list[str]:
-        """All captions in order, from the text files."""
+        """Returns all captions in order, from the text files."""
         return [caption for text in self.texts() for caption in text["captions"]]
 
     def texts(self) -> Iterator[dict[str, Any]]:
-        """The text files of the shards."""
+        """Returns the text files of the shards."""
         for shard in self.manifest.shards:
             yield json.loads((self._split / f"{shard.name}.json").read_text(encoding="utf-8"))
 
@@ -231,7 +231,7 @@ def read_plan(folder: Path) -> Plan:
 
 
 def fingerprint(plan: Plan) -> str:
-    """The hash of a plan."""
+    """Returns the hash of a plan."""
     return hashlib.sha256(kinds.to_json(plan).encode()).hexdigest()
 
 
@@ -296,6 +296,6 @@ def _noted(path: Path) -> Mapping[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file."""
+    """Returns the checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

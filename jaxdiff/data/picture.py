@@ -135,7 +135,7 @@ def _formats() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _opened(encoded: bytes | Path, name: str) -> Iterator[Image.Image]:
-    """An opened picture; every error of opening and reading it becomes an OSError of one line."""
+    """Returns an opened picture; every error of opening and reading it becomes an OSError of one line."""
     file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
     name = name or ("a picture" if isinstance(encoded, bytes) else str(encoded))
     try:
@@ -164,7 +164,7 @@ def _turn(pixels: Image.Image, opened: Image.Image) -> Image.Image:
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    """Eight bits of sixteen, which Pillow would clip instead of scaling."""
+    """Scales sixteen bits to eight, which Pillow would clip."""
     tags: Any = getattr(image, "tag_v2", {})
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         kind = "floating point" if image.mode == "F" else "32 bits or signed"

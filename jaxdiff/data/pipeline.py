@@ -27,7 +27,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         return next(self._stream)
 
     def get_state(self) -> dict[str, int]:
-        """The place in the stream, fit for JSON: the number of the next batch, and what the order was drawn from."""
+        """Returns the place in the stream, as JSON: the number of the next batch, and what the order was drawn from."""
         return {"batch": int(self._stream.get_state()["next_index"]), **self._origin}
 
     def set_state(self, state: dict[str, int]) -> None:
@@ -66,7 +66,7 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """Shuffled batches of a source without end; see the module for their order.
+    """Returns shuffled batches of a source, without end; the module docstring gives their order.
 
     With B_local = batch_size / process_count, a batch is
 

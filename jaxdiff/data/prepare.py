@@ -20,7 +20,7 @@ _ABANDONED = 3600  # seconds after which a half-written folder is taken for that
 
 
 def prepared(name: str, data_dir: str | None) -> Any:
-    """A TFDS builder whose data are on disk as ArrayRecord; prepares them if they are not.
+    """Returns a TFDS builder whose data are on disk as ArrayRecord; prepares them if they are not.
 
     TFDS writes into a folder of another name and renames it at the end, so a killed preparation leaves nothing that
     looks finished. A lock lets one process prepare while others wait for it; it goes with its process.

@@ -32,7 +32,7 @@ class Encoded(NamedTuple):
 
 
 def parse(prompt: str) -> list[tuple[str, float]]:
-    """The parts of a prompt with their weights; together, without the notation, they are the prompt.
+    """Returns the parts of a prompt with their weights; together, without the notation, they are the prompt.
 
     Raises:
       ValueError: if weights inside one another multiply to more than a float32 holds.
@@ -64,7 +64,9 @@ def parse(prompt: str) -> list[tuple[str, float]]:
 
 
 def encode(tokenizer: ClipTokenizer, prompt: str, chunks: int = 1, length: int = 77) -> Encoded:
-    """Tokens and weights of a prompt in `chunks` chunks of `length` tokens; what exceeds them is cut (see `cut`).
+    """Returns tokens and weights of a prompt in `chunks` chunks of `length` tokens.
+
+    What exceeds them is cut (see `cut`).
 
     Raises:
       ValueError: if `chunks` is below 1.
@@ -86,5 +88,5 @@ def encode(tokenizer: ClipTokenizer, prompt: str, chunks: int = 1, length: int =
 
 
 def cut(tokenizer: ClipTokenizer, prompt: str, chunks: int = 1, length: int = 77) -> str:
-    """The end of a prompt that `encode` cuts off, '' if all fits."""
+    """Returns the end of a prompt that `encode` cuts off, '' if all fits."""
     return tokenizer.cut("".join(text for text, _ in parse(prompt)), chunks * (length - 2) + 2)[1]

@@ -11,7 +11,7 @@ _LABELS = ("label", "group")
 
 
 def names() -> list[str]:
-    """All TFDS names, ours included."""
+    """Returns all TFDS names, ours included."""
     import tensorflow_datasets as tfds
 
     import jaxdiff.data.builders.openmoji  # noqa: F401  registers the builder
@@ -61,18 +61,18 @@ class TfdsSource:
         return self.shaped(index, self._size, self._size)
 
     def shaped(self, index: int, height: int, width: int) -> Example:
-        """An example whose picture is scaled and cut to another shape."""
+        """Returns an example whose picture is scaled and cut to another shape."""
         record = self._records[index]
         image = picture.decode(record[self._image], (height, width), f"{self._name}, example {index}")
         return Example(image=image, caption=self._caption_of(record), label=self._label_of(record))
 
     def sides(self, index: int) -> tuple[int, int]:
-        """Height and width of a picture as it is."""
+        """Returns height and width of a picture as it is."""
         look = picture.look(self._records[index][self._image], f"{self._name}, example {index}")
         return look.height, look.width
 
     def captions(self) -> list[str]:
-        """All captions in order, without decoding a picture."""
+        """Returns all captions in order, without decoding a picture."""
         return [self._caption_of(record) for record in self._records]
 
     def _label_of(self, record: dict[str, Any]) -> int:
@@ -91,13 +91,13 @@ class TfdsSource:
 
 
 def _pick(features: Any, kind: type, preferred: tuple[str, ...], any_name: bool) -> str | None:
-    """The key of a feature of this kind, preferred names first."""
+    """Returns the key of a feature of this kind, preferred names first."""
     keys = [key for key, feature in features.items() if isinstance(feature, kind)]
     return next((key for key in preferred if key in keys), keys[0] if keys and any_name else None)
 
 
 def _with_size(config: DataConfig) -> str:
-    """OpenMoji is prepared at several sizes; take the next that is not below the wanted one."""
+    """Returns the name of the prepared OpenMoji whose size is the next that is not below the wanted one."""
     from jaxdiff.data.builders.openmoji import SIZES
 
     name = config.name.removeprefix("tfds:")

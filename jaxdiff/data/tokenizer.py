@@ -34,7 +34,10 @@ Pair = tuple[int, int]
 
 
 def normalise(text: str) -> str:
-    """What a text is to the vocabulary: NFC, lower case, single spaces, none at the ends; '?' for half surrogates."""
+    """Returns what a text is to the vocabulary: NFC, lower case, single spaces, none at the ends.
+
+    '?' for half surrogates.
+    """
     lower = unicodedata.normalize("NFC", text).lower().encode(errors="replace").decode()
     return " ".join(unicodedata.normalize("NFC", lower).split())
 
@@ -95,11 +98,13 @@ class BytePair:
 
     @property
     def size(self) -> int:
-        """How many ids there are."""
+        """Returns how many ids there are."""
         return _FIRST_MERGE + len(self.merges)
 
     def encode(self, text: str, length: int) -> np.ndarray:
-        """int32 [length]: start, the text, end, padding. A text too long is cut as `cut` tells; start and end stay.
+        """Returns int32 [length]: start, the text, end, padding.
+
+        A text too long is cut as `cut` tells; start and end stay.
 
         Raises:
           ValueError: if `length` is below 2.
@@ -108,12 +113,15 @@ class BytePair:
         return np.array(ids + [PAD] * (length - len(ids)), np.int32)
 
     def cut(self, text: str, length: int) -> tuple[str, str]:
-        """What `encode(text, length)` keeps and what it cuts off ('' if all fits); together, `normalise(text)`."""
+        """Returns what `encode(text, length)` keeps and what it cuts off ('' if all fits).
+
+        Together, `normalise(text)`.
+        """
         kept = self._spell(self._ids(text)[: _room(length)]).decode(errors="ignore").removeprefix(" ")
         return kept, normalise(text)[len(kept) :]
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
-        """The text of ids, special ones skipped: `decode(encode(text, length))` is `normalise(text)` if that fits.
+        """Returns the text of ids without special ones: of `encode(text, length)`, `normalise(text)` if that fits.
 
         Raises:
           ValueError: if an id is not of this vocabulary.
@@ -121,7 +129,7 @@ class BytePair:
         return self._spell(ids).decode(errors="replace").removeprefix(" ")
 
     def to_json(self) -> str:
-        """The vocabulary as text, to be kept beside the checkpoints of what was trained with it."""
+        """Returns the vocabulary as text, to be kept beside the checkpoints of what was trained with it."""
         return json.dumps({"format": _FORMAT, "merges": self.merges})
 
     def write(self, path: Path | str) -> None:

@@ -54,27 +54,30 @@ class ClipTokenizer:
                 raise ValueError(f"CLIP vocabulary: it has no token {name!r}")
 
     def encode(self, text: str, length: int = 77) -> np.ndarray:
-        """int32 [length]: start, the text, end, padding. A text too long is cut as `cut` tells; start and end stay."""
+        """Returns int32 [length]: start, the text, end, padding.
+
+        A text too long is cut as `cut` tells; start and end stay.
+        """
         ids = [*self._special[START], *(i for i, _ in self._pieces(text, length)), *self._special[END]]
         return np.array(ids + [self._pad_id] * (length - len(ids)), np.int32)
 
     def tokens(self, text: str) -> list[int]:
-        """The ids of a text of any length, without start, end and padding."""
+        """Returns the ids of a text of any length, without start, end and padding."""
         return [i for i, _ in self._pieces(text, None)]
 
     def cut(self, text: str, length: int = 77) -> tuple[str, str]:
-        """What `encode(text, length)` keeps and what it cuts off ('' if all fits), as the tokenizer writes it."""
+        """Returns what `encode(text, length)` keeps and what it cuts off ('' if all fits), as tokens spell it."""
         pieces = list(self._pieces(text, None))
         room = _room(length)
         return spell(piece for _, piece in pieces[:room]), spell(piece for _, piece in pieces[room:])
 
     @property
     def size(self) -> int:
-        """One more than the largest id."""
+        """Returns one more than the largest id."""
         return max(*self.ids.values(), *(i for ids in self.added.values() for i in ids), 0) + 1
 
     def with_word(self, word: str, count: int) -> "ClipTokenizer":
-        """The tokenizer that knows one more word, of `count` new ids.
+        """Returns the tokenizer that knows one more word, of `count` new ids.
 
         Raises:
           ValueError: if the word is empty, known, or one token of the vocabulary: all prompts with it would change.
@@ -89,7 +92,7 @@ class ClipTokenizer:
 
     @functools.cached_property
     def _special(self) -> dict[str, tuple[int, ...]]:
-        """The ids of start and end."""
+        """Returns the ids of start and end."""
         return {name: self.added.get(name) or (self.ids[name],) for name in (START, END)}
 
     @functools.cached_property
@@ -98,7 +101,10 @@ class ClipTokenizer:
 
     @functools.cached_property
     def _added_pattern(self) -> tuple[re.Pattern[str], list[str]]:
-        """What finds added words, the longest first and its own case before others; and the word of each group."""
+        """Returns what finds added words, the longest first and its own case before others.
+
+        And the word of each group.
+        """
         found = itertools.product(self.added.keys() - self._special, (":", "i:"))
         order = sorted(found, key=lambda entry: (-len(entry[0]), entry[1], entry[0]))
         return re.compile("|".join(f"(?{case}({_bounded(word)}))" for word, case in order)), [w for w, _ in order]
@@ -115,7 +121,7 @@ class ClipTokenizer:
                 yield from self._plain_pieces(unicodedata.normalize("NFC", part))
 
     def _plain_pieces(self, text: str) -> Iterator[tuple[int, str]]:
-        """The pieces of a text without start and end."""
+        """Returns the pieces of a text without start and end."""
         pattern, names = self._added_pattern
         start = 0
         for match in pattern.finditer(text) if names else ():
@@ -142,7 +148,7 @@ class ClipTokenizer:
 
 
 def _bounded(word: str) -> str:
-    """A pattern of a word that no letter or digit continues, where it begins or ends with one."""
+    """Returns a pattern of a word that no letter or digit continues, where it begins or ends with one."""
     start, end = ("(?<![^\\W_])" if word[0].isalnum() else ""), ("(?![^\\W_])" if word[-1].isalnum() else "")
     return start + re.escape(word) + end
 
@@ -154,12 +160,12 @@ def _room(length: int) -> int:
 
 
 def read(path: Path | str) -> ClipTokenizer:
-    """The tokenizer of a directory; `clip_files.read` says what it may hold and what is refused."""
+    """Returns the tokenizer of a directory; `clip_files.read` says what it may hold and what is refused."""
     return ClipTokenizer(*clip_files.read(path))
 
 
 def write(tokenizer: ClipTokenizer, path: Path | str, length: int = 77) -> None:
-    """The directory that `read` and transformers read; `length`: tokens that the text encoder takes."""
+    """Writes the directory that `read` and transformers read; `length`: tokens that the text encoder takes."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": tokenizer.pad}

@@ -57,7 +57,9 @@ class Unigram:
 
 
 def read(path: Path | str) -> Unigram:
-    """The tokenizer of a directory that has tokenizer.json or spiece.model; the first counts where both are there.
+    """Returns the tokenizer of a directory that has tokenizer.json or spiece.model.
+
+    The first counts where both are there.
 
     Raises:
       FileNotFoundError: if it has neither.
@@ -124,7 +126,7 @@ def _from_spiece(tokenizers: Any, file: Path) -> Any:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of each field of a protocol buffer: whole numbers, floats, and bytes of what has a length."""
+    """Yields (number, value) of each field of a protocol buffer: whole numbers, floats, and bytes with a length."""
     at = 0
 
     def varint() -> int:

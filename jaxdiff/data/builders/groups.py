@@ -69,5 +69,8 @@ def _starts() -> dict[int, str]:
 
 
 def group_of(emoji: str) -> str:
-    """The Unicode group of an emoji of Unicode 17, one of `GROUPS`; of other characters it says nothing true."""
+    """Returns the Unicode group of an emoji of Unicode 17, one of `GROUPS`.
+
+    Of other characters it says nothing true.
+    """
     return _starts()[ord(emoji[0])]

@@ -23,14 +23,14 @@ _CITATION = """\
 
 
 def caption_of(emoji: str, name: str) -> str:
-    """The caption of an emoji: its public name, ':red_heart:' as 'red heart' and ':Canada:' as 'flag of Canada'."""
+    """Returns an emoji's public name as a caption: ':red_heart:' as 'red heart', ':Canada:' as 'flag of Canada'."""
     words = name.strip(":").replace("_", " ")
     is_country = "\N{REGIONAL INDICATOR SYMBOL LETTER A}" <= emoji[0] <= "\N{REGIONAL INDICATOR SYMBOL LETTER Z}"
     return f"flag of {words}" if is_country else words
 
 
 def drawing_of(caption: str) -> str:
-    """A caption without its skin tones: the same for all tones of one drawing.
+    """Returns a caption without its skin tones: the same for all tones of one drawing.
 
     A 'couple with heart person person' in two tones is the toned 'couple with heart'.
     """
