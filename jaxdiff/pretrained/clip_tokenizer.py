@@ -13,7 +13,7 @@ CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast")
 
 
 def special(*words: str) -> Field:
-    """A special token, as a word or as an object with its `content`."""
+    """Returns a special token, as a word or as an object with its `content`."""
     fits = lambda x: (x.get("content") if isinstance(x, Mapping) else x) in words
     return Field(words[0], " or ".join(map(repr, words)), fits)
 
@@ -51,7 +51,7 @@ HARMLESS = {
 
 
 def read(path: Path | str) -> ClipTokenizer:
-    """The tokenizer of a directory, as transformers writes it.
+    """Returns the tokenizer of a directory, as transformers writes it.
 
     Raises:
       FileNotFoundError: if the directory has no vocabulary.
@@ -74,7 +74,7 @@ def configs(path: Path, fields: Fields, harmless: Mapping[str, str]) -> list[tup
 
 
 def length(path: Path | str) -> float | int | None:
-    """How many tokens a text becomes, as far as tokenizer_config.json tells."""
+    """Returns how many tokens a text becomes, as far as tokenizer_config.json tells."""
     file = Path(path) / "tokenizer_config.json"
     return read_json(file).get("model_max_length") if file.is_file() else None
 

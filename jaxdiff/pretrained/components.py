@@ -76,7 +76,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family(name: str) -> Family:
-    """What serves the class of that name.
+    """Returns what serves the class of that name.
 
     Raises:
       ValueError: if none does; lists those that work, the nearest first.

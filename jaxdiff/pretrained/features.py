@@ -71,7 +71,7 @@ LINEAR = {
 
 
 def find(file: File, path: Path | None = None) -> Path:
-    """Where a file is.
+    """Finds the file of some weights.
 
     Args:
       file: which.
@@ -100,27 +100,27 @@ def find(file: File, path: Path | None = None) -> Path:
 
 @functools.cache
 def checksum(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """Returns the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def inception_params(path: Path) -> Params:
-    """InceptionV3 from a file that `find` found."""
+    """Returns InceptionV3 from a file that `find` found."""
     x = jnp.zeros((1, inception.SIZE, inception.SIZE, 3))
     shapes = jax.eval_shape(lambda: inception.InceptionV3().init(jax.random.key(0), x))["params"]
     return from_tensors(fold(files.read_tensors(path), inception_convolution), shapes, inception_rules(shapes))
 
 
 def efficientnet_params(path: Path) -> Params:
-    """EfficientNet-Lite0 from a file that `find` found."""
+    """Returns EfficientNet-Lite0 from a file that `find` found."""
     x = jnp.zeros((1, efficientnet.SIZE, efficientnet.SIZE, 3))
     shapes = jax.eval_shape(lambda: efficientnet.EfficientNetLite0().init(jax.random.key(0), x))["params"]
     return from_tensors(fold(files.read_tensors(path), efficientnet_convolution), shapes, EFFICIENTNET_RULES)
 
 
 def lpips_params(network: Any, trunk: Path, linear: Path) -> Params:
-    """LPIPS over `alex` or `vgg`, from the classifier's file and that of the weights of its channels."""
+    """Returns LPIPS over `alex` or `vgg`, from the classifier's file and that of the weights of its channels."""
     x = jnp.zeros((1, 64, 64, 3))
     shapes = jax.eval_shape(lambda: Lpips(network).init(jax.random.key(0), x, x))["params"]
     weights = {

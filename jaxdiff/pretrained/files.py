@@ -45,7 +45,7 @@ class FileError(ValueError):
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object.
+    """Returns a JSON file that holds an object.
 
     Raises:
       FileNotFoundError: if it is not there.
@@ -63,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path | str) -> dict[str, Stored]:
-    """The tensors of a file, each read when it is asked for.
+    """Returns the tensors of a file, each read when it is asked for.
 
     Raises:
       FileError: if the file is no safetensors file, shorter or longer than its header says, or its tensors overlap.
@@ -91,7 +91,7 @@ def read_safetensors(path: Path | str) -> dict[str, Stored]:
 
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
-    """The type, shape, first and last byte of a tensor, checked."""
+    """Returns the type, shape, first and last byte of a tensor, checked."""
     given = entry if isinstance(entry, dict) else {}
     named: list[Any] = [given.get(field) for field in ("dtype", "shape", "data_offsets")]
     kind, shape, offsets = named
@@ -111,7 +111,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...]
 
 
 def metadata(path: Path | str) -> dict[str, str]:
-    """The strings that a safetensors file carries beside its tensors."""
+    """Returns the strings that a safetensors file carries beside its tensors."""
     note = _header(Path(path))[0].get("__metadata__") or {}
     if not isinstance(note, dict) or not all(isinstance(value, str) for value in note.values()):
         raise FileError(f"{path}: its __metadata__ is {str(note)[:60]}: expected strings by name")
@@ -119,7 +119,7 @@ def metadata(path: Path | str) -> dict[str, str]:
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON, and where it ends."""
+    """Returns the JSON, and where it ends."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -186,7 +186,9 @@ def write_sharded(folder: Path, stem: str, tensors: Mapping[str, np.ndarray | St
 
 
 def read_tensors(path: Path | str, bare: str | None = None) -> dict[str, Stored]:
-    """The tensors of one file, by its ending: .safetensors, or .bin, .pt, .pth, .ckpt through the restricted loader.
+    """Reads the tensors of one file, by its ending: .safetensors.
+
+    .bin, .pt, .pth or .ckpt through the restricted loader.
 
     A tensor that PyTorch saved by itself has the name `bare`; None refuses such files.
 
@@ -203,7 +205,7 @@ def read_tensors(path: Path | str, bare: str | None = None) -> dict[str, Stored]
 
 
 def read_weights(folder: Path, variant: str | None = None) -> dict[str, Stored]:
-    """The weights of the model in a folder.
+    """Returns the weights of the model in a folder.
 
     The variant that is asked for where it is there, else the plain file, else any; safetensors before .bin.
 

@@ -59,12 +59,12 @@ _GUIDANCE = {"IFPipeline": 7.0, "IFSuperResolutionPipeline": 4.0}
 
 
 def guidance(kind: str) -> float:
-    """The scale that a pipeline of that class has by default."""
+    """Returns the scale that a pipeline of that class has by default."""
     return _GUIDANCE.get(kind, 7.5)
 
 
 def read(path: Path, without: Collection[str]) -> dict[str, Any]:
-    """model_index.json, checked against what the directory has before anything is read.
+    """Returns model_index.json, checked against what the directory has before anything is read.
 
     Raises:
       FileNotFoundError: if the directory is no model, or lacks a component.
@@ -112,7 +112,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
 
 
 def entries(index: Mapping[str, Any], without: Collection[str]) -> dict[str, str]:
-    """The components that the pipeline has and that are wanted, with their classes."""
+    """Returns the components that the pipeline has and that are wanted, with their classes."""
     named = {name: entry[1] for name, entry in index.items() if not name.startswith("_") and _is_entry(entry)}
     return {name: kind for name, kind in named.items() if kind is not None and name not in without}
 

@@ -64,12 +64,12 @@ class IPAdapter:
     projection: Params
 
     def apply_to(self, unet: Params) -> Params:
-        """The U-Net's parameters with the adapter's; its calls then need `cond.picture` to make use of them."""
+        """Returns the U-Net's parameters with the adapter's; its calls then need `cond.picture` to make use of them."""
         return unflatten({**flatten(unet), **flatten(self.unet)})
 
 
 def read(path: Path | str, unet: Component, dtype: Any = None, image_encoder: Component | None = None) -> IPAdapter:
-    """The adapter of a file, plain, plus or full, for this U-Net.
+    """Returns the adapter of a file, plain, plus or full, for this U-Net.
 
     Args:
       path: .safetensors or .bin, as published.
@@ -100,14 +100,14 @@ def read(path: Path | str, unet: Component, dtype: Any = None, image_encoder: Co
 
 
 def write(path: Path | str, adapter: IPAdapter, net: UNetConfig) -> None:
-    """One safetensors file, named as the published ones."""
+    """Writes one safetensors file, named as the published ones."""
     rules = {ImageTokens: _PLAIN, Resampler: _PLUS, StateTokens: _FULL}[type(adapter.tokens)]
     params = {"projection": adapter.projection, "unet": adapter.unet}
     files.write_safetensors(path, to_tensors(params, _rules(net, rules)))
 
 
 def _tokens(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Tokens, Rules, tuple[int, ...]]:
-    """What makes tokens, its table of names, and the shape of what it takes.
+    """Returns what makes tokens, its table of names, and the shape of what it takes.
 
     Raises:
       ValueError: if no such network has these tensors; what the file is or lacks, after its name.

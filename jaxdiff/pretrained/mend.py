@@ -34,7 +34,7 @@ _CLASSES = {"DDIMPipeline": "DDIMScheduler", "PNDMPipeline": "PNDMScheduler"}
 
 
 def scheduler(pipeline: str, config: Json) -> dict[str, Any]:
-    """The scheduler_config.json that a pipeline of that class works with."""
+    """Returns the scheduler_config.json that a pipeline of that class works with."""
     mended = dict(config)
     if pipeline in _CLASSES:
         mended["_class_name"] = _CLASSES[pipeline]
@@ -47,7 +47,7 @@ def scheduler(pipeline: str, config: Json) -> dict[str, Any]:
 
 
 def component(pipeline: str, name: str, json: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json that a pipeline of that class works with, of its component `name`."""
+    """Returns the config.json that a pipeline of that class works with, of its component `name`."""
     size, version = json.get("sample_size"), str(json.get("_diffusers_version", ""))
     if name == "unet" and pipeline in _SMALL and isinstance(size, int) and size < 64 and _before_0_9(version):
         return {**json, "sample_size": 64}

@@ -39,7 +39,7 @@ def published(native: Bundle) -> Bundle:
 
 
 def scheduler_json(process: Process, kind: str) -> dict[str, Any]:
-    """scheduler_config.json of a process of our own training, for a class that counts trained steps.
+    """Returns scheduler_config.json of a process of our own training, for a class that counts trained steps.
 
     Raises:
       ValueError: if such a class cannot express it.

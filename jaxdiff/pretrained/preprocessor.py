@@ -51,7 +51,7 @@ def _close(x: Any, number: float) -> bool:
 
 
 def _side(x: Any) -> Any:
-    """The side of a square or of a shorter side, as older and newer files say it; None: of neither."""
+    """Returns the side of a square or of a shorter side, as older and newer files say it; None: of neither."""
     if not isinstance(x, Mapping):
         return x
     sides = {*x.values()} if x.keys() in ({"shortest_edge"}, {"height", "width"}) else set()

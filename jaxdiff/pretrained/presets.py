@@ -9,7 +9,7 @@ _UP_CROSS, _UP_PLAIN = "CrossAttnUpBlock2D", "UpBlock2D"
 
 
 def _unet(side: int, channels: tuple[int, ...], crossed: str, context: int, heads: Any, **more: Any) -> Json:
-    """A U-Net's config.json; `crossed` has an x for each level with cross-attention."""
+    """Returns a U-Net's config.json; `crossed` has an x for each level with cross-attention."""
     return {
         "sample_size": side,
         "block_out_channels": channels,

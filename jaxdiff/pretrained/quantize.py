@@ -35,7 +35,7 @@ class Quantized:
 
 
 def quantize(params: Params, kind: str) -> Params:
-    """Parameters whose large matrices and kernels are `Quantized`.
+    """Returns parameters whose large matrices and kernels are `Quantized`.
 
     Vectors, norms and small ones stay as they are, and so do the first and last convolution, which see the picture.
 
@@ -57,7 +57,7 @@ def quantize(params: Params, kind: str) -> Params:
 
 
 def dequantize(params: Params, dtype: Any, x: Array) -> tuple[Params, Array]:
-    """The parameters as plain arrays, those that were 8 bits in `dtype`, and the network's input x as it is."""
+    """Returns the parameters as plain arrays, those that were 8 bits in `dtype`, and the network's input x as it is."""
     if not is_quantized(params):
         return params, x
     params, x = jax.lax.optimization_barrier((params, x))

@@ -68,7 +68,7 @@ class Bundle:
     guidance: float = 7.5
 
     def process(self, name: str = "scheduler") -> scheduler.Process:
-        """The schedule, the kind of prediction, and how the authors sample."""
+        """Returns the schedule, the kind of prediction, and how the authors sample."""
         return self.native or scheduler.process(self.schedulers[name])
 
 
@@ -80,7 +80,7 @@ def read_directory(
     shardings: Shardings | None = None,
     without: Collection[str] = (),
 ) -> Bundle:
-    """A pipeline from the directory that diffusers saves.
+    """Returns a pipeline from the directory that diffusers saves.
 
     Args:
       path: has model_index.json, and a folder for each component.
@@ -141,7 +141,7 @@ def _check(path: Path, bundle: Bundle) -> None:
 
 
 def read_tokenizer(folder: Path, kind: str) -> Any:
-    """The tokenizer of a folder, of that class in the reference library."""
+    """Returns the tokenizer of a folder, of that class in the reference library."""
     reader = unigram_tokenizer if kind in unigram_tokenizer.CLASSES else clip_tokenizer
     return reader.read(folder)
 
@@ -155,7 +155,7 @@ def read_component(
     shardings: Callable[[Params], Any] | None = None,
     mend: Callable[[Json], Json] = lambda json: json,
 ) -> Component:
-    """One network from the folder that has its config.json and weights.
+    """Reads one network from the folder that has its config.json and weights.
 
     Args:
       path: the folder.
@@ -191,7 +191,7 @@ def read_component(
 def placed(
     shapes: Params, dtype: Any = None, shardings: Callable[[Params], Any] | None = None
 ) -> Callable[[str, np.ndarray], jax.Array]:
-    """What puts a parameter on its devices, for `from_tensors`."""
+    """Returns what puts a parameter on its devices, for `from_tensors`."""
     where: Mapping[str, Any] = {}
     if shardings is not None:
         tree = shardings(shapes)

@@ -65,7 +65,7 @@ _STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "b
 
 
 def process(config: Mapping[str, Any]) -> Process:
-    """The process of a scheduler_config.json.
+    """Returns the process of a scheduler_config.json.
 
     Raises:
       ValueError: for a class, a field or a value that is not supported, with those that are.
@@ -86,7 +86,7 @@ def _process(config: Mapping[str, Any]) -> Process:
 
 
 def mended(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Old files of Stable Diffusion with what they lack.
+    """Adds to old files of Stable Diffusion what they lack.
 
     Before schedulers had the fields steps_offset and clip_sample, Stable Diffusion's pipelines began at step 1 and did
     not clip; the reference's pipelines still do so for its old files, whatever the class's defaults have become.
@@ -98,13 +98,13 @@ def mended(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def said(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a config without those of which it says that they are its class's defaults: another has its own."""
+    """Returns the fields of a config but those that it calls defaults of its class: another class has its own."""
     defaults = {"_use_default_values", *config.get("_use_default_values", ())}
     return {field: value for field, value in config.items() if field not in defaults}
 
 
 def sampled(model: Process, config: Mapping[str, Any], sampler: str) -> Process:
-    """The process of a published model with another sampler: the class that has it, made of the model's config.
+    """Returns the process of a published model with another sampler: the class that has it, made of the model's config.
 
     The model's spacing, offset, end and rule for levels are kept, as far as that class knows them.
 

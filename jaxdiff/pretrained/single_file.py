@@ -51,7 +51,7 @@ _TELLING = tuple(f"{_UNET}{name}.weight" for name in ("input_blocks.0.0", "label
 
 
 def detect(tensors: Mapping[str, Any]) -> str:
-    """Which of `PRESETS` a file's tensors are of.
+    """Finds which of `PRESETS` a file's tensors are of.
 
     Raises:
       ValueError: if they are of none.
@@ -84,7 +84,7 @@ def read(
     configs: Mapping[str, Json] | None = None,
     without: Collection[str] = (),
 ) -> Bundle:
-    """A pipeline from one file (.safetensors, or .ckpt through the restricted loader).
+    """Returns a pipeline from one file (.safetensors, or .ckpt through the restricted loader).
 
     Args:
       path: the file.
@@ -149,13 +149,13 @@ def read(
 
 
 def configs_of(path: Path | str) -> dict[str, dict[str, Any]]:
-    """config.json of each part that the model of a file has, whether the part is in the file or not."""
+    """Returns config.json of each part that the model of a file has, whether the part is in the file or not."""
     name, tensors, note = _tensors(path)
     return _described(name, tensors, note, "epsilon", None)[0]
 
 
 def _tensors(path: Path | str) -> tuple[str, dict[str, Stored], dict[str, str]]:
-    """The model in `PRESETS`, a file's tensors by the names that `prefixes` has, and its metadata."""
+    """Returns the model in `PRESETS`, a file's tensors by the names that `prefixes` has, and its metadata."""
     path = Path(path)
     tensors = files.read_tensors(path)
     note = files.metadata(path) if path.suffix == ".safetensors" else {}
@@ -174,7 +174,7 @@ def _plain(tensors: Mapping[str, Any]) -> bool:
 
 
 def _named(tensors: Mapping[str, Stored], names: Collection[str]) -> dict[str, Stored]:
-    """Averaged weights by the plain names among `names`, and the others as they are."""
+    """Renames averaged weights to those of the plain `names`, and keeps the others as they are."""
     plain = {_EMA + name.removeprefix(_UNET).replace(".", ""): name for name in names}
     return {plain.get(name, name): x for name, x in tensors.items()}
 
@@ -186,7 +186,7 @@ def _described(
     prediction: str | None,
     configs: Mapping[str, Json] | None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """config.json by part, and the scheduler_config.json, of a file with these tensors and metadata."""
+    """Returns config.json by part, and the scheduler_config.json, of a file with these tensors and metadata."""
     given = {part: dict((configs or {}).get(part, preset)) for part, preset in PRESETS[name].items()}
     first = tensors.get(f"{_UNET}input_blocks.0.0.weight")
     if first is not None and len(first.shape) == 4:
@@ -206,7 +206,7 @@ def _described(
 
 
 def write(bundle: Bundle, path: Path | str) -> None:
-    """One safetensors file of a bundle's U-Net, autoencoder and text encoders, in its authors' layout.
+    """Writes a bundle's U-Net, autoencoder and text encoders as one safetensors file, in its authors' layout.
 
     A warning names what the bundle says and the file cannot.
 
@@ -227,7 +227,7 @@ def write(bundle: Bundle, path: Path | str) -> None:
 
 
 def _unsaid(name: str, bundle: Bundle, given: Mapping[str, Json], scheduler: Json) -> list[str]:
-    """What a bundle says that is otherwise when its file is read with these configs."""
+    """Returns what a bundle says that is otherwise when its file is read with these configs."""
     lost = single_process.unsaid(bundle.schedulers["scheduler"], scheduler)
     if "low_res_scheduler" in bundle.schedulers:
         lost += single_process.unsaid(bundle.schedulers["low_res_scheduler"], LOW_RES, noise=True)
@@ -243,12 +243,12 @@ def _unsaid(name: str, bundle: Bundle, given: Mapping[str, Json], scheduler: Jso
 
 
 def prefixes(name: str) -> dict[str, str]:
-    """How the tensors of each part begin."""
+    """Returns how the tensors of each part begin."""
     return {**SHARED, **PREFIXES[name]}
 
 
 def rules(part: str, prefix: str, net: Any, json: Json) -> Rules:
-    """The table of one part, prefix included."""
+    """Returns the table of one part, prefix included."""
     if part == "unet":
         table = compvis.unet_rules(net, json)
     elif part == "vae":

@@ -30,7 +30,7 @@ def read(
     dtype: Any = None,
     shardings: Callable[[Params], Any] | None = None,
 ) -> Component:
-    """One network from one file.
+    """Reads one network from one file.
 
     Args:
       path: the file.
@@ -101,7 +101,7 @@ def _controlnet(path: Path | str, tensors: Mapping[str, Stored]) -> _Found:
 
 
 def _numbers(path: Path | str, tensors: Mapping[str, Stored]) -> dict[str, Any]:
-    """config.json of a ControlNet by the shapes of tensors with diffusers' names."""
+    """Returns config.json of a ControlNet by the shapes of tensors with diffusers' names."""
     found = [
         re.match(r"(down_blocks\.\d+|mid_block)\.(?:attentions\.0\.transformer_blocks\.(\d+))?", k) for k in tensors
     ]

@@ -48,7 +48,7 @@ _EDM = {"EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"}
 def read(
     name: str, tensors: Tensors, note: Mapping[str, str], prediction: str | None, channels: int = 4
 ) -> dict[str, Any]:
-    """The scheduler_config.json of a file: its process, and the sampler of the model's authors.
+    """Returns the scheduler_config.json of a file: its process, and the sampler of the model's authors.
 
     Args:
       name: the model in `presets.PRESETS`.
@@ -86,7 +86,7 @@ def read(
 
 
 def latents(tensors: Tensors) -> dict[str, list[float]]:
-    """The autoencoder's latents_mean and latents_std, where the file says them."""
+    """Returns the autoencoder's latents_mean and latents_std, where the file says them."""
     if not {"edm_mean", "edm_std"} <= tensors.keys():
         return {}
     named = {"latents_mean": "edm_mean", "latents_std": "edm_std"}
@@ -94,7 +94,7 @@ def latents(tensors: Tensors) -> dict[str, list[float]]:
 
 
 def number(tensors: Tensors, name: str) -> float:
-    """The one number of a tensor, whatever its shape.
+    """Returns the one number of a tensor, whatever its shape.
 
     Raises:
       ValueError: if it holds another count, or no finite one.
@@ -106,7 +106,7 @@ def number(tensors: Tensors, name: str) -> float:
 
 
 def write(name: str, config: Json, vae: Json) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The tensors and metadata by which `read` and other tools know the process of a scheduler_config.json.
+    """Returns the tensors and metadata by which `read` and other tools know the process of a scheduler_config.json.
 
     Args:
       name: the model in `presets.PRESETS`.
@@ -168,7 +168,10 @@ _DEFAULTS = {
 
 
 def unsaid(config: Json, back: Json, *, noise: bool = False) -> list[str]:
-    """The fields of a scheduler_config.json that differ in another, `back`; those of the process only with `noise`."""
+    """Returns the fields of a scheduler_config.json that differ in another, `back`.
+
+    Those of the process only with `noise`.
+    """
     process = {*_NOISE, _ZERO, "prediction_type", "sigma_data", "sigma_min", "sigma_max"}
     names = [k for k in config if k == "_class_name" or not (k.startswith("_") or k in process)]
     differ = [k for k in names if config[k] != back.get(k, config[k] if config[k] in _USUAL else _DEFAULTS.get(k))]
@@ -178,7 +181,7 @@ def unsaid(config: Json, back: Json, *, noise: bool = False) -> list[str]:
 
 
 def _said(name: str, tensors: Tensors, note: Mapping[str, str]) -> str | None:
-    """What is predicted, by tensors and then by metadata; None: neither says it."""
+    """Returns what is predicted, by tensors and then by metadata; None: neither says it."""
     if "v_pred" in tensors:
         return "v_prediction"
     for key in ("modelspec.prediction_type", "modelspec.predict_key"):

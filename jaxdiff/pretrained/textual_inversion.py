@@ -45,7 +45,9 @@ def parse(text: Path | str) -> tuple[Path, str | None]:
 
 
 def read(path: Path | str) -> tuple[str, dict[str, np.ndarray]]:
-    """The word of a file, and its vectors [n, width] by text encoder; `""` where the file does not say for which.
+    """Returns the word of a file, and its vectors [n, width] by text encoder.
+
+    `""` where the file does not say for which.
 
     Args:
       path: the file, or a directory with learned_embeds.safetensors or .bin.
@@ -82,7 +84,7 @@ def read(path: Path | str) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def add(bundle: Bundle, path: Path | str, word: str | None = None) -> Bundle:
-    """The bundle whose prompts may say `word`, in upper or lower case.
+    """Returns the bundle whose prompts may say `word`, in upper or lower case.
 
     Args:
       bundle: a pipeline with text encoders.
@@ -121,7 +123,7 @@ def add(bundle: Bundle, path: Path | str, word: str | None = None) -> Bundle:
 
 
 def _by_encoder(bundle: Bundle, found: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """The vectors of each text encoder of the model.
+    """Returns the vectors of each text encoder of the model.
 
     Raises:
       ValueError: if they do not fit; says which model they are for, and which this is.
@@ -150,5 +152,5 @@ def _by_encoder(bundle: Bundle, found: Mapping[str, np.ndarray], path: Path) -> 
 
 
 def write(path: Path | str, word: str, vectors: Any) -> None:
-    """One word's vectors [n, width] as diffusers saves them."""
+    """Writes one word's vectors [n, width] as diffusers saves them."""
     files.write_safetensors(path, {word: np.asarray(vectors)})

@@ -59,7 +59,9 @@ class UnsafeFileError(ValueError):
 
 
 def read(path: Path | str, bare: str | None = None) -> dict[str, Stored]:
-    """The tensors of a file by name, each read when it is asked for; a `state_dict` inside is taken for the whole,
+    """Returns the tensors of a file by name, each read when it is asked for.
+
+    A `state_dict` inside is taken for the whole,
     and what lies in another dictionary inside has the name `outer.inner`.
 
     Args:
@@ -138,7 +140,7 @@ def _plain(path: Path) -> Any:
 
 
 def _checked(file: Any, path: Path) -> io.BytesIO:
-    """The next pickle of a file, if it asks for no more memory than its size explains.
+    """Returns the next pickle of a file, if it asks for no more memory than its size explains.
 
     A few bytes can tell the machine that unpickles to reserve gigabytes, by a number for a memo or for a length.
     """

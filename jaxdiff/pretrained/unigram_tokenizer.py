@@ -29,7 +29,7 @@ _HARMLESS = {
 
 
 def read(path: Path | str) -> Unigram:
-    """The tokenizer of a directory, as transformers writes it.
+    """Returns the tokenizer of a directory, as transformers writes it.
 
     Raises:
       FileNotFoundError: if the directory has no vocabulary.

@@ -7,22 +7,22 @@ _STATES = {1024: "CLIP ViT-L", 1280: "OpenCLIP ViT-H", 1664: "OpenCLIP ViT-bigG"
 
 
 def of_context(width: int | None) -> str:
-    """The model whose cross-attention takes tokens of this width."""
+    """Returns the model whose cross-attention takes tokens of this width."""
     if not isinstance(width, int):
         return "another model"
     return f"{_CONTEXTS.get(width, 'a U-Net')} (cross-attention to {width} numbers)"
 
 
 def of_text(width: int) -> str:
-    """The width, and the model whose text encoder has it."""
+    """Returns the width, and the model whose text encoder has it."""
     return f"{width} ({_TEXTS[width]})" if width in _TEXTS else f"{width}"
 
 
 def of_vector(width: int) -> str:
-    """The width of a picture's vector, and the image encoder that gives such."""
+    """Returns the width of a picture's vector, and the image encoder that gives such."""
     return f"{width} ({_VECTORS[width]})" if width in _VECTORS else f"{width}"
 
 
 def of_states(width: int) -> str:
-    """The width of a picture's states, and the image encoder that gives such."""
+    """Returns the width of a picture's states, and the image encoder that gives such."""
     return f"{width} ({_STATES[width]})" if width in _STATES else f"{width}"

@@ -18,7 +18,7 @@ SHARD = 10 * 2**30
 
 
 def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None = None, shard: int = SHARD) -> None:
-    """A pipeline directory that diffusers and `read_directory` read; of networks by themselves, only their folders.
+    """Writes a directory that diffusers and `read_directory` read; of networks by themselves, only their folders.
 
     Args:
       bundle: what to write.
@@ -47,7 +47,7 @@ def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None 
 
 
 def write_component(component: Component, path: Path | str, shard: int = SHARD) -> None:
-    """The folder of one network: config.json as it was read (with its class), and the parameters, one at a time."""
+    """Writes the folder of one network: config.json as it was read (with its class), and the parameters."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     named = component.json.keys() & {"_class_name", "architectures"}
@@ -58,7 +58,7 @@ def write_component(component: Component, path: Path | str, shard: int = SHARD) 
 
 
 def _index(bundle: Bundle) -> dict[str, Any]:
-    """model_index.json: without what was skipped, and with what has taken its place."""
+    """Returns model_index.json: without what was skipped, and with what has taken its place."""
     index = {**bundle.index, **{name: [None, None] for name in bundle.skipped}}
     for name, part in bundle.components.items():
         if index.get(name, [None, None])[1] != part.kind:

@@ -25,7 +25,7 @@ Spec = str | Path | tuple[str | Path, float]
 
 
 def parse(specs: Sequence[Spec] | Mapping[str | Path, float]) -> list[tuple[Path, float]]:
-    """The files of some LoRAs and how much each counts; the weights of a file that is given twice add up.
+    """Returns the files of some LoRAs and how much each counts; the weights of a file that is given twice add up.
 
     Args:
       specs: each PATH, "PATH:WEIGHT" or (path, weight); or a mapping from path to weight. The weight is 1 by default.
@@ -55,7 +55,7 @@ def _split(spec: str | Path) -> tuple[Path, float]:
 
 
 def merge(params: Params, loras: Sequence[Mapping[str, Mapping[str, Any]]], weights: Any) -> Params:
-    """Parameters of one component with LoRAs added.
+    """Adds LoRAs to the parameters of one component.
 
     Each changes the parameters as they are in `params`, so that their order does not matter.
 

@@ -37,7 +37,7 @@ class AdapterConfig:
         self.path, self._fields = path, _read(path)
 
     def _of(self, component: str) -> dict[str, Any]:
-        """The fields of a component: diffusers writes `unet.r`, PEFT `r`.
+        """Returns the fields of a component: diffusers writes `unet.r`, PEFT `r`.
 
         Raises:
           ValueError: for a field that is not supported.
@@ -63,7 +63,7 @@ class AdapterConfig:
         return bool(self._of(component).get("use_dora"))
 
     def scale(self, component: str, names: Iterable[str], rank: int | None) -> float:
-        """alpha / rank of a module that goes by these names, or alpha / sqrt(rank); 1 where nothing is noted.
+        """Returns alpha / rank of a module that goes by these names, or alpha / sqrt(rank); 1 where nothing is noted.
 
         Raises:
           ValueError: if the noted rank is another, or a number is none.
@@ -81,7 +81,7 @@ class AdapterConfig:
         return alpha / (math.sqrt(rank) if fields.get("use_rslora") else rank)
 
     def _pattern(self, fields: Mapping[str, Any], key: str, names: Iterable[str], default: Any) -> Any:
-        """The value of the first pattern that one of the names ends with, as PEFT looks it up."""
+        """Returns the value of the first pattern that one of the names ends with, as PEFT looks it up."""
         table = fields.get(key) or {}
         if not isinstance(table, dict):
             raise ValueError(f"{self.path}: {key} is {str(table)[:80]!r}: expected an object")

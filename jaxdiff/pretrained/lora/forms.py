@@ -50,7 +50,7 @@ MATRICES = frozenset().union(*(roles for _, roles in FORMS)) - {"diff", "ia3", "
 
 
 def change(factors: Factors, weight: jax.Array) -> jax.Array:
-    """float32, of the weight's shape: what the factors add to it, at weight 1."""
+    """Returns what the factors add to a weight, at weight 1: float32, of the weight's shape."""
     base = weight.astype(jnp.float32)
     if "ia3" in factors:
         return factors["scale"] * base * jnp.broadcast_to(factors["ia3"].astype(jnp.float32), base.shape)
@@ -97,7 +97,7 @@ def _product(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _tucker(core: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """[o, i, k, l] from a core [m, n, k, l] and [m, o], [n, i]."""
+    """Builds the change [o, i, k, l] from a core [m, n, k, l] and [m, o], [n, i]."""
     return jnp.einsum("mn...,mo,ni->oi...", core, a, b, precision="highest")
 
 
@@ -112,7 +112,7 @@ def _ours(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def factors(given: Mapping[str, np.ndarray], scale: float, shape: tuple[int, ...]) -> dict[str, jax.Array]:
-    """The factors of a parameter of this shape, from a file's tensors by their role.
+    """Returns the factors of a parameter of this shape, from a file's tensors by their role.
 
     Raises:
       ValueError: if they do not fit it; says how.
@@ -147,7 +147,7 @@ def factors(given: Mapping[str, np.ndarray], scale: float, shape: tuple[int, ...
 
 
 def lacking(roles: Set[str]) -> str:
-    """What these factors lack to be one of `FORMS`, or what is too much; "" where they are one."""
+    """Returns what these factors lack to be one of `FORMS`, or what is too much; "" where they are one."""
     if any(roles == own for _, own in FORMS):
         return ""
     nearest = max((own for _, own in FORMS), key=lambda own: (len(own & roles), -len(own)))
@@ -157,7 +157,7 @@ def lacking(roles: Set[str]) -> str:
 
 
 def rank(given: Mapping[str, np.ndarray]) -> int | None:
-    """The rank that alpha is divided by; None where the form has none."""
+    """Returns the rank that alpha is divided by; None where the form has none."""
     inner = ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
     return next((given[role].shape[0] for role in inner if role in given), None)
 
@@ -167,7 +167,7 @@ def _along(shape: tuple[int, ...], axis: int) -> list[int]:
 
 
 def _magnitude(role: str, x: np.ndarray, shape: tuple[int, ...]) -> tuple[str, list[int]]:
-    """Of each output, [o, 1, ..] or PEFT's [o] and [1, o, ..]; or of each input, [1, i, ..]."""
+    """Returns the magnitude of each output, [o, 1, ..] or PEFT's [o] and [1, o, ..]; or of each input, [1, i, ..]."""
     *_, i, o = shape
     if x.size == o and (role == "magnitude" or x.shape[0] == o):
         return "magnitude", _along(shape, -1)

@@ -78,14 +78,17 @@ class Module(NamedTuple):
 
 
 def split(name: str) -> tuple[str, str]:
-    """The module of a tensor, and the tensor's role in it; a role of "" is none that is known."""
+    """Returns the module of a tensor, and the tensor's role in it; a role of "" is none that is known."""
     if match := _OWN_ROLE.fullmatch(name):
         return match[1], match[2]
     return next(((match[1], role) for pattern, role in _ROLES if (match := pattern.fullmatch(name))), (name, ""))
 
 
 def modules(components: Mapping[str, Component], part: str) -> dict[str, Module]:
-    """The modules of a model by all the names that they may go by; `part` is the component that needs no prefix."""
+    """Returns the modules of a model by all the names that they may go by.
+
+    `part` is the component that needs no prefix.
+    """
     found: dict[str, Module] = {}
     for component in components.keys() & _DOTTED.keys():
         dotted, flat = _DOTTED[component], _FLAT[component]
@@ -101,7 +104,7 @@ def modules(components: Mapping[str, Component], part: str) -> dict[str, Module]
 
 
 def _own_names(name: str, component: Component) -> Iterator[tuple[str, Module]]:
-    """The modules with weights, each by every name that a table has for it."""
+    """Returns the modules with weights, each by every name that a table has for it."""
     tables = [family(component.kind).rules(component.config, component.json)]
     if name == "unet":
         tables.append(compvis.unet_rules(component.config, component.json))
@@ -113,7 +116,7 @@ def _own_names(name: str, component: Component) -> Iterator[tuple[str, Module]]:
 
 
 def _old_names(name: str) -> Iterator[str]:
-    """What diffusers before 0.22 calls the four products of an attention."""
+    """Returns what diffusers before 0.22 calls the four products of an attention."""
     head, _, last = name.removesuffix(".0").rpartition(".")
     if last in ("to_q", "to_k", "to_v", "to_out"):
         yield f"{head}.processor.{last}"

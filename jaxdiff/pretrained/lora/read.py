@@ -42,7 +42,7 @@ _OTHER_MODELS = {
 
 
 def read(path: Path | str, components: Mapping[str, Component], part: str = "unet") -> Lora:
-    """The LoRA of a file, or of a directory with pytorch_lora_weights or adapter_model.
+    """Returns the LoRA of a file, or of a directory with pytorch_lora_weights or adapter_model.
 
     Args:
       path: what diffusers, PEFT, kohya's scripts, LyCORIS, OneTrainer or ComfyUI save; `names` has the names.
@@ -132,7 +132,7 @@ def _scale(given: Mapping[str, np.ndarray], config: AdapterConfig, component: st
 def _targets(
     module: Module, given: Mapping[str, np.ndarray], scale: float
 ) -> Iterable[tuple[str, dict[str, np.ndarray], float]]:
-    """The parameters of a module that change: the name of each, its factors by role, and their scale.
+    """Returns the parameters of a module that change: the name of each, its factors by role, and their scale.
 
     Raises:
       _MissingError: if the factors are no whole form.
@@ -153,7 +153,7 @@ def _targets(
 
 
 def _for_another_model(tensors: Mapping[str, Stored], components: Mapping[str, Component]) -> str:
-    """The two models, where a LoRA is not for this one; "" where that does not show."""
+    """Returns the two models, where a LoRA is not for this one; "" where that does not show."""
     here = components["unet"].json.get("cross_attention_dim") if "unet" in components else None
     ours = of_context(here)
     for mark, model in _OTHER_MODELS.items():

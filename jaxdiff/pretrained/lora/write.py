@@ -13,7 +13,7 @@ from jaxdiff.pretrained.rules import Stored, places
 
 
 def write(path: Path | str, lora: Lora, components: Mapping[str, Component]) -> None:
-    """One safetensors file of a LoRA or a DoRA.
+    """Writes one safetensors file of a LoRA or a DoRA.
 
     Raises:
       ValueError: if the factors are of another form, which PEFT's LoRA files cannot hold.

@@ -69,7 +69,10 @@ Tensors = Mapping[str, np.ndarray | Stored]
 
 
 def few(names: Iterable[str], most: int = 10, room: int = 400) -> str:
-    """The first of many names, for a message: at most `most`, within about `room` letters; the rest is counted."""
+    """Returns the first of many names, for a message: at most `most`, within about `room` letters.
+
+    The rest is counted.
+    """
     names, shown = list(names), list[str]()
     for name in names[:most]:
         short = name if len(name) <= 160 else f"{name[:150]}..."
@@ -81,20 +84,20 @@ def few(names: Iterable[str], most: int = 10, room: int = 400) -> str:
 
 
 def under(theirs: str, ours: str, rules: Iterable[Rule]) -> Rules:
-    """The rules of a part, as rules of the whole."""
+    """Returns the rules of a part, as rules of the whole."""
     return tuple(
         Rule(".".join(filter(None, (theirs, r.theirs))), "/".join(filter(None, (ours, r.ours))), r.kind) for r in rules
     )
 
 
 def flatten(params: Params) -> dict[str, Any]:
-    """The leaves of a tree of nested dicts by path 'a/b/c'."""
+    """Returns the leaves of a tree of nested dicts by path 'a/b/c'."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree whose leaves lie at paths 'a/b/c'."""
+    """Returns the tree whose leaves lie at paths 'a/b/c'."""
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         *parents, name = path.split("/")
@@ -115,7 +118,7 @@ class Place:
     part: str = ""
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of their tensor, given ours."""
+        """Returns the shape of their tensor, given ours."""
         if self.leaf != "kernel":
             return (3 * ours[0],) if self.part else ours
         *window, i, o = ours
@@ -124,7 +127,7 @@ class Place:
         return (3 * o if self.part else o, i)
 
     def read(self, tensor: np.ndarray | Stored, shape: tuple[int, ...]) -> np.ndarray:
-        """Our array, of `shape`, from their tensor.
+        """Returns our array, of `shape`, from their tensor.
 
         Raises:
           TensorError: if it holds numbers that are not finite.
@@ -138,14 +141,14 @@ class Place:
         return x.reshape(shape)
 
     def write(self, x: np.ndarray) -> np.ndarray:
-        """Their tensor (or its part) from our array."""
+        """Returns their tensor (or its part) from our array."""
         if self.leaf != "kernel":
             return x
         return x.reshape((1,) * (4 - x.ndim) + x.shape).transpose(3, 2, 0, 1) if self.kind == "conv" else x.T
 
 
 def places(path: str, rules: Rules) -> Iterator[Place]:
-    """All the places where the parameter at `path` may lie, the preferred one first."""
+    """Yields the places where the parameter at `path` may lie, the preferred one first."""
     module, _, leaf = path.rpartition("/")
     above, _, part = module.rpartition("/")
     for rule in rules:
@@ -171,7 +174,7 @@ def from_tensors(
     rules: Rules,
     put: Callable[[str, np.ndarray], Any] = lambda path, x: x,
 ) -> Params:
-    """Our parameters from a checkpoint's tensors.
+    """Returns our parameters from a checkpoint's tensors.
 
     Everything is checked before the first tensor is read. The largest are read first, so that what one of them needs
     in passing is never added to a nearly full memory.
@@ -227,7 +230,7 @@ def check_finite(name: str, x: np.ndarray) -> None:
 
 
 def to_tensors(params: Params, rules: Rules) -> dict[str, Stored]:
-    """A checkpoint's tensors from our parameters; each is made when it is read.
+    """Returns a checkpoint's tensors from our parameters; each is made when it is read.
 
     Raises:
       TensorError: lists parameters that no rule names.

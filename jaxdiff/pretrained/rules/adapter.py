@@ -31,7 +31,7 @@ _FIELDS = {
 
 
 def config(json: Mapping[str, Any]) -> AdapterConfig:
-    """The numbers of a T2IAdapter.
+    """Returns the numbers of a T2IAdapter.
 
     Raises:
       ValueError: names the fields whose values are not supported.
@@ -48,6 +48,6 @@ def config(json: Mapping[str, Any]) -> AdapterConfig:
 
 
 def shapes(net: AdapterConfig, json: Mapping[str, Any]) -> Params:
-    """The parameters, as shapes."""
+    """Returns the parameters, as shapes."""
     hint = jnp.zeros((1, net.unit, net.unit, net.in_channels))
     return jax.eval_shape(lambda: Adapter(net).init(jax.random.key(0), hint))["params"]

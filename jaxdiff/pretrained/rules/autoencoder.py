@@ -106,7 +106,7 @@ HARMLESS = {"sample_size": "the side of the reference's tiles"}
 
 
 def _numbers(x: Any) -> tuple[float, ...] | None:
-    """The numbers of a list, which may be nested, or of null; None: it holds something else."""
+    """Returns the numbers of a list, which may be nested, or of null; None: it holds something else."""
     if isinstance(x, list | tuple):
         parts = [_numbers(one) for one in x]
         return None if None in parts else tuple(value for part in parts for value in part or ())
@@ -116,7 +116,7 @@ def _numbers(x: Any) -> tuple[float, ...] | None:
 
 
 def config(json: Mapping[str, Any]) -> AutoencoderConfig:
-    """The numbers of an AutoencoderKL.
+    """Returns the numbers of an AutoencoderKL.
 
     Raises:
       ValueError: names the fields whose values are not supported.
@@ -127,7 +127,7 @@ def config(json: Mapping[str, Any]) -> AutoencoderConfig:
 
 
 def _scaling(full: Mapping[str, Any]) -> tuple[Any, Any]:
-    """What latents are multiplied by after something was subtracted: numbers, or one for each channel."""
+    """Returns what latents are multiplied by after something was subtracted: numbers, or one for each channel."""
     scale, shift = float(full["scaling_factor"]), float(full["shift_factor"] or 0)
     mean, std = (_numbers(full[field]) or () for field in ("latents_mean", "latents_std"))
     if not mean and not std:
@@ -161,14 +161,14 @@ def _config(name: str, full: Mapping[str, Any], scale: Any, shift: Any) -> Autoe
 
 
 def shapes(net: AutoencoderConfig, json: Mapping[str, Any]) -> Params:
-    """The parameters, as shapes."""
+    """Returns the parameters, as shapes."""
     side = 2 ** (len(net.channels) - 1)
     x = jnp.zeros((1, side, side, net.in_channels))
     return jax.eval_shape(lambda: AutoencoderKL(net).init(jax.random.key(0), x))["params"]
 
 
 def tiny_config(json: Mapping[str, Any]) -> TinyConfig:
-    """The numbers of an AutoencoderTiny.
+    """Returns the numbers of an AutoencoderTiny.
 
     Raises:
       ValueError: names the fields whose values are not supported.
@@ -191,14 +191,14 @@ def tiny_config(json: Mapping[str, Any]) -> TinyConfig:
 
 
 def tiny_shapes(net: TinyConfig, json: Mapping[str, Any]) -> Params:
-    """The parameters, as shapes."""
+    """Returns the parameters, as shapes."""
     side = 2 ** (len(net.encoder_channels) - 1)
     x = jnp.zeros((1, side, side, net.in_channels))
     return jax.eval_shape(lambda: AutoencoderTiny(net).init(jax.random.key(0), x))["params"]
 
 
 def vq_config(json: Mapping[str, Any]) -> VQConfig:
-    """The numbers of a VQModel.
+    """Returns the numbers of a VQModel.
 
     Raises:
       ValueError: names the fields whose values are not supported.
@@ -210,14 +210,14 @@ def vq_config(json: Mapping[str, Any]) -> VQConfig:
 
 
 def vq_shapes(net: VQConfig, json: Mapping[str, Any]) -> Params:
-    """The parameters, as shapes."""
+    """Returns the parameters, as shapes."""
     side = net.unit
     x = jnp.zeros((1, side, side, net.in_channels))
     return jax.eval_shape(lambda: AutoencoderVQ(net).init(jax.random.key(0), x))["params"]
 
 
 def published(net: AutoencoderConfig) -> dict[str, Any]:
-    """The config.json of an AutoencoderKL or a VQModel with these numbers, which `config` or `vq_config` reads back.
+    """Returns the config.json of an AutoencoderKL or a VQModel, which `config` or `vq_config` reads back.
 
     Raises:
       ValueError: for what the class has no field for; names it.

@@ -112,7 +112,7 @@ _SAFETY_FIELDS = {
 
 
 def text_config(json: Mapping[str, Any], *, projection: bool) -> ClipTextConfig:
-    """The numbers of a CLIPTextModel, or with `projection` of a CLIPTextModelWithProjection.
+    """Returns the numbers of a CLIPTextModel, or with `projection` of a CLIPTextModelWithProjection.
 
     Raises:
       ValueError: names the fields whose values are not supported.
@@ -137,7 +137,7 @@ def text_config(json: Mapping[str, Any], *, projection: bool) -> ClipTextConfig:
 
 
 def image_config(json: Mapping[str, Any]) -> ClipImageConfig:
-    """The numbers of a CLIPVisionModelWithProjection.
+    """Returns the numbers of a CLIPVisionModelWithProjection.
 
     Raises:
       ValueError: names the fields whose values are not supported.
@@ -160,7 +160,7 @@ def image_config(json: Mapping[str, Any]) -> ClipImageConfig:
 
 
 def safety_config(json: Mapping[str, Any]) -> ClipImageConfig:
-    """The numbers of a StableDiffusionSafetyChecker: its image encoder's."""
+    """Returns the numbers of a StableDiffusionSafetyChecker: its image encoder's."""
     full = settle("StableDiffusionSafetyChecker", json, _SAFETY_FIELDS, SAFETY_HARMLESS)
     # the reference lets the second count
     own = {**full["vision_config"], **(full["vision_config_dict"] or {})}
@@ -168,18 +168,18 @@ def safety_config(json: Mapping[str, Any]) -> ClipImageConfig:
 
 
 def image_shapes(net: ClipImageConfig, json: Mapping[str, Any]) -> Params:
-    """The parameters, as shapes."""
+    """Returns the parameters, as shapes."""
     pixels = jnp.zeros((1, net.size, net.size, 3))
     return jax.eval_shape(lambda: ClipImage(net).init(jax.random.key(0), pixels))["params"]
 
 
 def safety_shapes(net: ClipImageConfig, json: Mapping[str, Any]) -> Params:
-    """The parameters, as shapes."""
+    """Returns the parameters, as shapes."""
     pixels = jnp.zeros((1, net.size, net.size, 3))
     return jax.eval_shape(lambda: SafetyChecker(net).init(jax.random.key(0), pixels))["params"]
 
 
 def text_shapes(net: ClipTextConfig, json: Mapping[str, Any]) -> Params:
-    """The parameters, as shapes."""
+    """Returns the parameters, as shapes."""
     tokens = jnp.zeros((1, net.length), jnp.int32)
     return jax.eval_shape(lambda: ClipText(net).init(jax.random.key(0), tokens))["params"]

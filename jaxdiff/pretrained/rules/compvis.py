@@ -26,7 +26,7 @@ _MLP = (Rule("0", "fc1", "dense"), Rule("2", "fc2", "dense"))
 
 
 def unet_rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
-    """The table of a U-Net, without the prefix `model.diffusion_model.`."""
+    """Returns the table of a U-Net, without the prefix `model.diffusion_model.`."""
     attention = transformer("dense" if json.get("use_linear_projection") else "conv")
     levels, each = len(net.channels), net.layers + 1
     rules: list[Rule] = [
@@ -54,7 +54,7 @@ def unet_rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
 
 
 def controlnet_rules(net: ControlNetConfig, json: Mapping[str, Any]) -> Rules:
-    """The table of a ControlNet, without the prefix `control_model.`: the U-Net's way down and middle, and its own."""
+    """Returns the table of a ControlNet, without the prefix `control_model.`: the U-Net's way down, and its own."""
     inner = 2 * len(net.hint_channels) - 2
     return (
         *(rule for rule in unet_rules(net.net, json) if not rule.theirs.startswith("out")),
@@ -88,7 +88,10 @@ _HALF = (
 
 
 def autoencoder_rules(net: AutoencoderConfig) -> Rules:
-    """The table of a KL autoencoder, without the prefix `first_stage_model.`; its decoder counts levels backwards."""
+    """Returns the table of a KL autoencoder, without the prefix `first_stage_model.`.
+
+    Its decoder counts levels backwards.
+    """
     last = len(net.channels) - 1
     decoder: list[Rule] = []
     for i in range(last + 1):
@@ -117,7 +120,7 @@ _OPENCLIP_BLOCK = (
 
 
 def openclip_rules(layers: int) -> Rules:
-    """The table of OpenCLIP's text encoder of which `layers` blocks are used; one more may be in the file.
+    """Returns the table of OpenCLIP's text encoder of which `layers` blocks are used; one more may be in the file.
 
     Its projection is a plain matrix, [in, out] as ours.
     """

@@ -22,7 +22,7 @@ HARMLESS = unet_config.HARMLESS
 
 
 def config(json: Mapping[str, Any]) -> ControlNetConfig:
-    """The numbers of a ControlNetModel.
+    """Returns the numbers of a ControlNetModel.
 
     Raises:
       ValueError: names the fields whose values are not supported.
@@ -53,7 +53,7 @@ def config(json: Mapping[str, Any]) -> ControlNetConfig:
 
 
 def rules(net: ControlNetConfig, json: Mapping[str, Any]) -> Rules:
-    """The table of a ControlNet with this config.json."""
+    """Returns the table of a ControlNet with this config.json."""
     return (
         *unet.encoder_rules(net.net, json),
         Rule("controlnet_cond_embedding.conv_in", "hint/conv_in", "conv"),
@@ -65,7 +65,7 @@ def rules(net: ControlNetConfig, json: Mapping[str, Any]) -> Rules:
 
 
 def shapes(net: ControlNetConfig, json: Mapping[str, Any]) -> Params:
-    """The parameters, as shapes."""
+    """Returns the parameters, as shapes."""
 
     def init() -> Params:
         x, t, cond = unet.inputs(net.net, json)

@@ -32,27 +32,27 @@ LPIPS_RULES: Rules = (
 
 
 def inception_rules(shapes: Params) -> Rules:
-    """Both pytorch-fid's names and torch-fidelity's, which are ours with a capital, after folding."""
+    """Returns both pytorch-fid's names and torch-fidelity's, which are ours with a capital, after folding."""
     modules = sorted({path.rpartition("/")[0] for path in flatten(shapes)} - {"fc"})
     rules = [Rule(module.capitalize().replace("/", "."), module, "conv") for module in modules]
     return (*rules, Rule("fc", "fc", "dense"), Rule("AuxLogits.*", "", "skip"))
 
 
 def inception_convolution(norm: str) -> tuple[str, str]:
-    """The convolution before a batch norm, and the name of both together."""
+    """Returns the convolution before a batch norm, and the name of both together."""
     unit = norm.removesuffix(".bn")
     return f"{unit}.conv", unit
 
 
 def efficientnet_convolution(norm: str) -> tuple[str, str]:
-    """The convolution before a batch norm, which keeps its name."""
+    """Returns the convolution before a batch norm, which keeps its name."""
     block, _, number = norm.rpartition("_bn")
     names = ("_expand_conv", "_depthwise_conv", "_project_conv") if block else ("_conv_stem", "_conv_head")
     return (block + names[int(number)],) * 2
 
 
 def fold(tensors: Tensors, convolution: Callable[[str], tuple[str, str]]) -> dict[str, Any]:
-    """The tensors without batch norms; `convolution` says what each comes after, and what both are called then.
+    """Returns the tensors without batch norms; `convolution` says what each comes after, and what both are called then.
 
     Raises:
       TensorError: if a batch norm or its convolution is not whole.

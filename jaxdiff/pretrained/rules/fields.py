@@ -37,13 +37,13 @@ Fields = Mapping[str, Field]
 
 
 def whole(default: int | None, least: int = 1, most: int = 10**6) -> Field:
-    """A whole number."""
+    """Returns a whole number."""
     words = f"a whole number from {least} to {most}"
     return Field(default, words, lambda x: isinstance(x, int) and not isinstance(x, bool) and least <= x <= most)
 
 
 def number(default: float | None, least: float | None = None) -> Field:
-    """A finite number of at least `least`."""
+    """Returns a finite number of at least `least`."""
 
     def fits(x: Any) -> bool:
         return (
@@ -57,41 +57,41 @@ def number(default: float | None, least: float | None = None) -> Field:
 
 
 def flag(default: bool) -> Field:
-    """True or false."""
+    """Reads true or false."""
     return Field(default, "true or false", lambda x: isinstance(x, bool))
 
 
 def text(default: str) -> Field:
-    """A word."""
+    """Returns a word."""
     return Field(default, "a word", lambda x: isinstance(x, str))
 
 
 def one_of(*values: Any) -> Field:
-    """One of some values; absence means the first."""
+    """Reads one of some values; absence means the first."""
     # isinstance: 1 equals True, and no list may be looked up by hash
     same = lambda x, v: x == v and isinstance(x, bool) == isinstance(v, bool)
     return Field(values[0], " or ".join(map(repr, values)), lambda x: any(same(x, v) for v in values))
 
 
 def each(one: Field, default: Sequence[Any]) -> Field:
-    """A list whose members fit `one`."""
+    """Returns a list whose members fit `one`."""
     fits = lambda x: isinstance(x, list | tuple) and 0 < len(x) <= 64 and all(map(one.fits, x))
     return Field(tuple(default), f"a list, each {one.served}", fits)
 
 
 def either(*options: Field) -> Field:
-    """What fits one of several; absence means the first's default."""
+    """Returns what fits one of several; absence means the first's default."""
     words = ", or ".join(option.served for option in options)
     return Field(options[0].default, words, lambda x: any(option.fits(x) for option in options))
 
 
 def optional(one: Field) -> Field:
-    """What fits `one`, or null, which absence means."""
+    """Returns what fits `one`, or null, which absence means."""
     return Field(None, f"{one.served}, or null", lambda x: x is None or one.fits(x))
 
 
 def settle(name: str, given: Mapping[str, Any], fields: Fields, harmless: Mapping[str, str]) -> dict[str, Any]:
-    """Every field's value: what is given, else its default.
+    """Returns every field's value: what is given, else its default.
 
     Args:
       name: the class the config is of, for messages.
@@ -115,7 +115,7 @@ def settle(name: str, given: Mapping[str, Any], fields: Fields, harmless: Mappin
 
 
 def brief(value: Any) -> str:
-    """The beginning of a value, for messages."""
+    """Returns the beginning of a value, for messages."""
     shown = repr(value)
     return shown if len(shown) <= 80 else f"{shown[:70]}..."
 
@@ -137,5 +137,5 @@ def same_length(name: str, full: Mapping[str, Any], first: str, *others: str) ->
 
 
 def per_level(value: Any, levels: int) -> tuple[Any, ...]:
-    """One value for each level: a list as it is, a single value repeated."""
+    """Returns one value for each level: a list as it is, a single value repeated."""
     return tuple(value) if isinstance(value, list | tuple) else (value,) * levels

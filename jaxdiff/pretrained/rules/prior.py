@@ -69,7 +69,7 @@ HARMLESS = {"dropout": "of training"}
 
 
 def config(json: Mapping[str, Any]) -> PriorConfig:
-    """The numbers of a PriorTransformer.
+    """Returns the numbers of a PriorTransformer.
 
     Raises:
       ValueError: names the fields whose values are not supported.
@@ -102,13 +102,13 @@ def config(json: Mapping[str, Any]) -> PriorConfig:
 
 
 def shapes(net: PriorConfig, json: Mapping[str, Any]) -> Params:
-    """The parameters, as shapes."""
+    """Returns the parameters, as shapes."""
     zeros = [jnp.zeros(shape) for shape in ((1, net.embed), (1,), (1, net.vector), (1, net.length, net.text))]
     return jax.eval_shape(lambda: Prior(net).init(jax.random.key(0), *zeros))["params"]
 
 
 def projection_config(json: Mapping[str, Any]) -> TextProjectionConfig:
-    """The numbers of an UnCLIPTextProjModel; the width of the text's states is the embeddings'.
+    """Returns the numbers of an UnCLIPTextProjModel; the width of the text's states is the embeddings'.
 
     Raises:
       ValueError: names the fields whose values are not supported, or missing.
@@ -128,6 +128,6 @@ def projection_config(json: Mapping[str, Any]) -> TextProjectionConfig:
 
 
 def projection_shapes(net: TextProjectionConfig, json: Mapping[str, Any]) -> Params:
-    """The parameters, as shapes."""
+    """Returns the parameters, as shapes."""
     zeros = [jnp.zeros(shape) for shape in ((1, net.embed), (1, net.embed), (1, 1, net.text))]
     return jax.eval_shape(lambda: TextProjection(net).init(jax.random.key(0), *zeros))["params"]

@@ -34,7 +34,7 @@ RULES: Rules = (
 
 
 def rules(net: T5Config, json: Mapping[str, Any]) -> Rules:
-    """The table of an encoder: a gated one has no wi."""
+    """Returns the table of an encoder: a gated one has no wi."""
     return tuple(rule for rule in RULES if not (net.gated and rule.theirs.endswith(".wi")))
 
 
@@ -69,7 +69,7 @@ HARMLESS = {
 
 
 def config(json: Mapping[str, Any]) -> T5Config:
-    """The numbers of a T5EncoderModel.
+    """Returns the numbers of a T5EncoderModel.
 
     Raises:
       ValueError: names the fields whose values are not supported.
@@ -90,5 +90,5 @@ def config(json: Mapping[str, Any]) -> T5Config:
 
 
 def shapes(net: T5Config, json: Mapping[str, Any]) -> Params:
-    """The parameters, as shapes."""
+    """Returns the parameters, as shapes."""
     return jax.eval_shape(lambda: T5Encoder(net).init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32)))["params"]

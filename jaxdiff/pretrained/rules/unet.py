@@ -79,7 +79,7 @@ EMBEDDING = (Rule("linear_1", "fc1", "dense"), Rule("linear_2", "fc2", "dense"))
 
 
 def transformer(projection: str) -> Rules:
-    """A spatial transformer whose projections are of kind `conv` or `dense`."""
+    """Returns a spatial transformer whose projections are of kind `conv` or `dense`."""
     return (
         Rule("norm", "norm", "norm"),
         Rule("proj_in", "proj_in", projection),
@@ -89,7 +89,7 @@ def transformer(projection: str) -> Rules:
 
 
 def encoder_rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
-    """Embeddings, way down and middle: what a ControlNet shares with a U-Net."""
+    """Returns the rules of embeddings, way down and middle: what a ControlNet shares with a U-Net."""
     attention = _attention(net, json)
     return (
         Rule("conv_in", "conv_in", "conv"),
@@ -109,7 +109,7 @@ def encoder_rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
 
 
 def rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
-    """The table of a U-Net with this config.json."""
+    """Returns the table of a U-Net with this config.json."""
     return (
         *encoder_rules(net, json),
         *under("up_blocks.{}.resnets.{}", "up_{}/resnet_{}", RESNET),
@@ -131,12 +131,12 @@ def _attention(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
 
 
 def shapes(net: UNetConfig, json: Mapping[str, Any]) -> Params:
-    """The parameters of the U-Net of a config.json, as shapes."""
+    """Returns the parameters of the U-Net of a config.json, as shapes."""
     return jax.eval_shape(lambda: UNet(net).init(jax.random.key(0), *inputs(net, json)))["params"]
 
 
 def inputs(net: UNetConfig, json: Mapping[str, Any]) -> tuple[jax.Array, jax.Array, Cond]:
-    """What a network of this config takes: one small picture, a time, a condition; all zeros."""
+    """Returns what a network of this config takes: one small picture, a time, a condition; all zeros."""
     side = net.patch * 2 ** (len(net.channels) - 1 + net.shifted)
     crossed = bool({"cross", "joint", "context"} & {*net.attention, net.mid_attention})
     given = lambda field: json.get(field, default(field, crossed))

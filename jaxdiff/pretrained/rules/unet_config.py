@@ -115,7 +115,7 @@ _ACTIVATIONS = {None: "", "silu": "silu", "swish": "silu", "gelu": "gelu"}
 
 
 def condition_config(json: Mapping[str, Any], name: str = "UNet2DConditionModel") -> UNetConfig:
-    """The numbers of a UNet2DConditionModel, or of what `name` shares with it.
+    """Returns the numbers of a UNet2DConditionModel, or of what `name` shares with it.
 
     Raises:
       ValueError: names the fields whose values are not supported.
@@ -167,7 +167,7 @@ def _steered(name: str, full: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _transformers(name: str, full: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
-    """The attention of Stable Diffusion's blocks."""
+    """Returns the attention of Stable Diffusion's blocks."""
     served = {"resnet_out_scale_factor": 1, "resnet_skip_time_act": False, "cross_attention_norm": None}
     for field, value in served.items():
         if full[field] != value:
@@ -188,7 +188,7 @@ def _transformers(name: str, full: Mapping[str, Any], common: Mapping[str, Any])
 
 
 def _simple(name: str, full: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
-    """The attention of Imagen's and unCLIP's blocks, for which attention_head_dim is the width of a head."""
+    """Returns the attention of Imagen's and unCLIP's blocks, for which attention_head_dim is the width of a head."""
     levels, only, mid = len(common["channels"]), full["only_cross_attention"], full["mid_block_only_cross_attention"]
     widths = per_level(full["attention_head_dim"], levels)
     if len(set(widths)) > 1:
@@ -211,7 +211,7 @@ def _simple(name: str, full: Mapping[str, Any], common: Mapping[str, Any]) -> di
 
 
 def pixel_config(json: Mapping[str, Any]) -> UNetConfig:
-    """The numbers of a UNet2DModel.
+    """Returns the numbers of a UNet2DModel.
 
     Raises:
       ValueError: names the fields whose values are not supported.
@@ -246,12 +246,12 @@ def pixel_config(json: Mapping[str, Any]) -> UNetConfig:
 
 
 def mirror(down: Sequence[str]) -> list[str]:
-    """The up blocks that go with down blocks."""
+    """Returns the up blocks that go with down blocks."""
     return [block.replace("Down", "Up") for block in reversed(down)]
 
 
 def pixel_json(net: UNetConfig, in_channels: int) -> dict[str, Any]:
-    """config.json of the UNet2DModel that a U-Net of ours is: what `pixel_config` reads back as `net`.
+    """Returns the config.json of a UNet2DModel: what `pixel_config` reads back as `net`.
 
     Raises:
       ValueError: if that class cannot express it; names the fields.
@@ -287,7 +287,7 @@ def pixel_json(net: UNetConfig, in_channels: int) -> dict[str, Any]:
 
 
 def condition_json(net: UNetConfig, in_channels: int, context: int) -> dict[str, Any]:
-    """config.json of the UNet2DConditionModel that a U-Net of ours is: what `condition_config` reads back as `net`.
+    """Returns the config.json of a UNet2DConditionModel: what `condition_config` reads back as `net`.
 
     Args:
       net: the U-Net.
@@ -324,7 +324,7 @@ def condition_json(net: UNetConfig, in_channels: int, context: int) -> dict[str,
 
 
 def _expressed(net: UNetConfig, json: dict[str, Any], back: UNetConfig) -> dict[str, Any]:
-    """The config that is read back as `net`, but for how it computes."""
+    """Returns the config that is read back as `net`, but for how it computes."""
     same = (net.mid_rescale or net.rescale) == (back.mid_rescale or back.rescale)  # 0 stands for that of all blocks
     mid = net.mid_rescale if same else back.mid_rescale
     back = dataclasses.replace(back, remat=net.remat, dtype=net.dtype, mid_rescale=mid)

@@ -26,7 +26,7 @@ from jaxdiff.pretrained.schedulers.shared import (
 
 
 def ddpm(f: Fields) -> Process:
-    """DDPMScheduler; a learned variance takes a network with twice as many channels."""
+    """Reads DDPMScheduler; a learned variance takes a network with twice as many channels."""
     variances = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "learned_range": "learned"}
     options = {"variance": variances[f.choice("variance_type", variances)], "final_noise": True}
     says: Says = "variance" if options["variance"] == "learned" else "prediction"
@@ -35,7 +35,7 @@ def ddpm(f: Fields) -> Process:
 
 
 def unclip(f: Fields) -> Process:
-    """UnCLIPScheduler: DDPM's, from the last trained step to the first."""
+    """Reads UnCLIPScheduler: DDPM's, from the last trained step to the first."""
     variance = {"fixed_small_log": "small", "learned_range": "learned"}
     options = {"variance": variance[f.choice("variance_type", variance)], "final_noise": True}
     says: Says = "variance" if options["variance"] == "learned" else "prediction"
@@ -46,14 +46,14 @@ def unclip(f: Fields) -> Process:
 
 
 def ddim(f: Fields) -> Process:
-    """DDIMScheduler: where it keeps estimates in bounds, eps stays the network's own."""
+    """Reads DDIMScheduler: where it keeps estimates in bounds, eps stays the network's own."""
     final, bounds = "data" if f["set_alpha_to_one"] else "first", bounds_of(f)
     options = {**bounds, "keep_eps": True} if bounds else {}
     return Process(schedule_of(f), kind_of(f), "ddim", Placing(**spacing_of(f), final=final, strides=True), options)
 
 
 def ddim_inverse(f: Fields) -> Process:
-    """DDIMInverseScheduler, from a picture to noise."""
+    """Reads DDIMInverseScheduler, from a picture to noise."""
     f.only("clip_sample", False, "it clips at another noise level than the network saw")
     f.only("prediction_type", "epsilon", "it reads the output at another noise level than the network saw")
     f.choice("timestep_spacing", ("leading", "trailing"))
@@ -62,7 +62,7 @@ def ddim_inverse(f: Fields) -> Process:
 
 
 def pndm(f: Fields) -> Process:
-    """PNDMScheduler: PLMS where it skips the Runge-Kutta steps."""
+    """Reads PNDMScheduler: PLMS where it skips the Runge-Kutta steps."""
     sampler, kind = "plms" if f["skip_prk_steps"] else "pndm", kind_of(f, NO_SAMPLE)
     final = "data" if f["set_alpha_to_one"] else "first"
     return Process(
@@ -71,13 +71,13 @@ def pndm(f: Fields) -> Process:
 
 
 def ipndm(f: Fields) -> Process:
-    """IPNDMScheduler, which has a schedule of its own."""
+    """Reads IPNDMScheduler, which has a schedule of its own."""
     f.only("trained_betas", None, "numbers for one walk, whatever its steps")
     return Process(SineSquared(), "v", "ipndm", Placing("even"))
 
 
 def euler(f: Fields) -> Process:
-    """EulerDiscreteScheduler; with continuous time and v it is told log(sigma) / 4."""
+    """Reads EulerDiscreteScheduler; with continuous time and v it is told log(sigma) / 4."""
     rule, kind, ends = rule_of(f), kind_of(f), (f["sigma_min"], f["sigma_max"])
     schedule = schedule_of(f, SMALLEST)
     trained = np.exp(-schedule.log_snr(np.array([1 / schedule.steps, 1.0])) / 2)
@@ -100,7 +100,7 @@ def euler(f: Fields) -> Process:
 
 
 def levels(sampler: str, known: dict[str, str] = KINDS, told: str = "", more: tuple[str, ...] = ()) -> Callable:
-    """The classes that work on noise levels and have no fields of their own."""
+    """Reads the classes that work on noise levels and have no fields of their own."""
 
     def read(f: Fields) -> Process:
         rule = rule_of(f) if "use_karras_sigmas" in f else ""
@@ -111,7 +111,7 @@ def levels(sampler: str, known: dict[str, str] = KINDS, told: str = "", more: tu
 
 
 def distilled(sampler: str) -> Callable:
-    """LCMScheduler and TCDScheduler."""
+    """Reads LCMScheduler and TCDScheduler."""
 
     def read(f: Fields) -> Process:
         lcm, teacher, steps = sampler == "lcm", f["original_inference_steps"], f["num_train_timesteps"]
@@ -125,7 +125,7 @@ def distilled(sampler: str) -> Callable:
 
 
 def _edm(f: Fields, last: str) -> tuple[Schedule, str, Placing]:
-    """Schedule, kind and placing of the classes in EDM's terms: Playground 2.5 (eps) and CosXL (v)."""
+    """Returns schedule, kind and placing of the classes in EDM's terms: Playground 2.5 (eps) and CosXL (v)."""
     low, high, data, kind = f["sigma_min"], f["sigma_max"], f["sigma_data"], f["prediction_type"]
     f.choice("prediction_type", ("epsilon", "v_prediction"))
     if (kind, data) not in (("epsilon", 0.5), ("v_prediction", 1.0)):
@@ -138,13 +138,13 @@ def _edm(f: Fields, last: str) -> tuple[Schedule, str, Placing]:
 
 
 def edm_euler(f: Fields) -> Process:
-    """EDMEulerScheduler."""
+    """Reads EDMEulerScheduler."""
     schedule, kind, placing = _edm(f, "last")
     return Process(schedule, kind, "euler", placing)
 
 
 def edm_multistep(f: Fields) -> Process:
-    """EDMDPMSolverMultistepScheduler."""
+    """Reads EDMDPMSolverMultistepScheduler."""
     f.choice("algorithm_type", ("dpmsolver++", "sde-dpmsolver++", "deis"))
     sampler, options = multistep.solver_of(f)
     schedule, kind, placing = _edm(f, "low")
@@ -152,7 +152,7 @@ def edm_multistep(f: Fields) -> Process:
 
 
 def flow_euler(f: Fields) -> Process:
-    """FlowMatchEulerDiscreteScheduler; stochastic, each step noises the estimate anew."""
+    """Reads FlowMatchEulerDiscreteScheduler; stochastic, each step noises the estimate anew."""
     f.only("use_dynamic_shifting", False, SHIFTED)
     f.only("invert_sigmas", False, "a walk from data to noise")
     placing = Placing(
@@ -167,7 +167,7 @@ def flow_euler(f: Fields) -> Process:
 
 
 def flow_heun(f: Fields) -> Process:
-    """FlowMatchHeunDiscreteScheduler."""
+    """Reads FlowMatchHeunDiscreteScheduler."""
     placing = Placing("flow", "match", trained=f["num_train_timesteps"], shift=f["shift"])
     return Process(flow(1.0), "flow", "flow_heun", placing)
 

@@ -241,11 +241,11 @@ class Fields(dict[str, Any]):
         return super().__getitem__(field)
 
     def get(self, field: str, default: Any = None) -> Any:
-        """A field, or what stands for it in classes that do not take it."""
+        """Returns a field, or what stands for it in classes that do not take it."""
         return self[field] if field in self else default  # noqa: SIM401
 
     def choice(self, field: str, known: Iterable[str]) -> str:
-        """A field that is one of `known`.
+        """Returns a field that is one of `known`.
 
         Raises:
           ValueError: if it is not; lists them.
@@ -266,7 +266,7 @@ class Fields(dict[str, Any]):
 
 
 def read(config: Mapping[str, Any]) -> Fields:
-    """The fields of a scheduler_config.json; those it lacks, or says were defaults, have the class's defaults.
+    """Returns the fields of a scheduler_config.json; those it lacks, or says were defaults, have the class's defaults.
 
     Raises:
       ValueError: for a class that is not supported, a field that no class takes, or a value of another type.
@@ -288,7 +288,7 @@ def read(config: Mapping[str, Any]) -> Fields:
 
 
 def _checked(name: str, field: str, value: Any, default: Any) -> Any:
-    """The value, if it is of the kind of the field's default, and in its range; null stands for the default."""
+    """Returns the value, if it is of the kind of the field's default, and in its range; null stands for the default."""
     if value is None:
         return default
     number = (type(value) is float and not math.isnan(value)) or (type(value) is int and abs(value) < 10**300)

@@ -22,7 +22,7 @@ from jaxdiff.pretrained.schedulers.shared import (
 
 
 def _halves(f: Fields, final: str, last: str) -> tuple[Schedule, str, Placing]:
-    """Schedule, kind and placing of the multistep classes.
+    """Returns schedule, kind and placing of the multistep classes.
 
     Args:
       f: the fields.
@@ -76,7 +76,7 @@ _SLOPES = {"midpoint": "midpoint", "heun": "exact", "logrho": "midpoint", "bh1":
 
 
 def solver_of(f: Fields) -> tuple[str, dict[str, Any]]:
-    """Sampler and options of DPM-Solver's multistep classes."""
+    """Returns sampler and options of DPM-Solver's multistep classes."""
     algorithm = f.choice("algorithm_type", ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver", "deis"))
     order, plain = f["solver_order"], algorithm.removeprefix("sde-")
     # the released third order of the SDE has the wrong sign before its third term; `dpmpp_3m_sde` is what was meant
@@ -100,7 +100,7 @@ def _mean_only(f: Fields) -> None:
 
 
 def dpm_multistep(f: Fields) -> Process:
-    """DPMSolverMultistepScheduler."""
+    """Reads DPMSolverMultistepScheduler."""
     _mean_only(f)
     sampler, options = solver_of(f)
     final = end_of(f)
@@ -111,7 +111,7 @@ def dpm_multistep(f: Fields) -> Process:
 
 
 def dpm_inverse(f: Fields) -> Process:
-    """DPMSolverMultistepInverseScheduler, from a picture to noise; the noise of an SDE cannot be taken out again."""
+    """Reads DPMSolverMultistepInverseScheduler, from a picture to noise; the noise of an SDE cannot be undone."""
     _mean_only(f)
     f.only("use_flow_sigmas", False, "its levels fall, as on the way from noise")
     f.choice("algorithm_type", ("dpmsolver++", "dpmsolver", "deis"))
@@ -126,7 +126,7 @@ def dpm_inverse(f: Fields) -> Process:
 
 
 def dpm_singlestep(f: Fields) -> Process:
-    """DPMSolverSinglestepScheduler."""
+    """Reads DPMSolverSinglestepScheduler."""
     _mean_only(f)
     algorithm = f.choice("algorithm_type", ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "deis"))
     order, slope, final = f["solver_order"], _SLOPES[f.choice("solver_type", _SLOPES)], end_of(f)
@@ -141,7 +141,7 @@ def dpm_singlestep(f: Fields) -> Process:
 
 
 def unipc(f: Fields) -> Process:
-    """UniPCMultistepScheduler."""
+    """Reads UniPCMultistepScheduler."""
     f.only("solver_p", None, "a predictor of another class")
     order, skip, x0 = f["solver_order"], f["disable_corrector"], f["predict_x0"]
     if order not in (1, 2, 3):
@@ -164,7 +164,7 @@ def unipc(f: Fields) -> Process:
 
 
 def deis(f: Fields) -> Process:
-    """DEISMultistepScheduler, which always ends above clean data."""
+    """Reads DEISMultistepScheduler, which always ends above clean data."""
     if f["solver_order"] not in (1, 2, 3):
         raise ValueError(f"{f.name}: solver_order={f['solver_order']}: expected 1, 2 or 3")
     options = {"order": f["solver_order"], "lower_final": None if f["lower_order_final"] else False}
@@ -173,7 +173,7 @@ def deis(f: Fields) -> Process:
 
 
 def sa_solver(f: Fields) -> Process:
-    """SASolverScheduler, with noise at the trained steps 200 to 800."""
+    """Reads SASolverScheduler, with noise at the trained steps 200 to 800."""
     _mean_only(f)
     f.only("tau_func", None, "a function is no field of a file")
     f.only("algorithm_type", "data_prediction", "only x0 is interpolated")

@@ -70,7 +70,7 @@ class Placing:
     up: bool = False
 
     def calls(self, schedule: Schedule, steps: int) -> Calls:
-        """The walk of that many steps.
+        """Returns the walk of that many steps.
 
         Raises:
           ValueError: if it cannot be placed; says how many steps can.
@@ -109,14 +109,14 @@ class Placing:
         return Calls(np.append(times, min(ends[self.final](), stay)), told)
 
     def gap(self, schedule: Schedule, steps: int) -> float | None:
-        """How far each step goes in time, where that is not to the next call."""
+        """Returns how far each step goes in time, where that is not to the next call."""
         if not self.strides:
             return None
         assert isinstance(schedule, Discrete)
         return schedule.steps // steps / schedule.steps
 
     def _steps(self, schedule: Discrete, steps: int) -> np.ndarray:
-        """The trained steps of the calls, falling."""
+        """Returns the trained steps of the calls, falling."""
         trained, more = schedule.steps, int(self.way == "halves")
         last = self.trained or trained
         calls = slice(1, None) if self.up else slice(steps)
@@ -137,7 +137,7 @@ class Placing:
         return np.arange(steps + more, dtype=np.float64)[::-1][calls] * (last // (steps + more)) + self.offset
 
     def _ends(self, schedule: Schedule, steps: int) -> tuple[float, float]:
-        """The lowest and the highest level of the rule."""
+        """Returns the lowest and the highest level of the rule."""
         low, high = self.ends
         if low is None or high is None:
             whole = np.array([1.0, 1 / grid.trained_steps(schedule)])
@@ -153,7 +153,7 @@ class Placing:
         return low, high
 
     def _flow(self, steps: int) -> np.ndarray:
-        """Sigma of a flow at each call."""
+        """Returns sigma of a flow at each call."""
         shifted = lambda u: self.shift * u / (1 + (self.shift - 1) * u)
         trained = self.trained or 1000
         if self.spacing == "match":  # its ends are shifted twice
@@ -172,7 +172,7 @@ class Placing:
 
 
 def spaced(rule: str, low: float, high: float, steps: int, rho: float = 7.0) -> Float[np.ndarray, " n"]:
-    """Noise levels from `high` down to `low`; a single one is `high`."""
+    """Returns noise levels from `high` down to `low`; a single one is `high`."""
     ramp = np.linspace(0, 1, steps)
     if rule == "karras":
         return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho

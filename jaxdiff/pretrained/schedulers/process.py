@@ -115,7 +115,7 @@ class Process:
         return isinstance(self.grid, Placing) and self.grid.told == "nearest"
 
     def calls(self, steps: int) -> Calls:
-        """The grid of that many steps, and what the network is told on it.
+        """Returns the grid of that many steps, and what the network is told on it.
 
         Raises:
           ValueError: for steps that it cannot make on this schedule.
@@ -126,7 +126,7 @@ class Process:
         return Calls(times, self.schedule.timestep(times[:-1]))
 
     def times(self, steps: int) -> grids.Grid:
-        """The grid of that many steps.
+        """Returns the grid of that many steps.
 
         Raises:
           ValueError: as `calls`.
@@ -134,7 +134,7 @@ class Process:
         return self.calls(steps).times
 
     def start(self, times: grids.Grid) -> float:
-        """What unit noise is multiplied by to be the picture at times[0].
+        """Returns what unit noise is multiplied by to be the picture at times[0].
 
         That is sqrt(alpha^2 + sigma^2), the deviation of noisy data of unit variance; but published classes that work
         on noise levels leave the signal's share out where their grid starts at the last trained step, and those of
@@ -154,7 +154,7 @@ class Process:
         return isinstance(self.grid, Placing) and self.grid.way == "levels"
 
     def table(self, times: grids.Grid, steps: int, **options: Any) -> Table:
-        """The sampler over the whole grid of `steps`, or over its end.
+        """Returns the sampler over the whole grid of `steps`, or over its end.
 
         Raises:
           ValueError: for an option that the sampler does not have, or times that it cannot walk.
@@ -175,7 +175,10 @@ class Process:
         return table
 
     def told(self, calls: Calls, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """The timesteps that the network is told at times t of a table over these calls; between them, its own."""
+        """Returns the timesteps that the network is told at times t of a table over these calls.
+
+        Between them, its own.
+        """
         up = isinstance(self.grid, Placing) and self.grid.up
         known = calls.times[1:] if up else calls.times[:-1]
         nearest = np.abs(t[:, None] - known).argmin(axis=1)
@@ -186,7 +189,7 @@ class Process:
 
 
 def rescaled(table: Table, factor: float) -> Table:
-    """The table whose result is multiplied by a number."""
+    """Returns the table whose result is multiplied by a number."""
     last = lambda x: np.concatenate([x[:-1], np.concatenate([x[-1:, :1] * factor, x[-1:, 1:]], axis=1)])
     raw = None if table.raw is None else last(table.raw)
     return dataclasses.replace(table, A=last(table.A), b=last(table.b), c=last(table.c), raw=raw)
@@ -201,7 +204,7 @@ def native(
     options: Mapping[str, Any] = {},
     says: Says = "prediction",
 ) -> Process:
-    """The process of a model that was trained here, on any schedule.
+    """Returns the process of a model that was trained here, on any schedule.
 
     Args:
       schedule: the noise.

@@ -23,7 +23,7 @@ def kind_of(f: Fields, known: dict[str, str] = KINDS) -> str:
 
 
 def schedule_of(f: Fields, smallest: float = 0.0, more: tuple[str, ...] = ()) -> Discrete:
-    """The betas; with zero terminal SNR, alpha squared ends at `smallest`."""
+    """Returns the betas; with zero terminal SNR, alpha squared ends at `smallest`."""
     steps, first, last = f["num_train_timesteps"], f["beta_start"], f["beta_end"]
     if steps < 2:
         raise ValueError(f"{f.name}: num_train_timesteps={steps}: expected at least 2")
@@ -62,7 +62,7 @@ def _laplace(u: np.ndarray) -> np.ndarray:
 
 
 def bounds_of(f: Fields) -> dict[str, Any]:
-    """What keeps estimates in bounds: `clip`, `threshold`, or neither."""
+    """Returns what keeps estimates in bounds: `clip`, `threshold`, or neither."""
     found: dict[str, Any] = {}
     if "clip_sample" in f:
         clip, reach = f["clip_sample"], f["clip_sample_range"]
@@ -74,7 +74,7 @@ def bounds_of(f: Fields) -> dict[str, Any]:
 
 
 def rule_of(f: Fields) -> str:
-    """How levels are spaced, if by a rule."""
+    """Returns how levels are spaced, if by a rule."""
     chosen = [field for field in _RULES if f[field]]
     if len(chosen) > 1:
         raise ValueError(f"{f.name}: {' and '.join(chosen)}: expected at most one of them")
