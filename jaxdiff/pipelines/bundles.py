@@ -22,7 +22,7 @@ def diffusion_bundle(
     vae: Component | None = None,
     guidance: float = 3.0,
 ) -> Bundle:
-    """A diffusion model of our own training, as a pipeline takes it.
+    """Returns a diffusion model of our own training, as a pipeline takes it.
 
     Args:
       unet: the numbers of the U-Net.

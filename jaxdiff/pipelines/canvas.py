@@ -17,7 +17,7 @@ def check_size(height: int, width: int) -> None:
 
 
 def fit(height: int, width: int, unit: int) -> tuple[int, int]:
-    """The nearest size whose sides are multiples of `unit`; a warning says so where it is another.
+    """Returns the nearest size whose sides are multiples of `unit`; a warning says so where it is another.
 
     Raises:
       ValueError: if a side is not from 1 to `LARGEST`.
@@ -33,7 +33,7 @@ def fit(height: int, width: int, unit: int) -> tuple[int, int]:
 
 
 def resize(pictures: UInt8[np.ndarray, "b i j c"], height: int, width: int) -> UInt8[np.ndarray, "b h w c"]:
-    """Pictures of another size, by Lanczos' filter."""
+    """Resizes pictures by Lanczos' filter."""
     if pictures.shape[1:3] == (height, width):
         return pictures
     one = lambda x: Image.fromarray(x).resize((width, height), Image.Resampling.LANCZOS)
@@ -47,7 +47,7 @@ def resize_mask(mask: Float[np.ndarray, "b i j 1"], height: int, width: int) -> 
 
 
 def check_pictures(x: np.ndarray, count: int, what: str = "image") -> UInt8[np.ndarray, "b h w 3"]:
-    """One picture for each of `count` prompts; a single one serves all.
+    """Checks that there is one picture for each of `count` prompts; a single one serves all.
 
     Raises:
       ValueError: if they are of another type or shape, or another number.
@@ -59,7 +59,7 @@ def check_pictures(x: np.ndarray, count: int, what: str = "image") -> UInt8[np.n
 
 
 def check_mask(mask: np.ndarray, image: np.ndarray) -> Float[np.ndarray, "b h w 1"]:
-    """A mask for each picture, of its size: 1 where new content goes, 0 elsewhere.
+    """Returns a mask for each picture, of its size: 1 where new content goes, 0 elsewhere.
 
     Raises:
       ValueError: if it is of another size, or has values outside [0, 1].
@@ -87,7 +87,7 @@ def _for_each(x: np.ndarray, count: int, what: str) -> np.ndarray:
 def outpaint(
     image: UInt8[np.ndarray, "b i j 3"], *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0
 ) -> tuple[UInt8[np.ndarray, "b h w 3"], Float[np.ndarray, "b h w 1"]]:
-    """The picture on a larger canvas and the mask of what is new: give both to a pipeline as `image` and `mask`.
+    """Returns the picture on a larger canvas and the mask of what is new: a pipeline's `image` and `mask`.
 
     The new part repeats the border, so that colours go on where little is changed.
 

@@ -59,7 +59,7 @@ class Cascade:
     def __call__(
         self, prompts: str | Sequence[str], *, key: Any, options: Any = None, latents: bool = False, **fields: Any
     ) -> Any:
-        """Pictures uint8 [b h w 3] of the last stage, one for each prompt; see `DiffusionPipeline`.
+        """Returns pictures uint8 [b h w 3] of the last stage, one for each prompt; see `DiffusionPipeline`.
 
         Each stage draws from its own part of the keys.
 
@@ -85,7 +85,7 @@ class Cascade:
 
 
 def _part(key: Key, n: int) -> Key:
-    """The keys of stage n: the first has those that are given."""
+    """Returns the keys of stage n: the first has those that are given."""
     if not n:
         return key
     fold = lambda key: jax.random.fold_in(key, np.uint32(2**31 - 3 - n))

@@ -114,7 +114,7 @@ class DiffusionPipeline:
         on_device: bool = False,
         **fields: Any,
     ) -> Any:
-        """Pictures, one for each prompt.
+        """Returns pictures, one for each prompt.
 
         Args:
           prompts: what to show, in words (parts may be weighted for CLIP, `(red hat:1.3)`) or as a class; a model that
@@ -198,7 +198,7 @@ class DiffusionPipeline:
         return (out["pixels"], out["latents"]) if latents else out["pixels"]
 
     def options(self, given: Any = None, **fields: Any) -> Options:
-        """The options that a call with these runs with: checked, what is left open filled in.
+        """Returns the options that a call with these runs with: checked, what is left open filled in.
 
         Args:
           given: an `Options` of this pipeline; None: its defaults.
@@ -215,19 +215,19 @@ class DiffusionPipeline:
         return o
 
     def noise(self, keys: Key, height: int | None = None, width: int | None = None) -> Float[Array, "b h w c"]:
-        """The noise that pictures of this size with these keys [b] start from."""
+        """Returns the noise that pictures of this size with these keys [b] start from."""
         size = inputs.size(self.model, self._own, None, None, height, width)
         h, w = (side // self.model.factor for side in size)
         return unit_noise(keys, FIRST, (h, w, self.model.channels))
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of pictures that nothing else is asked of."""
+        """Returns height and width of pictures for which no size is asked."""
         height, width = (self._own, self._own) if isinstance(self._own, int) else self._own
         return height * self.model.factor, width * self.model.factor
 
     def size_of(self, options: Options) -> tuple[int, int]:
-        """Height and width of the pictures that a call with these options makes.
+        """Returns height and width of the pictures that a call with these options makes.
 
         Raises:
           ValueError: if a side is too long, or noise or image have no size.
@@ -236,7 +236,7 @@ class DiffusionPipeline:
         return inputs.size(self.model, self._own, o.image, o.init_noise, o.height, o.width)
 
     def inputs(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """What `denoiser` takes as these prompts.
+        """Returns what `denoiser` takes as these prompts.
 
         Raises:
           ValueError: for a class that the model does not know.
@@ -247,7 +247,7 @@ class DiffusionPipeline:
         return {"prompt": tell(prompts, True)}
 
     def denoiser(self, params: Params, batch: Any) -> Denoise | LearnedDenoise:
-        """The model as it was trained, neither guided nor clipped: for what is compiled elsewhere, as a likelihood is.
+        """Returns the model as it was trained, neither guided nor clipped: for other programs, such as a likelihood's.
 
         Args:
           params: this pipeline's, as arguments of that program.
@@ -257,7 +257,7 @@ class DiffusionPipeline:
         return guided(self.model, params, conditions(self.model, params, {}, batch, {}), {})
 
     def cut(self, prompt: str, chunks: int = 1) -> str:
-        """The end of a prompt that is too long for the model and is not seen by it; '' if all is."""
+        """Returns the end of a prompt that is too long for the model and is not seen by it; '' if all is."""
         unseen = []
         for name, length in self.model.texts.items():
             tokenizer = self.tokenizers[name.replace("text_encoder", "tokenizer")]
@@ -289,7 +289,7 @@ class DiffusionPipeline:
         return self._run.compiled()
 
     def _low(self, level: int) -> tuple[float, float]:
-        """Alpha and sigma of an upscaler's noise level."""
+        """Returns alpha and sigma of an upscaler's noise level."""
         config = self.schedulers.get("image_noising_scheduler", self.schedulers.get("low_res_scheduler", LOW_RES))
         schedule = scheduler.process(config).schedule
         assert isinstance(schedule, Discrete)

@@ -16,7 +16,7 @@ from jaxdiff.typing import Key
 
 
 def of_inversion(options: Options) -> Options:
-    """The options of an inversion's way down: DDIM on a trailing grid, where they leave that open."""
+    """Returns the options of an inversion's way down: DDIM on a trailing grid, where they leave that open."""
     return dataclasses.replace(options, sampler=options.sampler or "ddim", grid=options.grid or "trailing")
 
 
@@ -30,7 +30,7 @@ def hires(
     options: Any = None,
     **fields: Any,
 ) -> tuple[UInt8[np.ndarray, "b h w 3"], Float[np.ndarray, "b i j c"]]:
-    """Larger pictures than a model can compose: made in its own size, enlarged as latents, and refined.
+    """Makes larger pictures than a model can compose: in its own size, enlarged as latents, and refined.
 
     Args:
       pipe: the model.
@@ -73,7 +73,7 @@ def invert_and_edit(
     options: Any = None,
     **fields: Any,
 ) -> tuple[UInt8[np.ndarray, "b h w 3"], Float[np.ndarray, "b i j c"]]:
-    """Another picture of the same composition: the noise that makes a picture, by DDIM backwards, under a new prompt.
+    """Makes another picture of the same composition: the noise of a picture, by DDIM backwards, under a new prompt.
 
     With guidance None and the prompt `source` it gives the picture back, the better the more steps; 50 serve.
 
@@ -107,13 +107,13 @@ def invert_and_edit(
 
 
 def _other(key: Key) -> Key:
-    """Keys for the second call, independent of `key`, same shape."""
+    """Returns keys for the second call, independent of `key`, same shape."""
     fold = lambda key: jax.random.fold_in(key, 1)
     return jax.vmap(fold)(key) if key.ndim else fold(key)
 
 
 def slerp(a: Float[Array, "*s"], b: Float[Array, "*s"], t: float) -> Float[Array, "*s"]:
-    """The point at `t` in [0, 1] of the great circle from a to b: between two noises, all points are as noisy as they.
+    """Returns the point at `t` in [0, 1] of the great circle from a to b; between noises, all are as noisy as they.
 
     sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, with w the angle between them; the straight line where that is 0.
     """
@@ -127,7 +127,7 @@ def slerp(a: Float[Array, "*s"], b: Float[Array, "*s"], t: float) -> Float[Array
 
 
 def between(a: Float[Array, "h w c"], b: Float[Array, "h w c"], frames: int) -> Float[np.ndarray, "n h w c"]:
-    """`frames` noises from a to b, both included: `init_noise` of a walk from picture to picture.
+    """Returns `frames` noises from a to b, both included: `init_noise` of a walk from picture to picture.
 
     Raises:
       ValueError: if there are fewer than two.

@@ -152,7 +152,7 @@ def _plan(data: DataConfig, vae: Component, text: Text | None, config: EncodeCon
 
 
 def _function(vae: Component, text: Text | None, mirrored: bool) -> Any:
-    """(weights, {"image": [b h w 3], "tokens": [b l]}) -> the fields of rows."""
+    """Returns a function (weights, {"image": [b h w 3], "tokens": [b l]}) -> the fields of rows."""
     factor = first_stage.factor(vae)
     both = lambda x: jnp.stack([x, x[:, :, ::-1]], 1) if mirrored else x[:, None]
 

@@ -50,19 +50,19 @@ def latents(part: Component, moments: Float[Array, "b i j m"], keys: Key) -> Flo
 
 
 def reduced(image: UInt8[Array, "b h w 3"], factor: int) -> Float[Array, "b i j 3"]:
-    """Pictures in the size of their latents, each value the mean of the pixels it stands for, from 0 to 255."""
+    """Returns pictures in the size of their latents, each value the mean of the pixels it stands for, from 0 to 255."""
     b, h, w, c = image.shape
     return image.astype(jnp.float32).reshape(b, h // factor, factor, w // factor, factor, c).mean((2, 4))
 
 
 def states(part: Component, params: Params, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
-    """The text states that the U-Net attends to: those of the last block, after the final norm."""
+    """Returns the text states that the U-Net attends to: those of the last block, after the final norm."""
     context, _ = ClipText(part.config).apply({"params": params}, tokens)
     return context.astype(jnp.float32)
 
 
 def factor(part: Component) -> int:
-    """Picture pixels for each latent, along a side."""
+    """Returns picture pixels for each latent, along a side."""
     net = getattr(part.config, "net", part.config)
     return 2 ** (len(getattr(net, "channels", ()) or net.encoder_channels) - 1)
 
@@ -78,13 +78,13 @@ def _moment_shape(kind: str, config: Any, side: int) -> tuple[int, ...]:
 
 
 def channels(part: Component) -> tuple[int, int]:
-    """The channels of the moments, and of the latents."""
+    """Returns the channels of the moments, and of the latents."""
     of_moments = _moment_shape(part.kind, part.config, factor(part))[-1]
     return of_moments, of_moments // 2 if part.kind == "AutoencoderKL" else of_moments
 
 
 def fingerprint(part: Component) -> str:
-    """The hash of a network's weights, whatever the dtype of their file; the latent scale is no part of it."""
+    """Returns the hash of a network's weights, whatever the dtype of their file; the latent scale is no part of it."""
     digest = hashlib.sha256(part.kind.encode())
     for path, x in sorted(flatten(part.params).items()):
         digest.update(f"{path} {x.shape}".encode())
@@ -93,14 +93,14 @@ def fingerprint(part: Component) -> str:
 
 
 def with_scale(part: Component, scale: float) -> Component:
-    """The autoencoder with another latent scale, and no shift."""
+    """Returns the autoencoder with another latent scale, and no shift."""
     without = ("shift_factor", "latents_mean", "latents_std")
     json = {name: value for name, value in part.json.items() if name not in without} | {"scaling_factor": scale}
     return dataclasses.replace(part, json=json, config=family(part.kind).config(json))
 
 
 def outline(folder: Path) -> Component:
-    """A network as its config.json describes it, without its weights.
+    """Returns a network as its config.json describes it, without its weights.
 
     Raises:
       FileNotFoundError, ValueError: if the file is missing, damaged, or of a class that is not supported.
@@ -114,7 +114,7 @@ def outline(folder: Path) -> Component:
 
 
 def find_autoencoder(path: Path) -> Path | None:
-    """The folder of the autoencoder in a directory: it, a model's, or that of latents; None: there is none."""
+    """Returns the folder of the autoencoder in a directory: it, a model's, or that of latents; None: there is none."""
     beside = [path / name for name in ("vae", "vqvae", "autoencoder")]
     for folder in (path, *beside):
         if (folder / "config.json").is_file() and read_json(folder / "config.json").get("_class_name") in AUTOENCODERS:
@@ -123,7 +123,7 @@ def find_autoencoder(path: Path) -> Path | None:
 
 
 def find_text(path: Path) -> tuple[Path, Path]:
-    """The folders of CLIP's text encoder and tokenizer in a model's directory.
+    """Returns the folders of CLIP's text encoder and tokenizer in a model's directory.
 
     Raises:
       FileNotFoundError, ValueError: if there are none, or those of another class; says what is expected.

@@ -20,7 +20,7 @@ GOOD, BAD = 6.0, 2.5
 
 
 def check_key(key: Any) -> Key:
-    """One key [], or keys [b].
+    """Checks that keys are one key [], or keys [b].
 
     Raises:
       ValueError: if it is a number or a raw array of uint32, as the old `jax.random.PRNGKey` makes.
@@ -32,7 +32,7 @@ def check_key(key: Any) -> Key:
 
 
 def root_key(seed: int) -> Key:
-    """The key of a seed of up to 64 bits; below 2^32 it is `jax.random.key(seed)`.
+    """Returns the key of a seed of up to 64 bits; below 2^32 it is `jax.random.key(seed)`.
 
     Raises:
       ValueError: for other numbers.
@@ -82,7 +82,7 @@ def size(
     height: int | None,
     width: int | None,
 ) -> tuple[int, int]:
-    """Of the pictures: what is asked for, else what the image or the noise has, else the model's own (in latents)."""
+    """Returns the size of the pictures: as asked for, else the image's or noise's, else the model's (in latents)."""
     for name, x in (("image", image), ("init_noise", noise)):
         if x is not None and (not hasattr(x, "shape") or len(x.shape) != 4):
             shape = f"has shape {x.shape}" if hasattr(x, "shape") else f"is a {type(x).__name__}"
@@ -105,7 +105,7 @@ def _both(own: int | Sequence[int]) -> Sequence[int]:
 
 
 def first_noise(model: Model, noise: np.ndarray | None, count: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """`canvas`, an array of no bytes whose shape is that of the latents, and `noise` if given."""
+    """Returns `canvas`, an array of no bytes whose shape is that of the latents, and `noise` if given."""
     h, w = (side // model.factor for side in size)
     batch = {"canvas": np.zeros((count, h, w, 0), np.uint8)}
     if noise is not None:
@@ -127,7 +127,7 @@ def _check_real(name: str, x: np.ndarray) -> None:
 
 
 def pictures(model: Model, image: Any, mask: np.ndarray | None, count: int, size: tuple[int, int]) -> dict[str, Any]:
-    """`image`, uint8 or latents, and `mask`, in the size that the model wants."""
+    """Returns `image`, uint8 or latents, and `mask`, in the size that the model wants."""
     small = tuple(side // model.factor for side in size)
     if model.enlarges and image.dtype != np.uint8:
         if model.factor > 1 and image.shape[1:3] != small:
@@ -151,7 +151,7 @@ def pictures(model: Model, image: Any, mask: np.ndarray | None, count: int, size
 
 
 def _float_pictures(image: Any, count: int) -> Any:
-    """Pictures in [-1, 1], such as the stage before hands on; they may lie on a device."""
+    """Returns pictures in [-1, 1], such as the stage before hands on; they may lie on a device."""
     if image.shape[0] != count or image.shape[-1] != 3:
         raise ValueError(f"image has shape {image.shape}: expected [{count}, height, width, 3], as the prompts are")
     if isinstance(image, np.ndarray):
@@ -160,7 +160,7 @@ def _float_pictures(image: Any, count: int) -> Any:
 
 
 def original(x: Any, mask: Any, count: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """`original` and `mask` of an enlarged picture, in its size."""
+    """Returns `original` and `mask` of an enlarged picture, in its size."""
     if x is None:
         return {}
     x = canvas.check_pictures(x, count, "original")
@@ -171,7 +171,7 @@ def original(x: Any, mask: Any, count: int, size: tuple[int, int]) -> dict[str, 
 
 
 def hints(model: Model, given: Sequence[np.ndarray], count: int, size: tuple[int, int]) -> dict[str, Any]:
-    """`hints` for the ControlNets and `hint` for the T2I-adapter."""
+    """Returns `hints` for the ControlNets and `hint` for the T2I-adapter."""
     wanted = [*model.named("controlnet"), *model.named("adapter")]
     if len(given) != len(wanted):
         raise ValueError(
@@ -186,7 +186,7 @@ def hints(model: Model, given: Sequence[np.ndarray], count: int, size: tuple[int
 
 
 def weights(model: Model, hints: Sequence[float], loras: Sequence[float], count: int) -> dict[str, np.ndarray]:
-    """How much ControlNets, the T2I-adapter and `count` LoRAs count."""
+    """Returns how much ControlNets, the T2I-adapter and `count` LoRAs count."""
     controls, adapter = len(model.named("controlnet")), "adapter" in model.nets
     hints = hints or (1.0,) * (controls + adapter)
     for what, given, expected in (("hint_weights", hints, controls + adapter), ("lora_weights", loras, count)):
@@ -210,7 +210,7 @@ def told(
     size: tuple[int, int],
     score: float,
 ) -> dict[str, Any]:
-    """What `program.conditions` takes as a prompt; without `keep` it stands for zeros.
+    """Returns what `program.conditions` takes as a prompt; without `keep` it stands for zeros.
 
     Raises:
       ValueError: if `chunks` is below 1, or a prompt is none of the classes that the model knows.
@@ -233,12 +233,12 @@ def told(
 
 
 def plain(tokenizer: Any, text: str) -> str:
-    """A text as the model was trained to read it: DeepFloyd IF knows small letters only."""
+    """Returns a text as the model was trained to read it: DeepFloyd IF knows small letters only."""
     return text.lower().strip() if isinstance(tokenizer, Unigram) else text
 
 
 def label(model: Model, prompt: str) -> int:
-    """The class of that name; of an empty prompt the label that stands for nothing.
+    """Returns the class of that name; of an empty prompt the label that stands for nothing.
 
     Raises:
       ValueError: if there is none; lists some that there are, the nearest names first.
@@ -254,7 +254,7 @@ def label(model: Model, prompt: str) -> int:
 
 
 def for_each(given: str | Sequence[str] | None, count: int) -> list[str]:
-    """Negative prompts, one for each picture.
+    """Returns negative prompts, one for each picture.
 
     Raises:
       ValueError: if there are several, but not one for each.

@@ -48,12 +48,12 @@ class Model:
     safety: bool = False
 
     def named(self, start: str) -> list[str]:
-        """The components whose names begin so, in order."""
+        """Returns the components whose names begin so, in order."""
         return sorted(name for name in self.nets if name.startswith(start))
 
     @property
     def texts(self) -> dict[str, int]:
-        """Tokens that each text encoder takes, by component."""
+        """Returns tokens that each text encoder takes, by component."""
         return {name: self.nets[name].length for name in self.named("text_encoder")}
 
     @property
@@ -88,7 +88,7 @@ class Model:
 
     @property
     def factor(self) -> int:
-        """Picture pixels for each latent."""
+        """Returns picture pixels for each latent."""
         net = self.nets.get("vae")
         return 1 if net is None else 2 ** (len(getattr(net, "channels", ()) or net.encoder_channels) - 1)
 
@@ -100,7 +100,7 @@ class Model:
 
 
 def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
-    """The model of a bundle.
+    """Returns the model of a bundle.
 
     Args:
       bundle: its networks.

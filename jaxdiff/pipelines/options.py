@@ -65,7 +65,7 @@ class Options:
 
 
 def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
-    """The class of the options that a model takes: fields of `Options`, with the model's own default of guidance."""
+    """Returns the class of a model's options: fields of `Options`, with the model's own default of guidance."""
     names = {"steps", "sampler", "grid", "eta", "init_noise", "height", "width", "image"}
     edits, enlarges, sharp = model.edits, model.enlarges, "vae" not in model.nets
     told = model.reads or model.looks
@@ -94,7 +94,7 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
 
 
 def merged(kind: type, guidance: float, given: Any, fields: Mapping[str, Any]) -> Options:
-    """The options of a call, checked as far as they can be alone.
+    """Returns the options of a call, checked as far as they can be alone.
 
     Args:
       kind: the class of what the model takes, see `of_model`.
@@ -161,7 +161,7 @@ COUNTS = {
 
 
 def _numbers(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with plain numbers; refuses what is none of the expected kind, or not finite."""
+    """Returns the options with plain numbers; refuses what is none of the expected kind, or not finite."""
     options = dict(given)
     for name, (least, most) in COUNTS.items():
         value = options[name]

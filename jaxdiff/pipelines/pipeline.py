@@ -17,5 +17,5 @@ class Pipeline(Protocol):
     def __call__(
         self, prompts: str | Sequence[str], *, key: Any, options: Any = None, latents: bool = False, **fields: Any
     ) -> Any:
-        """Pictures uint8 [b h w 3], one for each prompt; see `DiffusionPipeline`."""
+        """Returns pictures uint8 [b h w 3], one for each prompt; see `DiffusionPipeline`."""
         ...

@@ -58,7 +58,7 @@ def make(
     low: tuple[float, float] = (1.0, 0.0),
     **aux: float,
 ) -> Plan:
-    """The plan of a call.
+    """Returns the plan of a call.
 
     Args:
       process: the model's.
@@ -106,7 +106,7 @@ def make(
 
 
 def _chosen(process: Process, config: Mapping[str, Any] | None, sampler: Sampler) -> Process:
-    """The sampler that is asked for, for the same process: the model's, one by name, or another config's."""
+    """Returns the sampler that is asked for, for the same process: the model's, one by name, or another config's."""
     chosen = _asked(process, config, sampler)
     if process.says == "consistency" and chosen.sampler != process.sampler:
         raise ValueError(

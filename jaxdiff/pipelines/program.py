@@ -44,12 +44,12 @@ AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTi
 
 
 def unit_noise(keys: Key, which: int, shape: tuple[int, ...]) -> Float[Array, " b *s"]:
-    """Unit Gaussian noise, picture by picture."""
+    """Returns unit Gaussian noise, picture by picture."""
     return normal(jax.vmap(lambda key: jax.random.fold_in(key, which))(keys), shape)
 
 
 def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
-    """The function ((params, plan), batch) -> {pixels, latents, bad, flagged}.
+    """Returns the function ((params, plan), batch) -> {pixels, latents, bad, flagged}.
 
     `params` are by component, and `lora` is a tuple of LoRAs. `batch` has `keys` [b] and `canvas` [b h w 0], the size
     of the latents; `prompt` and `negative` where the model is told something (see `conditions`); and of `noise`,
@@ -85,12 +85,12 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
 
 
 def to_pixels(x: Float[Array, "*s"]) -> UInt8[Array, "*s"]:
-    """[-1, 1] -> 0..255, rounded."""
+    """Maps [-1, 1] to 0..255, rounded."""
     return jnp.round(jnp.clip(x * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
 
 
 def with_loras(params: Params, weights: Float[Array, " n"]) -> Params:
-    """Parameters by component, with LoRAs of these weights added."""
+    """Adds LoRAs of these weights to parameters by component."""
     loras, merged = params.get("lora", ()), dict(params)
     for name in {name for one in loras for name in one}:
         merged[name] = lora.merge(params[name], [one.get(name, {}) for one in loras], weights)
@@ -98,7 +98,7 @@ def with_loras(params: Params, weights: Float[Array, " n"]) -> Params:
 
 
 def encode(model: Model, params: Params, x: Float[Array, "b h w c"]) -> Float[Array, "b i j z"]:
-    """What the autoencoder makes of pictures in [-1, 1], unscaled: its mean."""
+    """Returns what the autoencoder makes of pictures in [-1, 1], unscaled: its mean."""
     if "vae" not in model.nets:
         return x
     vae = AUTOENCODERS[model.kinds["vae"]](model.nets["vae"])
@@ -107,7 +107,7 @@ def encode(model: Model, params: Params, x: Float[Array, "b h w c"]) -> Float[Ar
 
 
 def decode(model: Model, params: Params, latents: Float[Array, "b i j z"]) -> Float[Array, "b h w c"]:
-    """Pictures of latents."""
+    """Decodes latents to pictures."""
     if "vae" not in model.nets:
         return latents
     net = model.nets["vae"]
@@ -120,7 +120,7 @@ def decode(model: Model, params: Params, latents: Float[Array, "b i j z"]) -> Fl
 
 
 def read_pictures(model: Model, params: Params, plan: Plan, batch: Any) -> dict[str, Array]:
-    """Of `image` and `mask`: `known` latents, the `mask` in their size, and what is `joined` to the U-Net's input.
+    """Encodes `image` and `mask`: `known` latents, the `mask` in their size, and what is `joined` to the U-Net's input.
 
     How many channels its input has besides the latents tells a U-Net's task: 5 a mask and the masked picture's latents,
     3 a low resolution picture, as many as the latents the picture to edit.
@@ -159,7 +159,7 @@ def enlarged(model: Model, plan: Plan, batch: Any, x: Float[Array, "b i j 3"]) -
 
 
 def stretched(x: Float[Array, "b i j c"], height: int, width: int) -> Float[Array, "b h w c"]:
-    """Pictures made larger between pixels, linearly; the corners' centres stay corners."""
+    """Enlarges pictures linearly between pixels; the corners' centres stay corners."""
 
     def between(small: int, large: int) -> Float[np.ndarray, "l s"]:
         at = np.linspace(0, small - 1, large)
@@ -172,7 +172,7 @@ def stretched(x: Float[Array, "b i j c"], height: int, width: int) -> Float[Arra
 def conditions(
     model: Model, params: Params, weights: Mapping[str, Any], batch: Any, given: Mapping[str, Array]
 ) -> tuple[Cond, ...]:
-    """What the U-Net is told: with the prompt, and with the negative one; three for a picture to edit.
+    """Returns what the U-Net is told: with the prompt, and with the negative one; three for a picture to edit.
 
     `prompt` and `negative` are {text: {encoder: Encoded, or tokens [b l] for our own}, keep: [b] (0 replaces the states
     by zeros), sizes: [b n], label: [b]}, as far as the model has them.
@@ -207,7 +207,7 @@ def conditions(
 
 
 def read_text(model: Model, params: Params, told: Any) -> dict[str, Any]:
-    """Context and pooled vector of prompts, as fields of `Cond`.
+    """Encodes prompts: context and pooled vector, as fields of `Cond`.
 
     Of CLIP's encoders that is the states of all side by side, and the last one's vector.
     """
@@ -254,7 +254,9 @@ def emphasised(states: Float[Array, "b l d"], weights: Float[Array, "b l"]) -> F
 
 
 def read_picture(model: Model, params: Params, pixels: Array, weight: Float[Array, " b"]) -> dict[str, Any]:
-    """What a picture adds to `Cond`: tokens of an IP-adapter; of a model that knows no text, the context itself.
+    """Returns what a picture adds to `Cond`: tokens of an IP-adapter.
+
+    Of a model that knows no text, the context itself.
 
     Rows whose pixels are all zero stand for no picture.
     """
@@ -277,7 +279,9 @@ def _pair(out: Any) -> tuple[Array, Array]:
 def guided(
     model: Model, params: Params, conds: tuple[Cond, ...], weights: Mapping[str, Any], told: Any = None
 ) -> Denoise | LearnedDenoise:
-    """The U-Net, with its ControlNets, as the denoiser that these conditions steer; one steers it without guidance.
+    """Returns the U-Net, with its ControlNets, as the denoiser that these conditions steer.
+
+    One steers it without guidance.
 
     Args:
       model: which networks.
@@ -313,7 +317,7 @@ def _plain(unet: Any) -> Network:
 
 
 def _told(network: Network, told: Float[Array, "2 n"]) -> Network:
-    """The network that is told other timesteps (`Plan.told`)."""
+    """Returns the network that is told other timesteps (`Plan.told`)."""
     return lambda params, x, t, cond: network(params, x, jnp.interp(t, *told), cond)
 
 
@@ -326,7 +330,9 @@ def _from_8_bits(network: Network, dtype: str) -> Network:
 
 
 def instructed(network: Network, params: Params, conds: tuple[Cond, ...], schedule: Any, kind: str) -> Denoise:
-    """Two guidances, all three conditions in one batch: y = y_0 + g (y_text - y_picture) + g_p (y_picture - y_0).
+    """Guides twice, all three conditions in one batch.
+
+    y = y_0 + g (y_text - y_picture) + g_p (y_picture - y_0).
 
     Args:
       network: its output y is combined.
@@ -353,7 +359,7 @@ def instructed(network: Network, params: Params, conds: tuple[Cond, ...], schedu
 
 
 def blended(kernel: Kernel, known: Array, noise: Array, mask: Float[Array, "b h w 1"]) -> Kernel:
-    """The kernel that puts the known picture, with the noise of the moment, where `mask` is 0, after each step."""
+    """Returns the kernel that, after each step, puts the known picture with noise where `mask` is 0."""
 
     def step(y: Array, row: sampling.Table, keys: Key | None) -> tuple[Array, Array]:
         y, D = kernel.step(y, row, keys)
@@ -364,7 +370,7 @@ def blended(kernel: Kernel, known: Array, noise: Array, mask: Float[Array, "b h 
 
 
 def unsafe(model: Model, params: Params, pixels: UInt8[Array, "b h w 3"]) -> Bool[Array, " b"]:
-    """What the safety checker says."""
+    """Returns what the safety checker says."""
     net, weights = model.nets["safety_checker"], params["safety_checker"]
     checker = SafetyChecker(net, len(weights["concepts"]), len(weights["special"]))
     flags = checker.apply({"params": weights}, prepare(pixels.astype(jnp.float32) / 255, net.size))

@@ -108,7 +108,9 @@ class UnclipPipeline:
     def __call__(
         self, prompts: str | Sequence[str], *, key: Any, options: Any = None, latents: bool = False, **fields: Any
     ) -> Any:
-        """Pictures uint8 [b h w 3], one for each prompt; with `latents` also the embeddings that the prior imagined.
+        """Returns pictures uint8 [b h w 3], one for each prompt.
+
+        With `latents` also the embeddings that the prior imagined.
 
         Raises:
           ValueError: for a key or an option that makes no sense; nothing has been compiled then.
@@ -142,7 +144,7 @@ class UnclipPipeline:
 
 
 def _options(given: Mapping[str, Any]) -> Options:
-    """The options of a call, checked; those that are not given have their defaults."""
+    """Returns the options of a call, checked; those that are not given have their defaults."""
     known = {field.name: field.default for field in dataclasses.fields(Options)}
     if unknown := [name for name in given if name not in known]:
         raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(known)}")
@@ -166,7 +168,7 @@ def _table(process: Process, steps: int) -> Any:
 def make_program(
     nets: Mapping[str, Any], processes: Mapping[str, Process], sizes: Mapping[str, int]
 ) -> Callable[[Any, Any], dict[str, Array]]:
-    """The function ((params, tables by `STEPS`), batch) -> {pixels, picture, embed}.
+    """Returns the function ((params, tables by `STEPS`), batch) -> {pixels, picture, embed}.
 
     `batch` has `keys` [b], and the ids [b l] of `text` and of `no_text`.
     """
@@ -201,7 +203,7 @@ def make_program(
 
 
 def read(nets: Mapping[str, Any], params: Params, tokens: Array) -> Cond:
-    """A text as the prior is told it: its states, which of them count, and its vector."""
+    """Returns a text as the prior is told it: its states, which of them count, and its vector."""
     net = nets["text_encoder"]
     out: Any = ClipText(net).apply({"params": params["text_encoder"]}, tokens)
     states, vector = (x.astype(jnp.float32) for x in out)
@@ -226,7 +228,7 @@ def larger(
     sizes: Mapping[str, int],
     batch: Any,
 ) -> Any:
-    """The picture made larger: all calls but the last by one network, the last by another."""
+    """Returns the picture made larger: all calls but the last by one network, the last by another."""
     side, keys = sizes["super_res_first"], jax.vmap(lambda key: jax.random.fold_in(key, 2))(batch["keys"])
     cond = Cond(image=jax.image.resize(small, (len(small), side, side, 3), "cubic"))
     x: Any = unit_noise(keys, FIRST, (side, side, 3))
