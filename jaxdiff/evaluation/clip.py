@@ -34,7 +34,7 @@ class Clip:
 
 
 def read(folder: Path) -> Clip:
-    """The model of a directory with config.json of a CLIPModel, its weights and its tokenizer.
+    """Returns the model of a directory with config.json of a CLIPModel, its weights and its tokenizer.
 
     Raises:
       FileNotFoundError: if one is missing.
@@ -67,7 +67,7 @@ def vectors(
     batch_size: int = 16,
     report: Callable[[int], None] = lambda done: None,
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]]:
-    """Of pictures and their captions; each different caption is read once.
+    """Returns the embeddings of pictures and their captions; each different caption is read once.
 
     Raises:
       ValueError: if there are not as many captions as pictures.

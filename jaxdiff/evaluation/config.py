@@ -113,7 +113,7 @@ def check(config: EvaluateConfig) -> None:
 
 
 def calls(config: EvaluateConfig) -> list[int]:
-    """The numbers of network calls of a sweep.
+    """Returns the numbers of network calls of a sweep.
 
     Raises:
       ValueError: if they are not whole numbers from 1 to 10000 between commas.
@@ -203,7 +203,7 @@ def _check_paths(config: EvaluateConfig) -> None:
 
 
 def command(config: EvaluateConfig) -> str:
-    """The command line that means the same."""
+    """Returns the command line that means the same."""
     words = ["jaxdiff evaluate"]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

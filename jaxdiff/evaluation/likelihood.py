@@ -35,7 +35,7 @@ def bits_per_dim(
     batch_size: int = 16,
     report: Callable[[int], None] = lambda done: None,
 ) -> Float[np.ndarray, " n"]:
-    """Of each picture, given its prompt.
+    """Measures the bits/dim of each picture, given its prompt.
 
     Args:
       pipe: a model on pixels.

@@ -73,7 +73,7 @@ NETWORKS: dict[str, Callable[[Path | None, str], FeatureNetwork]] = {
 
 
 def network(name: str, path: Path | None = None, resize: str = "tensorflow") -> FeatureNetwork:
-    """A network by name, with its weights.
+    """Returns a network by name, with its weights.
 
     Args:
       name: a key of `NETWORKS`.
@@ -113,7 +113,7 @@ class Looker:
     """A network, spread over all devices; compiled once."""
 
     def __init__(self, of: FeatureNetwork, width: str, logits: bool = False, batch_size: int = 16):
-        """`width` is one of its widths; `batch_size` is of each device."""
+        """Takes one of the network's widths as `width`; `batch_size` is of each device."""
         if width not in of.widths:
             raise ValueError(f"{of.label} has features of width {', '.join(of.widths)}, not {width}")
         names = self._names = (width, "logits_unbiased") if logits else (width,)
@@ -128,7 +128,7 @@ class Looker:
         report: Callable[[int], None] = lambda done: None,
         folder: Path | None = None,
     ) -> Features:
-        """The features of a set.
+        """Returns the features of a set.
 
         Args:
           pictures: the set.
@@ -169,7 +169,7 @@ def _save(file: Path, features: Features) -> None:
 
 
 def _load(file: Path) -> Features | None:
-    """What `_save` wrote; nothing if the file is damaged, so that it is made anew."""
+    """Returns what `_save` wrote; nothing if the file is damaged, so that it is made anew."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             moments = statistics.Moments(int(arrays["count"]), arrays["mean"], arrays["covariance"])

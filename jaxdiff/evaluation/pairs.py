@@ -17,7 +17,7 @@ from jaxdiff.pretrained import features as weights
 
 
 def find(network: Literal["alex", "vgg"]) -> tuple[Path, Path]:
-    """The files of LPIPS's classifier and of its channels' weights.
+    """Returns the files of LPIPS's classifier and of its channels' weights.
 
     Raises:
       FileNotFoundError: says which is missing, and where to put it.
@@ -47,7 +47,7 @@ def compare(
     batch_size: int = 16,
     resamples: int = 100,
 ) -> dict[str, Estimate]:
-    """The means over all pairs of those of `config.PAIRED` that are asked for."""
+    """Returns the means over all pairs of those of `config.PAIRED` that are asked for."""
     check(made, real)
     at_once = batch_size * jax.device_count()
     run, params = None, None

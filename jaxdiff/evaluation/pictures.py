@@ -42,7 +42,7 @@ class Pictures:
     notes: tuple[str, ...] = ()
 
     def batches(self, size: int, threads: int = 2) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
-        """All pictures in order, `size` at a time; the last batch may be smaller.
+        """Returns all pictures in order, `size` at a time; the last batch may be smaller.
 
         Raises:
           ValueError: if a batch has more pixels than memory is likely to hold.
@@ -59,7 +59,7 @@ class Pictures:
 
 
 def folder(path: Path, size: int = 0, split: str = "all") -> Pictures:
-    """The pictures under a folder, in the order of their paths, with the captions that `data.captions` finds there.
+    """Returns the pictures under a folder, in the order of their paths, with the captions that are found there.
 
     Args:
       path: the folder.
@@ -108,7 +108,10 @@ def folder(path: Path, size: int = 0, split: str = "all") -> Pictures:
 
 
 def _captions(root: Path, path: Path, paths: Sequence[Path]) -> list[str]:
-    """The first caption of each picture, '' where a list has none; none at all if the folder has no captions."""
+    """Returns the first caption of each picture, '' where a list has none.
+
+    None at all if the folder has no captions.
+    """
     try:
         items = captions.find(path, root).items
     except captions.NoCaptionsError:
@@ -118,7 +121,7 @@ def _captions(root: Path, path: Path, paths: Sequence[Path]) -> list[str]:
 
 
 def data_set(config: DataConfig) -> Pictures:
-    """The pictures of a data set by name, with its captions.
+    """Returns the pictures of a data set by name, with its captions.
 
     Raises:
       ValueError: as `open_source`.
@@ -132,7 +135,7 @@ def data_set(config: DataConfig) -> Pictures:
 
 
 def first(pictures: Pictures, count: int) -> Pictures:
-    """The first `count` of a set; all, if it has no more."""
+    """Returns the first `count` of a set; all, if it has no more."""
     count = min(count, pictures.count)
     return dataclasses.replace(
         pictures,

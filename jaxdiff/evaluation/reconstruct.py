@@ -20,7 +20,7 @@ NETWORKS: dict[type, Any] = {AutoencoderConfig: AutoencoderKL, TinyConfig: Autoe
 
 
 def reconstructor(path: Path, pictures: Pictures) -> Callable[..., np.ndarray]:
-    """What `samples.make` takes for a pipeline: (numbers of pictures as text, key) -> them, after encoder and decoder.
+    """Returns a function (numbers of pictures as text, key) -> pictures after encoder and decoder, for `samples.make`.
 
     Args:
       path: a folder with an autoencoder of diffusers, or a model's that has one in vae/ or vqvae/.

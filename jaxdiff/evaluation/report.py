@@ -19,7 +19,7 @@ _RANGES = {"precision": (0.0, 1.0), "recall": (0.0, 1.0), "coverage": (0.0, 1.0)
 
 
 def names(label: str, width: str) -> dict[str, str]:
-    """What the distances of features are called: FID and KID are InceptionV3's at 2048 alone."""
+    """Returns what the distances of features are called: FID and KID are InceptionV3's at 2048 alone."""
     if label.startswith("InceptionV3") and width == "2048":
         return {"frechet": f"FID ({label})", "kid": f"KID ({label})"}
     return {"frechet": f"Frechet distance ({label}, {width})", "kid": f"kernel distance ({label}, {width})"}
@@ -50,7 +50,7 @@ def check(
 
 
 def _whole(part: int, resamples: int) -> int:
-    """The least number of pictures that have `part` in a half, if halves are drawn."""
+    """Returns the least number of pictures that have `part` in a half, if halves are drawn."""
     return 2 * part - 1 if resamples else part
 
 
@@ -65,7 +65,7 @@ def compare(
     resamples: int = 100,
     report: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Estimate]:
-    """The metrics of features, by the names of reports.
+    """Returns the metrics of features, by the names of reports.
 
     Args:
       metrics: of `config.COMPARED`.
@@ -118,12 +118,12 @@ def _to(a: statistics.Moments, b: statistics.Moments) -> float:
 def mean(
     name: str, values: np.ndarray, resamples: int, least: float = -np.inf, most: float = np.inf
 ) -> dict[str, Estimate]:
-    """The mean of a number that each picture has by itself, which lies from `least` to `most`."""
+    """Returns the mean of a number that each picture has by itself, which lies from `least` to `most`."""
     return {name: bootstrap(lambda x: {name: float(x.mean())}, values, resamples=resamples)[name].within(least, most)}
 
 
 def as_json(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float | str | None]]:
-    """For a file: NaN, which JSON lacks, becomes null, and infinity (the PSNR of equal pictures) "inf"."""
+    """Prepares a value for a file: NaN, which JSON lacks, becomes null, and infinity "inf"."""
     clean = lambda x: float(x) if np.isfinite(x) else None if np.isnan(x) else str(float(x))
     return {
         name: {"value": clean(e.value), "low": clean(e.low), "high": clean(e.high)} for name, e in estimates.items()
@@ -131,7 +131,7 @@ def as_json(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float | st
 
 
 def markdown(estimates: Mapping[str, Estimate]) -> str:
-    """A table."""
+    """Returns a table."""
     rows = [
         f"| {name} | {e.value:.4g} | {f'{e.low:.4g} to {e.high:.4g}' if np.isfinite(e.low) else ''} |"
         for name, e in estimates.items()

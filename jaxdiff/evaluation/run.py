@@ -131,7 +131,7 @@ class Seen:
             self._features = Features(real)
 
     def measure(self, made: Pictures, say: Callable[[str], None]) -> dict[str, Estimate]:
-        """All that is asked for of a made set."""
+        """Measures all that is asked for of a made set."""
         config = self.config
         result: dict[str, Estimate] = {}
         if isinstance(self.real, Pictures) and made.shape != self.real.shape:
@@ -183,7 +183,7 @@ class Seen:
 
 
 def _with_reference(config: EvaluateConfig) -> EvaluateConfig:
-    """Without --reference, what the model was trained on."""
+    """Fills in, without --reference, what the model was trained on."""
     if config.reference:
         return config
     path = Path(config.model)
@@ -219,7 +219,7 @@ def _made(
     counting: Counting,
     **options: Any,
 ) -> Pictures:
-    """The model's pictures, made where they are missing."""
+    """Returns the model's pictures, made where they are missing."""
     prompts = _told(pipe, config.prompt or _shuffled(real.captions() if isinstance(real, Pictures) else ()))
     side = max(real.shape) if isinstance(real, Pictures) else config.size or 512
     _check_room(place, config.num, side)
@@ -242,13 +242,13 @@ def _made(
 
 
 def _told(pipe: Any, captions: Sequence[str]) -> list[str]:
-    """Captions as the model is told them: of one that knows classes, those of data are spelled with spaces."""
+    """Spells captions as the model is told them: where it knows classes, those of data are spelled with spaces."""
     spelled = {name.replace("_", " "): name for name in pipe.model.labels}
     return [spelled.get(caption, caption) for caption in captions]
 
 
 def _shuffled(captions: Sequence[str]) -> list[str]:
-    """The captions in an order drawn once and for all: those of a folder are sorted, and the first may be all alike."""
+    """Shuffles captions, once and for all: those of a folder are sorted, and the first may be all alike."""
     return [captions[i] for i in np.random.default_rng(0).permutation(len(captions))]
 
 
@@ -264,13 +264,13 @@ def _check_room(place: Path, num: int, side: int) -> None:
 
 
 def _first(place: Path, num: int, size: int = 0) -> Pictures:
-    """The first pictures of a folder, with their prompts if `samples.make` made them, else with their captions."""
+    """Returns the first pictures of a folder, with their prompts if `samples.make` made them, else captions."""
     made = first(folder(place, size), num)
     return dataclasses.replace(made, captions=lambda: samples.prompts_of(place, made.count) or made.captions())
 
 
 def _reconstructed(config: EvaluateConfig, real: Pictures, place: Path, counting: Counting) -> Pictures:
-    """The reference through the autoencoder."""
+    """Returns the reference through the autoencoder."""
     assert config.autoencoder is not None
     pipe = reconstructor(config.autoencoder, real)
     numbers = [str(i) for i in range(real.count)]

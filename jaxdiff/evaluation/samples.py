@@ -69,7 +69,7 @@ def make(
 
 
 def prompts_of(folder: Path, count: int) -> list[str]:
-    """The prompts of the first `count` pictures that `make` made; none of other folders."""
+    """Returns the prompts of the first `count` pictures that `make` made; none of other folders."""
     if not (folder / SETTINGS).is_file():
         return []
     prompts = read_json(folder / SETTINGS).get("prompts")
@@ -79,7 +79,7 @@ def prompts_of(folder: Path, count: int) -> list[str]:
 
 
 def name(i: int) -> str:
-    """The file of picture i."""
+    """Returns the file of picture i."""
     return f"{i:07d}.png"
 
 

@@ -27,7 +27,7 @@ class Cell:
 
 
 def cells(samplers: Sequence[str], calls: Sequence[int], count: Callable[[str, int], int]) -> list[Cell]:
-    """All cells of a sweep; those of one number of calls follow each other and share a compiled program.
+    """Lists all cells of a sweep; those of one number of calls follow each other and share a compiled program.
 
     Args:
       samplers: their names.
@@ -58,7 +58,7 @@ def _cell(sampler: str, wanted: int, count: Callable[[str, int], int]) -> Cell:
 
 
 def table(rows: Sequence[tuple[Cell, dict[str, Estimate]]], metric: str) -> str:
-    """Markdown: a line a sampler, a column a number of calls; calls that differ from the column's stand in brackets."""
+    """Writes a table as markdown: a line a sampler, a column a number of calls."""
     columns = sorted({cell.wanted for cell, _ in rows})
     lines = [f"| {metric} | " + " | ".join(f"{n} calls" for n in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for sampler in dict.fromkeys(cell.sampler for cell, _ in rows):
@@ -74,7 +74,7 @@ def _text(cell: Cell, e: Estimate) -> str:
 
 
 def plot(rows: Sequence[tuple[Cell, dict[str, Estimate]]], metric: str, path: Path, title: str) -> None:
-    """A PNG of one metric against network calls, on logarithmic axes where all is positive, with its intervals.
+    """Draws a PNG of one metric against network calls, logarithmic where all is positive, with its intervals.
 
     Raises:
       ImportError: without matplotlib.
