@@ -22,14 +22,14 @@ PICTURES = 4096
 
 
 def loader(config: Experiment, batch: int, rounds: int) -> dict[str, Any]:
-    """Reading the experiment's pictures, first from disk and then again: small sets stay in memory."""
+    """Measures reading the experiment's pictures, first from disk and then again: small sets stay in memory."""
     source = data.open_source(config.data)
     with tempfile.TemporaryDirectory() as folder:
         task = config.task.task(config.task.assets(Path(folder), config.data, source, new=True))
     stream = data.batches(source, config.data, batch_size=batch, seed=0, example=task.example)
 
     def read(pictures: int) -> float:
-        """Pictures a second."""
+        """Measures reading, in pictures a second."""
         count, began = -(-pictures // batch), time.perf_counter()
         for _ in itertools.islice(stream, count):
             pass
@@ -48,7 +48,7 @@ def loader(config: Experiment, batch: int, rounds: int) -> dict[str, Any]:
 
 
 def checkpoint(config: Experiment, rounds: int) -> dict[str, Any]:
-    """Saving and restoring a train state: until `save` returns (training waits so long), until all is written, back."""
+    """Measures saving and restoring a train state: until `save` returns, until all is written, and back."""
     task, _ = subjects.made_up(config)
     optimizer = training.make_optimizer(config.optimizer, config.train.steps, task.groups)
     make_state = training.make_init_state(task, optimizer)

@@ -26,7 +26,7 @@ def measure(
     profile: Path | None = None,
     tell: Callable[..., None] = lambda stage, detail="": None,
 ) -> dict[str, Any]:
-    """The record of a program, as it goes into the JSON; times in seconds, ratios are ours / theirs.
+    """Returns the record of a program, as it goes into the JSON; times in seconds, ratios are ours / theirs.
 
     `flops` are those that the architecture asks for, `executed` those that the program does; see `metrics.speed`.
 

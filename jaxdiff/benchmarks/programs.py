@@ -56,7 +56,7 @@ class Case:
     keep: Callable[[Any], None] = lambda result: None
 
     def __call__(self, i: int) -> Any:
-        """The result of call i."""
+        """Returns the result of call i."""
         result = self.program(*self.arguments(i))
         self.keep(result)
         return result
@@ -66,7 +66,7 @@ Devices = Sequence[jax.Device]
 
 
 def _spread(function: Callable[..., Any], whole: Any, batches: list[Any], devices: Devices) -> tuple[Any, Any]:
-    """`function(whole, *batch)` as a program that splits the batch over devices, and its arguments."""
+    """Returns `function(whole, *batch)` as a program that splits the batch over devices, and its arguments."""
     mesh = make_mesh(MeshSpec(), devices)
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(("data", "fsdp")))
     program = jit_forward(
@@ -78,7 +78,7 @@ def _spread(function: Callable[..., Any], whole: Any, batches: list[Any], device
 
 
 def unet(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
-    """The U-Net once."""
+    """Returns the U-Net once."""
     inputs = [subjects.noisy(subject, batch, seed) for seed in range(VARIANTS)]
     program, arguments = _spread(_apply(subject), subjects.unet_params(subject), inputs, devices)
     return Case("unet", program, arguments, batch, subject.unet.dtype)
@@ -89,7 +89,7 @@ def _apply(subject: Subject) -> Callable[..., Any]:
 
 
 def loop(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
-    """The sampling loop of `steps` calls of the U-Net, without guidance, beside as many bare calls."""
+    """Returns the sampling loop of `steps` calls of the U-Net, without guidance, beside as many bare calls."""
     inputs = [subjects.noisy(subject, batch, seed) for seed in range(VARIANTS)]
     keys = jax.random.split(jax.random.key(0), batch)
     process = subject.trained.native if subject.trained else None
@@ -118,7 +118,7 @@ def loop(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
 
 
 def text_to_image(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
-    """From tokens to uint8 pictures, guided, so that the U-Net sees twice as many: `pipelines.diffusion`.
+    """Makes the program from tokens to uint8 pictures, guided, so that the U-Net sees twice as many.
 
     Prompts are numbers.
     """
@@ -152,7 +152,7 @@ def text_to_image(subject: Subject, batch: int, devices: Devices, steps: int) ->
 
 
 def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
-    """Forward, backward, optimizer and average of the weights, as `jaxdiff train` runs them."""
+    """Makes forward, backward, optimizer and average of the weights, as `jaxdiff train` runs them."""
     config = subject.experiment
     assert config is not None, "check"
     task, _ = subjects.made_up(config)
@@ -181,7 +181,7 @@ def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Ca
 
 
 def text_encoder(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
-    """The text encoder once."""
+    """Returns the text encoder once."""
     text = subject.text
     assert text is not None, "check"
     inputs = [(subjects.tokens(subject, batch, seed),) for seed in range(VARIANTS)]
@@ -191,7 +191,7 @@ def text_encoder(subject: Subject, batch: int, devices: Devices, steps: int) -> 
 
 
 def decoder(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
-    """From latents to pictures."""
+    """Makes the program from latents to pictures."""
     net = subject.decoder
     assert net is not None, "check"
     latents = [(subjects.noisy(subject, batch, seed)[0],) for seed in range(VARIANTS)]
@@ -215,7 +215,7 @@ HOST = ("loader", "checkpoint")
 
 
 def applicable(subject: Subject) -> list[str]:
-    """The names of everything that this subject has."""
+    """Returns the names of everything that this subject has."""
     missing = {"text-encoder": subject.text is None, "decoder": subject.decoder is None}
     missing |= dict.fromkeys(("train-step", *HOST), subject.experiment is None)
     return [name for name in (*CASES, *HOST) if not missing.get(name)]

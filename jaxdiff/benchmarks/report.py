@@ -7,7 +7,7 @@ Record = Mapping[str, Any]
 
 
 def tables(records: Sequence[Record]) -> str:
-    """Run times, work, peers, the loop, scaling, the loader and checkpoints: a table of each that has rows."""
+    """Writes run times, work, peers, the loop, scaling, the loader and checkpoints: a table of each with rows."""
     programs = [r for r in records if "flops" in r]
     parts = [
         _table("Programs", PROGRAMS, [_program(r) for r in programs]),
@@ -27,7 +27,7 @@ def tables(records: Sequence[Record]) -> str:
 
 
 def machine(told: Mapping[str, Any]) -> str:
-    """The machine in one line."""
+    """Returns the machine in one line."""
     torch = f", torch {told['torch']}" if told.get("torch") else ""
     return (
         f"{told['cpu']}, {told['cores']} cores, {told['memory_bytes'] / 2**30:.0f} GiB; {told['devices']} x "
@@ -114,7 +114,7 @@ def _loop(r: Record) -> list[str]:
 
 
 def _scaling(programs: Sequence[Record]) -> list[list[str]]:
-    """Records that follow one of a single device, of the same program: they were measured together."""
+    """Picks the records that follow one of a single device, of the same program: they were measured together."""
     rows, groups = [], list[list[Record]]()
     for r in programs:
         if groups and r["devices"] > 1 and (r["config"], r["name"]) == (groups[-1][0]["config"], groups[-1][0]["name"]):

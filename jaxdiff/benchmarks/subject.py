@@ -71,7 +71,7 @@ class Subject:
 
 
 def of_experiment(config: Experiment) -> Subject:
-    """The networks that an experiment trains.
+    """Returns the networks that an experiment trains.
 
     Raises:
       ValueError: if it trains no diffusion model.
@@ -98,7 +98,7 @@ def of_experiment(config: Experiment) -> Subject:
 
 
 def made_up(config: Experiment) -> tuple[Task, Any]:
-    """The training of an experiment without its data, and the assets that it has of made-up examples."""
+    """Returns the training of an experiment without its data, and the assets that it has of made-up examples."""
     with tempfile.TemporaryDirectory() as folder:
         assets = config.task.assets(Path(folder), config.data, MadeUp(config), new=True)
     return config.task.task(assets), assets
@@ -120,7 +120,7 @@ class MadeUp:
         return {"image": image, "caption": self._caption(rng), "label": index % max(len(self.labels), 1)}
 
     def captions(self) -> list[str]:
-        """Some captions."""
+        """Makes up some captions."""
         return [self._caption(np.random.default_rng(i)) for i in range(16)]
 
     def _caption(self, rng: np.random.Generator) -> str:
@@ -128,14 +128,14 @@ class MadeUp:
 
 
 def batch(config: Experiment, task: Task, count: int, seed: int) -> dict[str, np.ndarray]:
-    """A batch of made-up examples, as the experiment trains on."""
+    """Returns a batch of made-up examples, as the experiment trains on."""
     source = MadeUp(config, seed)
     rows = [task.example(source[i], np.random.default_rng(i)) for i in range(count)]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def published(name: str, size: int | None = None, dtype: str = "float32") -> Subject:
-    """The networks of one of `PUBLISHED`, for pictures of `size` pixels (by default, the model's own)."""
+    """Returns the networks of one of `PUBLISHED`, for pictures of `size` pixels (by default, the model's own)."""
     json = PRESETS[name]
     size = size or {"sd1": 512, "sd2": 512, "sdxl": 1024}[name]
     if size % 8:
@@ -161,7 +161,7 @@ def _net(part: str, json: Mapping[str, Any], dtype: str) -> Any:
 
 
 def bundle(subject: Subject) -> Bundle:
-    """A model as it is read from its files: with random weights, and tokenizers that know ten digits or bytes."""
+    """Makes a model as it is read from files: random weights, and tokenizers that know ten digits or bytes."""
     if subject.trained:
         whole = subject.trained.components
         random = {name: dataclasses.replace(part, params=random_params(part.params)) for name, part in whole.items()}
@@ -187,7 +187,7 @@ def _digits(vocabulary: int) -> dict[str, int]:
 
 
 def random_params(shapes: Params, seed: int = 0) -> Any:
-    """Weights of ordinary size in the shapes of `shapes`: none is zero, so that every layer is heard in the output."""
+    """Draws weights of ordinary size in the shapes of `shapes`: none is zero, so that every layer is heard."""
     rng = np.random.default_rng(seed)
 
     def leaf(path: tuple[Any, ...], x: Any) -> np.ndarray:
@@ -200,7 +200,7 @@ def random_params(shapes: Params, seed: int = 0) -> Any:
 
 
 def random_state(shapes: TrainState, seed: int = 0) -> TrainState:
-    """A train state as in the middle of a run, on the host: random weights and moments, which are not negative."""
+    """Makes a train state as in the middle of a run, on the host: random weights, and moments of at least 0."""
     rng = np.random.default_rng(seed)
 
     def moment(x: Any) -> np.ndarray:
@@ -213,7 +213,7 @@ def random_state(shapes: TrainState, seed: int = 0) -> TrainState:
 
 
 def noisy(subject: Subject, batch: int, seed: int) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-    """Noise, times and the fields of a `Cond`, as the U-Net of `subject` takes them."""
+    """Returns noise, times and the fields of a `Cond`, as the U-Net of `subject` takes them."""
     rng = np.random.default_rng(seed)
 
     def normal(*shape: int) -> np.ndarray:
@@ -249,13 +249,13 @@ def tokens(subject: Subject, batch: int, seed: int) -> jax.Array:
 
 
 def unet_params(subject: Subject) -> Any:
-    """Random weights of the U-Net."""
+    """Returns random weights of the U-Net."""
     x, t, told = noisy(subject, 1, 0)
     shapes = jax.eval_shape(lambda: UNet(subject.unet).init(jax.random.key(0), x, t, Cond(**told)))
     return random_params(shapes["params"])
 
 
 def text_params(subject: Subject) -> Any:
-    """Random weights of the text encoder."""
+    """Returns random weights of the text encoder."""
     assert subject.text is not None
     return random_params(jax.eval_shape(subject.text.init, jax.random.key(0), tokens(subject, 1, 0))["params"])

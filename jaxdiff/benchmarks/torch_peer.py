@@ -51,7 +51,7 @@ def check(names: list[str]) -> None:
 
 
 def sides(subject: Subject, compiled: bool, case: Case) -> dict[str, Side]:
-    """The case in PyTorch: eager, and if wanted compiled, where there is a C++ compiler (or a GPU).
+    """Returns the case in PyTorch: eager, and if wanted compiled, where there is a C++ compiler (or a GPU).
 
     Raises:
       NoPeerError: if it has none.
@@ -82,7 +82,7 @@ def _finished(side: Side, device: str, i: int) -> None:
 
 
 def condition_json(net: UNetConfig, channels: int, width: int, pooled: int) -> dict[str, Any]:
-    """config.json of the UNet2DConditionModel that a U-Net with cross-attention is (its patches are cut outside).
+    """Returns the config.json of the UNet2DConditionModel that a U-Net with cross-attention is.
 
     Raises:
       NoPeerError: if that class cannot express it; names the fields.
@@ -124,7 +124,7 @@ def condition_json(net: UNetConfig, channels: int, width: int, pooled: int) -> d
 
 
 def _theirs(kind: str, json: Mapping[str, Any], config: Any, params: Any, device: str) -> Any:
-    """Their network with our weights, through the files that they read."""
+    """Returns their network with our weights, through the files that they read."""
     import diffusers
     import torch
     import transformers
@@ -140,7 +140,7 @@ def _theirs(kind: str, json: Mapping[str, Any], config: Any, params: Any, device
 
 
 def _tensor(x: Any, device: str) -> Any:
-    """An array as their tensor; pictures [b h w c] become [b c h w]."""
+    """Returns an array as their tensor; pictures [b h w c] become [b c h w]."""
     import torch
 
     x = np.asarray(x)
@@ -162,7 +162,7 @@ def _same(case: Case, theirs: Any) -> None:
 
 
 def _unet(subject: Subject, params: Any, device: str) -> tuple[Any, Callable[..., Any]]:
-    """Their U-Net, and (module, x [b c h w], t, condition) -> y."""
+    """Returns their U-Net, and (module, x [b c h w], t, condition) -> y."""
     net = subject.unet
     if "cross" in (*net.attention, net.mid_attention):
         kind = "UNet2DConditionModel"
@@ -191,7 +191,7 @@ def _unet(subject: Subject, params: Any, device: str) -> tuple[Any, Callable[...
 
 
 def _condition(subject: Subject, told: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """What steers, under their names."""
+    """Returns what steers, under their names."""
     if subject.json and "pooled" in told:
         raise NoPeerError("the U-Net of SDXL takes text and sizes apart: it has no peer here")
     names = {"context": "context", "context_mask": "mask", "label": "class_labels", "pooled": "class_labels"}
@@ -199,7 +199,7 @@ def _condition(subject: Subject, told: Mapping[str, Any], device: str) -> dict[s
 
 
 def unet(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
-    """diffusers' U-Net."""
+    """Makes diffusers' U-Net."""
     import torch
 
     module, call = _unet(subject, case.arguments(0)[0], device)
@@ -219,7 +219,7 @@ def unet(subject: Subject, case: Case, device: str, compiled: Callable[[Any], An
 
 
 def text_encoder(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
-    """transformers' CLIP."""
+    """Makes transformers' CLIP."""
     import torch
 
     if "text_encoder" not in subject.json:
@@ -243,7 +243,7 @@ def _text_json(subject: Subject) -> dict[str, Any]:
 
 
 def decoder(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
-    """diffusers' KL autoencoder."""
+    """Makes diffusers' KL autoencoder."""
     import torch
 
     assert subject.decoder is not None
@@ -261,7 +261,7 @@ def decoder(subject: Subject, case: Case, device: str, compiled: Callable[[Any],
 
 
 def text_to_image(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
-    """diffusers' StableDiffusionPipeline, from our tokens and our first noise, without its progress bar."""
+    """Makes diffusers' StableDiffusionPipeline, from our tokens and our first noise, without its progress bar."""
     import diffusers
     import torch
 
@@ -312,13 +312,13 @@ def text_to_image(subject: Subject, case: Case, device: str, compiled: Callable[
 
 
 def _plain(process: Any) -> Any:
-    """An objective with the default's schedule and prediction: equal to it if it is the plain error."""
+    """Returns an objective with the default's schedule and prediction: equal to it if it is the plain error."""
     plain = type(process)()
     return dataclasses.replace(process, schedule=plain.schedule, prediction=plain.prediction, clip=plain.clip)
 
 
 def train_step(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
-    """Noise, forward, backward, clipping, (fused) Adam and average of the weights, as a step of ours has them."""
+    """Makes noise, forward, backward, clipping, (fused) Adam and average of the weights, as in a step of ours."""
     import torch
 
     config = subject.experiment
