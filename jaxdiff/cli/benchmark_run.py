@@ -59,7 +59,7 @@ def run(args: Args, argv: list[str]) -> None:
 
 
 def read_subject(args: Args) -> Subject:
-    """The networks that the command line names."""
+    """Returns the networks that the command line names."""
     if args.config in subjects.PUBLISHED:
         return subjects.published(args.config, args.size, args.dtype or "float32")
     config = read_config(Path(args.config))
@@ -129,7 +129,7 @@ def _record(
 
 
 def _in_child(args: Args, name: str, devices: int) -> list[dict[str, Any]]:
-    """The records of a process that has so many virtual devices."""
+    """Returns the records of a process that has so many virtual devices."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.json"
         wanted = dataclasses.replace(args, what=(name,), devices=(devices,), against=None, json=found, profile=None)
@@ -148,7 +148,7 @@ def _in_child(args: Args, name: str, devices: int) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _no_compilation_cache() -> Iterator[None]:
-    """Compiling takes as long as it takes: nothing is read from disk."""
+    """Lets compiling take as long as it takes: nothing is read from disk."""
     config: Any = jax.config
     before = config.jax_enable_compilation_cache
     config.update("jax_enable_compilation_cache", False)

@@ -115,13 +115,13 @@ def find(path: Path) -> Path:
 
 
 def _shipped() -> Path:
-    """The configs of an installed package, or of the repository that it is run from."""
+    """Returns the configs of an installed package, or of the repository that it is run from."""
     package = Path(__file__).parents[1]
     return next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
 
 
 def _running(path: Path, call: Callable[[], Any]) -> Any:
-    """The result of code of a config file; what it raises is told in one line, with its own line."""
+    """Returns the result of code of a config file; what it raises is told in one line, with its own line."""
     try:
         return call()
     except Exception as error:  # whatever a user's code raises

@@ -90,7 +90,7 @@ def _ours(path: Path) -> bool:
 
 
 def read(args: Args) -> Bundle:
-    """The networks that are to be written, on the host.
+    """Returns the networks that are to be written, on the host.
 
     Raises:
       FileNotFoundError: if there is no model.

@@ -86,7 +86,7 @@ def write(path: Path, image: Image.Image, made_by: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The `made_by` of a picture that `write` wrote."""
+    """Returns the `made_by` of a picture that `write` wrote."""
     with Image.open(path) as image:
         text = image.info.get("parameters") or image.getexif()[0x010E]
     return json.loads(text)

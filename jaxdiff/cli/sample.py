@@ -63,7 +63,7 @@ def _check_once(argv: list[str]) -> None:
 
 
 def check(args: Args) -> None:
-    """Every check that needs no model.
+    """Checks all that needs no model.
 
     Raises:
       ValueError, OSError: if numbers make no sense, options do not go together, or nothing can be written to `out`.
@@ -113,7 +113,7 @@ def check(args: Args) -> None:
 
 
 def takes(args: Args) -> type:
-    """The class of those of `Args` that this model takes, with its own defaults."""
+    """Returns the class of those of `Args` that this model takes, with its own defaults."""
     from jaxdiff.loading import is_published, outline
 
     model, options = outline(Path(args.model), **_loading(args))
@@ -267,7 +267,7 @@ def _spec(args: Args) -> Any:
 
 
 def _loading(args: Args) -> dict[str, Any]:
-    """The options of `load`."""
+    """Returns the options of `load`."""
     same = "dtype decode_dtype variant tokenizer prediction fuse adapter ip_adapter image_encoder vae clip_skip decode"
     return {
         **{name: getattr(args, name) for name in (*same.split(), "safety", "programs", "then")},
@@ -278,7 +278,7 @@ def _loading(args: Args) -> dict[str, Any]:
 
 
 def _options(args: Args) -> dict[str, Any]:
-    """The options of a call that were given, by their names in `Options`; pictures are read."""
+    """Returns the options of a call that were given, by their names in `Options`; pictures are read."""
     import numpy as np
 
     from jaxdiff.data.picture import decode
@@ -306,7 +306,7 @@ def _options(args: Args) -> dict[str, Any]:
 
 
 def read_noise(path: Path) -> np.ndarray:
-    """The array of a .npy file.
+    """Returns the array of a .npy file.
 
     Raises:
       ValueError: if it is no such file.
@@ -325,7 +325,7 @@ def read_noise(path: Path) -> np.ndarray:
 
 
 def _keys(args: Args) -> Any:
-    """A key for each picture, the same ones for each prompt."""
+    """Returns a key for each picture, the same ones for each prompt."""
     import jax
     import numpy as np
 
@@ -336,7 +336,7 @@ def _keys(args: Args) -> Any:
 
 
 def _noise(args: Args, pipe: DiffusionPipeline, options: Options, count: int) -> np.ndarray | None:
-    """The noise that pictures start from, where it is not that of their keys."""
+    """Returns the noise that pictures start from, where it is not that of their keys."""
     import jax
     import numpy as np
 
@@ -360,7 +360,7 @@ def _noise(args: Args, pipe: DiffusionPipeline, options: Options, count: int) ->
 def _draw(
     args: Args, pipe: DiffusionPipeline, prompts: list[str], keys: Any, options: Options, source: np.ndarray | None
 ) -> Any:
-    """Pictures and latents, in one call of a pipeline or two; `source` is what is inverted."""
+    """Makes pictures and latents, in one call of a pipeline or two; `source` is what is inverted."""
     from jaxdiff.pipelines import edit
 
     if source is not None:
@@ -373,7 +373,7 @@ def _draw(
 
 
 def settings(args: Args, pipe: DiffusionPipeline, options: Options) -> dict[str, Any]:
-    """What the picture carries: the arguments, and the options that ran, as far as this model takes them."""
+    """Returns what the picture carries: the arguments, and the options that ran, as far as this model takes them."""
     named = json.loads(json.dumps(dataclasses.asdict(args), default=str))
     taken = {field.name for field in dataclasses.fields(pipe.Options)}
     for name in list(named):

@@ -33,7 +33,7 @@ class Saved(NamedTuple):
 
 
 def folder_of(path: Path) -> Path:
-    """The workdir of a run that is given by it or by one of its checkpoints."""
+    """Returns the workdir of a run that is given by it or by one of its checkpoints."""
     return path.parent.parent if path.parent.name == "checkpoints" else path
 
 
