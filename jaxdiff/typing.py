@@ -25,7 +25,7 @@ Metrics = Mapping[str, Any]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cond:
-    """What steers a network. Every field is optional, and a network ignores none that it is given.
+    """The condition that steers a network. Every field is optional, and a network ignores none that it is given.
 
     Attributes:
       context: tokens for cross-attention.
@@ -62,7 +62,7 @@ Denoise = Callable[..., Array]
 
 
 class Estimate(NamedTuple):
-    """What a denoiser with a learned variance says.
+    """The output of a denoiser with a learned variance.
 
     Attributes:
       x0: the estimate of the clean picture, float32.

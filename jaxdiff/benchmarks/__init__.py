@@ -1,1 +1,1 @@
-"""What `jaxdiff benchmark` measures: named programs of a model, beside the same architecture in PyTorch."""
+"""The programs that `jaxdiff benchmark` measures, beside the same architecture in PyTorch."""

@@ -1,4 +1,4 @@
-"""What runs on the host beside the programs: the data loader, and checkpoints."""
+"""Measurements of the host's work: the data loader, and checkpoints."""
 
 import contextlib
 import dataclasses

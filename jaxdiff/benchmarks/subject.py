@@ -1,4 +1,4 @@
-"""What is measured: the networks of an experiment or of a published model, with random weights and made-up inputs."""
+"""The models that are measured: an experiment's or published networks, with random weights and made-up inputs."""
 
 import dataclasses
 import tempfile

@@ -1,4 +1,4 @@
-"""What `jaxdiff benchmark` does: measures the programs that were asked for, and prints the tables."""
+"""The work of `jaxdiff benchmark`: measures the programs that were asked for, and prints the tables."""
 
 import contextlib
 import dataclasses

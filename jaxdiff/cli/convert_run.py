@@ -1,4 +1,4 @@
-"""What `jaxdiff convert` does: reads a model, and writes it in another format."""
+"""The work of `jaxdiff convert`: reads a model, and writes it in another format."""
 
 import os
 import shutil

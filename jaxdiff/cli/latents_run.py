@@ -1,4 +1,4 @@
-"""What `jaxdiff latents` does: reads its options, and encodes what is not there yet."""
+"""The work of `jaxdiff latents`: reads its options, and encodes what is not there yet."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How far long work is: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar with rate and time left on a terminal, an occasional line elsewhere."""
 
 import contextlib
 import datetime

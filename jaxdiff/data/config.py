@@ -1,4 +1,4 @@
-"""What data are: the config that names them, one example, and what every source of examples can do."""
+"""The config that names data, the form of one example, and the protocol of every source of examples."""
 
 import os
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures, and how they are read.
+    """The pictures of a run, and how they are read.
 
     Attributes:
       name: a TFDS name, with its config where it has several ('openmoji', 'cifar10', 'imagenet_resized/32x32'), or a

@@ -45,7 +45,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # what is
 
 
 class Look(NamedTuple):
-    """What a picture's header says.
+    """The facts in a picture's header.
 
     Attributes:
       width: in pixels, after the turn that EXIF asks for.

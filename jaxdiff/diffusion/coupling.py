@@ -1,4 +1,4 @@
-"""Which noise goes with which picture.
+"""Pairings of noise and pictures.
 
 Independent noise makes the trajectories of a batch cross, and a network learns the average of those that do. Pairing a
 picture with noise near it straightens them. Two ways, in the order of what they cost:

@@ -1,4 +1,4 @@
-"""What an example draws from its own key.
+"""The random numbers that an example draws from its own key.
 
 Every random number of a loss is a function of the example's key, so it depends neither on the batch around the example
 nor on how the batch is split over devices. Each use folds its own number into the keys, so the same keys may be given

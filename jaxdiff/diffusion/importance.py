@@ -20,7 +20,7 @@ KEPT = 10
 
 
 class Importance(NamedTuple):
-    """What is remembered of the losses.
+    """The losses that are remembered.
 
     Attributes:
       squares: [steps, kept] the last mean squared losses of each step, the newest last.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Known(Protocol):
-    """What a loss may read beside the parameters."""
+    """The arrays that a loss may read beside the parameters."""
 
     @property
     def frozen(self) -> Any:

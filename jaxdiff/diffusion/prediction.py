@@ -1,4 +1,4 @@
-"""What a network outputs, and the one thing everything else wants from it: an estimate of x0.
+"""Kinds of network output, and their conversion to the estimate of x0 that everything else uses.
 
 From x_t = alpha x0 + sigma eps, each kind of output is a linear function of (x0, eps), and x0 a linear function of the
 output y and x_t:

@@ -1,4 +1,4 @@
-"""What a `process.ProcessConfig` may say: names, ranges, which fields the chosen names read, and what excludes what."""
+"""Checks of a `process.ProcessConfig`: names, ranges, fields that the chosen names do not read, and exclusions."""
 
 import difflib
 import inspect

@@ -69,7 +69,7 @@ __all__ = [
 
 @runtime_checkable
 class Schedule(Protocol):
-    """What a sampler, a loss or a denoiser asks of a noise schedule; the five functions are elementwise."""
+    """The protocol of noise schedules, for samplers, losses and denoisers; its five functions are elementwise."""
 
     @property
     def first(self) -> float:

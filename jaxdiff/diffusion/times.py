@@ -1,4 +1,4 @@
-"""Where to train: distributions of times, each given by its quantile function.
+"""Distributions of training times, each given by its quantile function.
 
 A `TimeSampler` maps u, uniform in (0, 1), to a time in [0, 1], and rises: t = Q(u). So one uniform number an example is
 all that is drawn, and it says in which quarter of the distribution the example lies. Losses are logged by those

@@ -1,1 +1,1 @@
-"""What `jaxdiff evaluate` does: makes pictures, reads others, compares their features, and reports."""
+"""The work of `jaxdiff evaluate`: makes pictures, reads others, compares their features, and reports."""

@@ -96,7 +96,7 @@ def network(name: str, path: Path | None = None, resize: str = "tensorflow") -> 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Of a set of pictures.
+    """The features of a set of pictures.
 
     Attributes:
       moments: mean and covariance, streamed.

@@ -1,4 +1,4 @@
-"""How near each picture is to the one it should be: PSNR, SSIM and LPIPS of pairs."""
+"""Distances of pictures from those they should be: PSNR, SSIM and LPIPS of pairs."""
 
 from pathlib import Path
 from typing import Literal

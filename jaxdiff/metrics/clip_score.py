@@ -1,4 +1,4 @@
-"""How well pictures show their captions, on the vectors of a CLIP model.
+"""Agreement of pictures with their captions, on the vectors of a CLIP model.
 
     score         100 max(0, cos(picture, caption)) of each pair
     R-precision   how often a picture's own caption is nearest among R, the others drawn at random

@@ -1,4 +1,4 @@
-"""How different the pictures of one set are from each other.
+"""Diversity of the pictures of one set.
 
     diversity   the mean distance of two pictures' features
     Vendi       exp(-sum l log l), l the eigenvalues of K / n and K the cosines of features: an effective number of

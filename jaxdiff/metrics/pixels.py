@@ -1,4 +1,4 @@
-"""How near pictures are to others, pixel by pixel: PSNR and SSIM, for reconstructions.
+"""Similarity of pictures pixel by pixel, for reconstructions: PSNR and SSIM.
 
     PSNR = 10 log10(255^2 / mean (x - y)^2)
     SSIM = mean of (2 mx my + C1)(2 sxy + C2) / ((mx^2 + my^2 + C1)(sx^2 + sy^2 + C2))

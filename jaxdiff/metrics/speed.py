@@ -162,7 +162,7 @@ def product(dtype: str = "float32", size: int | None = None) -> tuple[Callable[[
 
 @dataclasses.dataclass
 class Compilations:
-    """How many programs the compiler was given, and for how long."""
+    """The number of programs that the compiler was given, and the time that it took."""
 
     count: int = 0
     seconds: float = 0.0
@@ -187,7 +187,7 @@ def compilations() -> Iterator[Compilations]:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What XLA says of a compiled program.
+    """XLA's account of a compiled program.
 
     Attributes:
       flops: its own count; see the module docstring for what it leaves out.

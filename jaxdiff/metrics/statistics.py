@@ -20,7 +20,7 @@ _MOST_BYTES = 2**31  # of one array; InceptionV3's sigma has 2**25
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Of the features of some pictures.
+    """The moments of the features of some pictures.
 
     Attributes:
       count: of the pictures; 0 where a file does not say.

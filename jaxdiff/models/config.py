@@ -1,4 +1,4 @@
-"""What the rest of the library may know of a network's numbers, whichever network it is."""
+"""The facts about any network's config that the rest of the library may use."""
 
 import abc
 import dataclasses

@@ -1,4 +1,4 @@
-"""What takes more than one call of a pipeline: enlarging, editing by inversion, and walks between two noises."""
+"""Edits that take more than one call of a pipeline: enlarging, inversion, and walks between two noises."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What of a pipeline is fixed when it is compiled: its networks' configs, and how they are put together."""
+"""The static part of a pipeline, fixed when it is compiled: its networks' configs, and how they connect."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""What a call of a diffusion pipeline may be given, and which of it a model takes."""
+"""The options of a call of a diffusion pipeline, and those of them that a model takes."""
 
 import dataclasses
 import difflib

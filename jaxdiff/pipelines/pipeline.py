@@ -1,4 +1,4 @@
-"""What every pipeline is, of whatever kind of model: previews, evaluation and the command line ask for no more."""
+"""The protocol of every pipeline: all that previews, evaluation and the command line use."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable

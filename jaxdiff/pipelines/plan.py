@@ -1,4 +1,4 @@
-"""What a call of a pipeline is beside weights and pictures: a table and a few numbers, computed on the host.
+"""Per-call arguments of the compiled program, other than weights and pictures, computed on the host.
 
 A picture starts as `signal` latents + `noise` eps. That serves every task:
 

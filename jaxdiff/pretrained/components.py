@@ -14,7 +14,7 @@ Json = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """How to read and write the models of one class.
+    """The functions that read and write the models of one class.
 
     Attributes:
       config: config.json -> our config.

@@ -50,7 +50,7 @@ Tokens = ImageTokens | Resampler | StateTokens
 
 @dataclasses.dataclass(frozen=True)
 class IPAdapter:
-    """What an IP-adapter adds.
+    """The parts that an IP-adapter adds.
 
     Attributes:
       unet: parameters that go into the U-Net's tree, where its cross-attentions are; `apply_to` puts them there.

@@ -1,4 +1,4 @@
-"""What diffusers' pipelines change in the configs of old model directories, when they are loaded.
+"""Repairs of old model directories' configs, as diffusers' pipelines make them on loading.
 
 The first releases of Stable Diffusion came with scheduler configs that lack steps_offset and clip_sample, whose
 defaults are those of pixel models. The reference's pipelines set them right, each those that it knows of; so do we.

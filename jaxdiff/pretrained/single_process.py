@@ -1,4 +1,4 @@
-"""What a single file says of its process, read and written: v-prediction, zero SNR, and the EDM family's noise levels.
+"""The process of a single file, read and written: v-prediction, zero SNR, and the EDM family's noise levels.
 
 The file has no scheduler. AUTOMATIC1111's web UI and ComfyUI look for tensors whose names are the message:
 

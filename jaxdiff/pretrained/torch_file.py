@@ -156,7 +156,7 @@ def _checked(file: Any, path: Path) -> io.BytesIO:
 
 @dataclasses.dataclass(frozen=True)
 class _Named:
-    """What stands for a name that is not known here."""
+    """A stand-in for a name that is not known here."""
 
     name: str
     path: Path
@@ -169,7 +169,7 @@ class _Named:
 
 
 class _ParameterDict(dict[str, Stored]):
-    """What stands for PyTorch's module of parameters, in which the first textual inversions keep their vectors."""
+    """A stand-in for PyTorch's module of parameters, in which the first textual inversions keep their vectors."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.update(state["_parameters"])

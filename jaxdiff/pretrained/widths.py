@@ -1,4 +1,4 @@
-"""Which published models have tensors of which width: for errors that say which model a file is for."""
+"""The widths of published models' tensors, for errors that say which model a file is for."""
 
 _CONTEXTS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL", 1280: "SDXL's refiner"}
 _TEXTS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 1280: "SDXL's second text encoder"}

@@ -20,7 +20,7 @@ from jaxdiff.typing import Key
 
 
 class Kernel(NamedTuple):
-    """What one step does.
+    """The three functions of one step.
 
     Attributes:
       init: x -> state.

@@ -1,4 +1,4 @@
-"""What PEFT notes beside the tensors: adapter_config.json, or diffusers' lora_adapter_metadata in the file's header.
+"""PEFT's notes beside the tensors: adapter_config.json, or diffusers' lora_adapter_metadata in the file's header.
 
 A field either tells the scale of the factors, or has no effect once training is over, or must have the value that means
 nothing; any other is refused by its name.

@@ -1,4 +1,4 @@
-"""What LoRA files call the modules of a model, and what follows the module's name.
+"""Names of a model's modules in LoRA files, and the suffixes that follow them.
 
 The names follow from the model's own table of names. For a module `m` ("down_blocks.0.attentions.0.proj_in"), or for a
 U-Net also by the names of the original code ("input_blocks.1.1.proj_in"):

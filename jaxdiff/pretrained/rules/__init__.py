@@ -110,7 +110,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a parameter of ours lies in a checkpoint of theirs: the whole of `name`, or one of q, k, v of it."""
+    """The place of our parameter in a checkpoint of theirs: the whole of `name`, or one of q, k, v of it."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""What a model's config.json says: each field is honoured, known to be harmless, or refused by its name."""
+"""Fields of a model's config.json: each is honoured, known to be harmless, or refused by name."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ _NOTHING: tuple[Any, ...] = (None, False, 0, "", [], {})
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """What a field may be.
+    """The values that a field may have.
 
     Attributes:
       default: what its absence means.

@@ -1,4 +1,4 @@
-"""What each class of scheduler means: its fields as a `Process`."""
+"""The classes of schedulers: each reads its fields as a `Process`."""
 
 from collections.abc import Callable
 

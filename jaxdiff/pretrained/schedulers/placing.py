@@ -1,4 +1,4 @@
-"""Where published schedulers call the network: their grids, and the timesteps that they tell it.
+"""The grids of published schedulers, and the timesteps that they pass to the network.
 
 Their classes place calls in these ways:
 
@@ -34,7 +34,7 @@ class Calls(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Placing:
-    """How a published scheduler places its calls.
+    """The way in which a published scheduler places its calls.
 
     Attributes:
       way: see the module docstring.

@@ -1,4 +1,4 @@
-"""How a model was trained, and how its authors sample from it."""
+"""The process that a model was trained on, and its authors' way of sampling from it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -87,7 +87,7 @@ class SineSquared(VariancePreserving):
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """How a model was trained, and how its authors sample from it.
+    """The process that a model was trained on, and its authors' way of sampling from it.
 
     Attributes:
       schedule: the noise.
