@@ -206,7 +206,8 @@ def unet(subject: Subject, case: Case, device: str, compiled: Callable[[Any], An
     inputs = []
     for i in range(2):
         _, x, t, told = case.arguments(i)
-        inputs.append((_tensor(x, device), _tensor(t, device), _condition(subject, told, device)))
+        times = torch.from_numpy(np.array(t)).to(device)  # in float32: 16 bits round 999 to 1000
+        inputs.append((_tensor(x, device), times, _condition(subject, told, device)))
     network = compiled(module)
 
     def run(i: int) -> Any:
@@ -311,10 +312,15 @@ def text_to_image(subject: Subject, case: Case, device: str, compiled: Callable[
     return run
 
 
-def _plain(process: Any) -> Any:
-    """An objective with the default's schedule and prediction: equal to it if it is the plain error."""
+def has_train_step(experiment: Any) -> bool:
+    """Returns whether a step of the run is written below: the plain error, no condition, and Adam."""
+    process = getattr(experiment.task, "process", None)
+    if process is None or process.times not in ("uniform", "steps") or process.variance == "learned":
+        return False
     plain = type(process)()
-    return dataclasses.replace(process, schedule=plain.schedule, prediction=plain.prediction, clip=plain.clip)
+    free = ("schedule", "prediction", "clip", "times", "variance")  # what costs nothing, or is sampling's alone
+    same = dataclasses.replace(process, **{name: getattr(plain, name) for name in free})
+    return same == plain and process.prediction in ("eps", "x0", "v") and experiment.optimizer.name != "sgd"
 
 
 def train_step(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
@@ -323,13 +329,12 @@ def train_step(subject: Subject, case: Case, device: str, compiled: Callable[[An
 
     config = subject.experiment
     assert config is not None
-    process: Any = getattr(config.task, "process", None)
-    told = subject.tokens or subject.unet.labels or config.optimizer.name == "sgd"
-    if told or process is None or _plain(process) != type(process)():
+    if subject.tokens or subject.unet.labels or not has_train_step(config):
         raise NoPeerError(
             f"the train step of {subject.name} has no peer: it is written for a U-Net without condition, the plain "
             "error and Adam, such as cifar10"
         )
+    process: Any = getattr(config.task, "process", None)
     state = case.arguments(0)[0]
     module, call = _unet(subject, state.params["unet"], device)
     module.train()
