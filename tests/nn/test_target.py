@@ -11,6 +11,7 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxdiff.metrics import speed
 from jaxdiff.nn import attention as attentions
 from jaxdiff.nn.attention import attention
 from jaxdiff.nn.conv import conv
@@ -93,8 +94,17 @@ def test_masked_attention_of_odd_length_reaches_cudnn_with_its_gradient(m, sizes
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("n", "m"), [(77, 77), (64, 77), (77, 64)])
 def test_attention_of_odd_length_without_a_mask_reaches_cudnn_with_its_gradient(n, m, causal):
-    text = lowered(value_and_gradient(lambda q, k, v: attention(q, k, v, causal=causal)), shapes(2, n, 2, 64, m), "cuda")
+    call = value_and_gradient(lambda q, k, v: attention(q, k, v, causal=causal))
+    text = lowered(call, shapes(2, n, 2, 64, m), "cuda")
     assert "fmhaSoftmaxBackward" in text
+
+
+def test_the_work_of_cudnn_is_counted():
+    b, n, h, d, m = 2, 64, 4, 32, 48
+    call = lambda q, k, v: attention(q, k, v, kernel="cudnn")
+    for function, products in ((call, 2), (value_and_gradient(call), 7)):
+        work = speed.work(jax.make_jaxpr(function)(*shapes(b, n, h, d, m)))
+        assert work == speed.Work(float(products * 2 * b * h * n * m * d))
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
