@@ -27,7 +27,7 @@ from jaxdiff.pretrained.single_file import KINDS
 from jaxdiff.pretrained.write import write_component
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
-"""Of an output, against its largest number: two libraries add in different orders through some hundred layers."""
+"""Of an output, by its norm: two libraries add in different orders through some hundred layers."""
 
 Side = Callable[[int], Any]
 
@@ -156,7 +156,7 @@ def _same(case: Case, theirs: Any) -> None:
     ours = np.asarray(ours.astype("float32"))
     theirs = theirs.detach().float().cpu().numpy()
     theirs = theirs.transpose(0, 2, 3, 1) if theirs.ndim == 4 else theirs
-    error = max(np.abs(ours - theirs).max() - level, 0) / np.abs(theirs).max()
+    error = np.linalg.norm(np.maximum(np.abs(ours - theirs) - level, 0)) / np.linalg.norm(theirs)
     if not error < TOLERANCE[case.dtype]:
         raise ValueError(f"{case.name}: PyTorch's output differs by {error:.1e}: it is not the same network")
 
@@ -324,8 +324,14 @@ def has_train_step(experiment: Any) -> bool:
 
 
 def train_step(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
-    """Noise, forward, backward, clipping, (fused) Adam and average of the weights, as a step of ours has them."""
+    """Noise, forward, backward, clipping, (fused) Adam and average of the weights, as a step of ours has them.
+
+    In 16 bits only the network computes, by autocast: the weights are float32 here and there.
+    """
     import torch
+
+    narrow = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
 
     config = subject.experiment
     assert config is not None
@@ -350,11 +356,13 @@ def train_step(subject: Subject, case: Case, device: str, compiled: Callable[[An
     alpha, sigma = (_tensor(f(times).astype(np.float32), device) for f in (schedule.alpha, schedule.sigma))
 
     def run(i: int) -> None:
-        x0 = pictures[i % 2].to(torch.get_default_dtype()) / 127.5 - 1
+        x0 = pictures[i % 2].float() / 127.5 - 1
         t, eps = torch.randint(1000, (len(x0),), device=device), torch.randn_like(x0)
         a, s = alpha[t, None, None, None], sigma[t, None, None, None]
         target = {"eps": eps, "x0": x0, "v": a * eps - s * x0}[process.prediction]
-        loss = ((call(network, a * x0 + s * eps, t) - target) ** 2).mean()
+        with torch.autocast(device, narrow, enabled=narrow != torch.float32):
+            made = call(network, a * x0 + s * eps, t)
+        loss = ((made.float() - target) ** 2).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params, o.clip or float("inf"))
         adam.step()
