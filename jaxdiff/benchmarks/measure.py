@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.benchmarks.programs import Case
+from jaxdiff.benchmarks.programs import BenchProgram
 from jaxdiff.benchmarks.torch_peer import NoPeerError
 from jaxdiff.metrics import speed
 from jaxdiff.nn.conv import direct_convolutions
@@ -19,10 +19,10 @@ Side = Callable[[int], Any]
 
 
 def measure(
-    case: Case,
+    case: BenchProgram,
     devices: Sequence[jax.Device],
     rounds: int,
-    peers: Callable[[Case], Mapping[str, Side]] = lambda case: {},
+    peers: Callable[[BenchProgram], Mapping[str, Side]] = lambda case: {},
     profile: Path | None = None,
     tell: Callable[..., None] = lambda stage, detail="": None,
 ) -> dict[str, Any]:

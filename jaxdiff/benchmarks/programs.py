@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxdiff import parallel, sampling, training
 from jaxdiff.benchmarks import subject as subjects
-from jaxdiff.benchmarks.subject import Subject
+from jaxdiff.benchmarks.subject import BenchModel
 from jaxdiff.diffusion import denoiser
 from jaxdiff.diffusion.schedule import scaled_linear
 from jaxdiff.models.autoencoder_kl import unscaled
@@ -32,7 +32,7 @@ VARIANTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class BenchProgram:
     """A program, ready to be compiled and called.
 
     Attributes:
@@ -77,18 +77,18 @@ def _spread(function: Callable[..., Any], whole: Any, batches: list[Any], device
     return program, lambda i: (whole, *placed[i % VARIANTS])
 
 
-def unet(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+def unet(subject: BenchModel, batch: int, devices: Devices, steps: int) -> BenchProgram:
     """Returns the U-Net once."""
     inputs = [subjects.noisy(subject, batch, seed) for seed in range(VARIANTS)]
     program, arguments = _spread(_apply(subject), subjects.unet_params(subject), inputs, devices)
-    return Case("unet", program, arguments, batch, subject.unet.dtype)
+    return BenchProgram("unet", program, arguments, batch, subject.unet.dtype)
 
 
-def _apply(subject: Subject) -> Callable[..., Any]:
+def _apply(subject: BenchModel) -> Callable[..., Any]:
     return lambda params, x, t, told: UNet(subject.unet).apply({"params": params}, x, t, Cond(**told))
 
 
-def loop(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+def loop(subject: BenchModel, batch: int, devices: Devices, steps: int) -> BenchProgram:
     """Returns the sampling loop of `steps` calls of the U-Net, without guidance, beside as many bare calls."""
     inputs = [subjects.noisy(subject, batch, seed) for seed in range(VARIANTS)]
     keys = jax.random.split(jax.random.key(0), batch)
@@ -114,10 +114,10 @@ def loop(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
             x = alone(params, x, t, told)
         return x
 
-    return Case("loop", program, arguments, batch, subject.unet.dtype, steps, bare)
+    return BenchProgram("loop", program, arguments, batch, subject.unet.dtype, steps, bare)
 
 
-def text_to_image(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+def text_to_image(subject: BenchModel, batch: int, devices: Devices, steps: int) -> BenchProgram:
     """Makes the program from tokens to uint8 pictures, guided, so that the U-Net sees twice as many.
 
     Prompts are numbers.
@@ -148,10 +148,10 @@ def text_to_image(subject: Subject, batch: int, devices: Devices, steps: int) ->
         batches.append((one,))
     params = {name: part.params for name, part in bundle.components.items()}
     program, arguments = _spread(make_program(model), (params, made), batches, devices)
-    return Case("text-to-image", program, arguments, batch, subject.unet.dtype, calls=steps)
+    return BenchProgram("text-to-image", program, arguments, batch, subject.unet.dtype, calls=steps)
 
 
-def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+def train_step(subject: BenchModel, batch: int, devices: Devices, steps: int) -> BenchProgram:
     """Makes forward, backward, optimizer and average of the weights, as `jaxdiff train` runs them."""
     config = subject.experiment
     assert config is not None, "check"
@@ -170,7 +170,7 @@ def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Ca
     def keep(result: Any) -> None:
         state[0] = result[0]
 
-    return Case(
+    return BenchProgram(
         "train-step",
         program.jitted,  # what is below the mesh's context, which `measure` gives
         lambda i: (state[0], *batches[i % VARIANTS]),
@@ -180,17 +180,17 @@ def train_step(subject: Subject, batch: int, devices: Devices, steps: int) -> Ca
     )
 
 
-def text_encoder(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+def text_encoder(subject: BenchModel, batch: int, devices: Devices, steps: int) -> BenchProgram:
     """Returns the text encoder once."""
     text = subject.text
     assert text is not None, "check"
     inputs = [(subjects.tokens(subject, batch, seed),) for seed in range(VARIANTS)]
     apply = lambda params, ids: text.apply({"params": params}, ids)
     program, arguments = _spread(apply, subjects.text_params(subject), inputs, devices)
-    return Case("text-encoder", program, arguments, batch, text.config.dtype)
+    return BenchProgram("text-encoder", program, arguments, batch, text.config.dtype)
 
 
-def decoder(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
+def decoder(subject: BenchModel, batch: int, devices: Devices, steps: int) -> BenchProgram:
     """Makes the program from latents to pictures."""
     net = subject.decoder
     assert net is not None, "check"
@@ -199,10 +199,10 @@ def decoder(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
     params = subjects.random_params(jax.eval_shape(net.init, jax.random.key(0), picture)["params"])
     apply = lambda params, z: net.apply({"params": params}, unscaled(net.config, z), method="decode")
     program, arguments = _spread(apply, params, latents, devices)
-    return Case("decoder", program, arguments, batch, net.config.dtype)
+    return BenchProgram("decoder", program, arguments, batch, net.config.dtype)
 
 
-CASES: dict[str, Callable[[Subject, int, Devices, int], Case]] = {
+CASES: dict[str, Callable[[BenchModel, int, Devices, int], BenchProgram]] = {
     "unet": unet,
     "train-step": train_step,
     "loop": loop,
@@ -214,14 +214,14 @@ HOST = ("loader", "checkpoint")
 """What runs on the host; see `benchmarks.host`."""
 
 
-def applicable(subject: Subject) -> list[str]:
+def applicable(subject: BenchModel) -> list[str]:
     """Returns the names of everything that this subject has."""
     missing = {"text-encoder": subject.text is None, "decoder": subject.decoder is None}
     missing |= dict.fromkeys(("train-step", *HOST), subject.experiment is None)
     return [name for name in (*CASES, *HOST) if not missing.get(name)]
 
 
-def check(names: Sequence[str], subject: Subject) -> None:
+def check(names: Sequence[str], subject: BenchModel) -> None:
     """Refuses what cannot be measured.
 
     Raises:

@@ -39,7 +39,7 @@ SCHEDULER = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class BenchModel:
     """The networks of a model.
 
     Attributes:
@@ -70,7 +70,7 @@ class Subject:
     json: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def of_experiment(config: Experiment) -> Subject:
+def of_experiment(config: Experiment) -> BenchModel:
     """Returns the networks that an experiment trains.
 
     Raises:
@@ -84,7 +84,7 @@ def of_experiment(config: Experiment) -> Subject:
         )
     bundle = config.task.bundle(assets, shapes)
     text = bundle.components["text_encoder"].config if "text_encoder" in bundle.components else None
-    return Subject(
+    return BenchModel(
         config.name,
         bundle.components["unet"].config,
         config.data.size,
@@ -134,14 +134,14 @@ def batch(config: Experiment, task: Task, count: int, seed: int) -> dict[str, np
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def published(name: str, size: int | None = None, dtype: str = "float32") -> Subject:
+def published(name: str, size: int | None = None, dtype: str = "float32") -> BenchModel:
     """Returns the networks of one of `PUBLISHED`, for pictures of `size` pixels (by default, the model's own)."""
     json = PRESETS[name]
     size = size or {"sd1": 512, "sd2": 512, "sdxl": 1024}[name]
     if size % 8:
         raise ValueError(f"size is {size}: expected a multiple of 8, since latents are 8 times smaller")
     unet, text, decoder = (_net(part, json[part], dtype) for part in ("unet", "text_encoder", "vae"))
-    return Subject(
+    return BenchModel(
         name,
         unet,
         size // 8,
@@ -160,7 +160,7 @@ def _net(part: str, json: Mapping[str, Any], dtype: str) -> Any:
     return dataclasses.replace(family(KINDS[part]).config(json), dtype=dtype)
 
 
-def bundle(subject: Subject) -> Bundle:
+def bundle(subject: BenchModel) -> Bundle:
     """Makes a model as it is read from files: random weights, and tokenizers that know ten digits or bytes."""
     if subject.trained:
         whole = subject.trained.components
@@ -212,7 +212,7 @@ def random_state(shapes: TrainState, seed: int = 0) -> TrainState:
     return TrainState(np.zeros((), np.int32), params, opt_state, params, extra)
 
 
-def noisy(subject: Subject, batch: int, seed: int) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+def noisy(subject: BenchModel, batch: int, seed: int) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
     """Returns noise, times and the fields of a `Cond`, as the U-Net of `subject` takes them."""
     rng = np.random.default_rng(seed)
 
@@ -236,7 +236,7 @@ def noisy(subject: Subject, batch: int, seed: int) -> tuple[jax.Array, jax.Array
     )
 
 
-def tokens(subject: Subject, batch: int, seed: int) -> jax.Array:
+def tokens(subject: BenchModel, batch: int, seed: int) -> jax.Array:
     """Ids of texts of all lengths, ended as the text encoder expects."""
     assert subject.text is not None
     net, rng = subject.text.config, np.random.default_rng(seed)
@@ -248,14 +248,14 @@ def tokens(subject: Subject, batch: int, seed: int) -> jax.Array:
     return jnp.asarray(np.where(np.arange(net.length) < lengths, ids, 0), jnp.int32)
 
 
-def unet_params(subject: Subject) -> Any:
+def unet_params(subject: BenchModel) -> Any:
     """Returns random weights of the U-Net."""
     x, t, told = noisy(subject, 1, 0)
     shapes = jax.eval_shape(lambda: UNet(subject.unet).init(jax.random.key(0), x, t, Cond(**told)))
     return random_params(shapes["params"])
 
 
-def text_params(subject: Subject) -> Any:
+def text_params(subject: BenchModel) -> Any:
     """Returns random weights of the text encoder."""
     assert subject.text is not None
     return random_params(jax.eval_shape(subject.text.init, jax.random.key(0), tokens(subject, 1, 0))["params"])

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.benchmarks.programs import Case
-from jaxdiff.benchmarks.subject import SCHEDULER, Subject
+from jaxdiff.benchmarks.programs import BenchProgram
+from jaxdiff.benchmarks.subject import SCHEDULER, BenchModel
 from jaxdiff.models.autoencoder_kl import unscaled
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.pipelines.program import FIRST, unit_noise
@@ -50,7 +50,7 @@ def check(names: list[str]) -> None:
         raise ValueError(f"nothing to run in PyTorch: of {', '.join(names)}, none is one of {', '.join(PEERS)}")
 
 
-def sides(subject: Subject, compiled: bool, case: Case) -> dict[str, Side]:
+def sides(subject: BenchModel, compiled: bool, case: BenchProgram) -> dict[str, Side]:
     """Returns the case in PyTorch: eager, and if wanted compiled, where there is a C++ compiler (or a GPU).
 
     Raises:
@@ -148,7 +148,7 @@ def _tensor(x: Any, device: str) -> Any:
     return y.to(torch.get_default_dtype()) if y.is_floating_point() else y
 
 
-def _same(case: Case, theirs: Any) -> None:
+def _same(case: BenchProgram, theirs: Any) -> None:
     """Raises where their output for call 0 is not ours."""
     ours = case(0)
     ours = ours["pixels"] if isinstance(ours, dict) else ours[0] if isinstance(ours, tuple) else ours
@@ -161,7 +161,7 @@ def _same(case: Case, theirs: Any) -> None:
         raise ValueError(f"{case.name}: PyTorch's output differs by {error:.1e}: it is not the same network")
 
 
-def _unet(subject: Subject, params: Any, device: str) -> tuple[Any, Callable[..., Any]]:
+def _unet(subject: BenchModel, params: Any, device: str) -> tuple[Any, Callable[..., Any]]:
     """Returns their U-Net, and (module, x [b c h w], t, condition) -> y."""
     net = subject.unet
     if "cross" in (*net.attention, net.mid_attention):
@@ -190,7 +190,7 @@ def _unet(subject: Subject, params: Any, device: str) -> tuple[Any, Callable[...
     return module, call
 
 
-def _condition(subject: Subject, told: Mapping[str, Any], device: str) -> dict[str, Any]:
+def _condition(subject: BenchModel, told: Mapping[str, Any], device: str) -> dict[str, Any]:
     """Returns what steers, under their names."""
     if subject.json and "pooled" in told:
         raise NoPeerError("the U-Net of SDXL takes text and sizes apart: it has no peer here")
@@ -198,7 +198,7 @@ def _condition(subject: Subject, told: Mapping[str, Any], device: str) -> dict[s
     return {names[name]: _tensor(value, device) for name, value in told.items()}
 
 
-def unet(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
+def unet(subject: BenchModel, case: BenchProgram, device: str, compiled: Callable[[Any], Any]) -> Side:
     """Makes diffusers' U-Net."""
     import torch
 
@@ -219,7 +219,7 @@ def unet(subject: Subject, case: Case, device: str, compiled: Callable[[Any], An
     return run
 
 
-def text_encoder(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
+def text_encoder(subject: BenchModel, case: BenchProgram, device: str, compiled: Callable[[Any], Any]) -> Side:
     """Makes transformers' CLIP."""
     import torch
 
@@ -238,12 +238,12 @@ def text_encoder(subject: Subject, case: Case, device: str, compiled: Callable[[
     return run
 
 
-def _text_json(subject: Subject) -> dict[str, Any]:
+def _text_json(subject: BenchModel) -> dict[str, Any]:
     assert subject.text is not None
     return {"vocab_size": subject.text.config.vocabulary, **subject.json["text_encoder"]}
 
 
-def decoder(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
+def decoder(subject: BenchModel, case: BenchProgram, device: str, compiled: Callable[[Any], Any]) -> Side:
     """Makes diffusers' KL autoencoder."""
     import torch
 
@@ -261,7 +261,7 @@ def decoder(subject: Subject, case: Case, device: str, compiled: Callable[[Any],
     return run
 
 
-def text_to_image(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
+def text_to_image(subject: BenchModel, case: BenchProgram, device: str, compiled: Callable[[Any], Any]) -> Side:
     """Makes diffusers' StableDiffusionPipeline, from our tokens and our first noise, without its progress bar."""
     import diffusers
     import torch
@@ -323,7 +323,7 @@ def has_train_step(experiment: Any) -> bool:
     return same == plain and process.prediction in ("eps", "x0", "v") and experiment.optimizer.name != "sgd"
 
 
-def train_step(subject: Subject, case: Case, device: str, compiled: Callable[[Any], Any]) -> Side:
+def train_step(subject: BenchModel, case: BenchProgram, device: str, compiled: Callable[[Any], Any]) -> Side:
     """Makes noise, forward, backward, clipping, (fused) Adam and average of the weights, as in a step of ours.
 
     In 16 bits only the network computes, by autocast: the weights are float32 here and there.
@@ -374,7 +374,7 @@ def train_step(subject: Subject, case: Case, device: str, compiled: Callable[[An
     return run
 
 
-PEERS: dict[str, Callable[[Subject, Case, str, Callable[[Any], Any]], Side]] = {
+PEERS: dict[str, Callable[[BenchModel, BenchProgram, str, Callable[[Any], Any]], Side]] = {
     "unet": unet,
     "train-step": train_step,
     "text-encoder": text_encoder,

@@ -19,7 +19,7 @@ from jaxdiff import experiment
 from jaxdiff.benchmarks import host, programs, report, torch_peer
 from jaxdiff.benchmarks import subject as subjects
 from jaxdiff.benchmarks.measure import measure
-from jaxdiff.benchmarks.subject import Subject
+from jaxdiff.benchmarks.subject import BenchModel
 from jaxdiff.cli.benchmark import Args
 from jaxdiff.cli.config import read_config
 from jaxdiff.cli.progress import stages
@@ -58,7 +58,7 @@ def run(args: Args, argv: list[str]) -> None:
         args.json.write_text(json.dumps({"machine": told, "command": argv, "records": records}, indent=1))
 
 
-def read_subject(args: Args) -> Subject:
+def read_subject(args: Args) -> BenchModel:
     """Returns the networks that the command line names."""
     if args.config in subjects.PUBLISHED:
         return subjects.published(args.config, args.size, args.dtype or "float32")
@@ -104,7 +104,7 @@ def check_devices(args: Args, batch: int) -> None:
 
 
 def _record(
-    args: Args, subject: Subject, name: str, batch: int, devices: int, tell: Callable[..., None]
+    args: Args, subject: BenchModel, name: str, batch: int, devices: int, tell: Callable[..., None]
 ) -> dict[str, Any]:
     if name in programs.HOST:
         tell("measuring")
@@ -119,7 +119,7 @@ def _record(
     tell("making weights")
     case = programs.CASES[name](subject, batch, chosen, args.steps)
 
-    def peers(case: programs.Case) -> Mapping[str, Any]:
+    def peers(case: programs.BenchProgram) -> Mapping[str, Any]:
         if not args.against or devices > 1:
             return {}
         tell("making peers")

@@ -109,7 +109,7 @@ class Features:
     logits: Float32[np.ndarray, "n c"] | None = None
 
 
-class Looker:
+class FeatureExtractor:
     """A network, spread over all devices; compiled once."""
 
     def __init__(self, of: FeatureNetwork, width: str, logits: bool = False, batch_size: int = 16):

@@ -19,7 +19,7 @@ from jaxdiff.data.source import kind_of
 from jaxdiff.evaluation import clip, pairs, report, samples, sweep
 from jaxdiff.evaluation.config import COMPARED, PAIRED, EvaluateConfig, calls, check, command
 from jaxdiff.evaluation.likelihood import bits_per_dim
-from jaxdiff.evaluation.networks import Features, Looker, network
+from jaxdiff.evaluation.networks import FeatureExtractor, Features, network
 from jaxdiff.evaluation.pictures import Pictures, data_set, first, folder
 from jaxdiff.evaluation.reconstruct import reconstructor
 from jaxdiff.loading import load
@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
     if config.autoencoder and isinstance(real, Pictures):
         count = min(config.num, real.count)
         real = dataclasses.replace(first(real, count), names=[samples.name(i) for i in range(count)])
-    seen = Seen(config, real, count, counting)
+    seen = ReferenceSet(config, real, count, counting)
     if cells and pipe:
         return _sweep(config, cells, pipe, seen, counting, say)
     estimates: dict[str, Estimate] = {}
@@ -78,7 +78,7 @@ def _sweep(
     config: EvaluateConfig,
     cells: Sequence[sweep.Cell],
     pipe: DiffusionPipeline,
-    seen: "Seen",
+    seen: "ReferenceSet",
     counting: Counting,
     say: Callable[[str], None],
 ) -> str:
@@ -96,7 +96,7 @@ def _sweep(
     return _write(config, text, {"sweep": table}, seen.origin)
 
 
-class Seen:
+class ReferenceSet:
     """The real pictures, as the network sees them; sets are measured against it."""
 
     def __init__(self, config: EvaluateConfig, real: Pictures | statistics.Moments, count: int, counting: Counting):
@@ -112,7 +112,7 @@ class Seen:
         of = network(config.network, config.weights, config.resize)
         self.width = config.width or of.widths[-1]
         self.origin = {"network": of.label, "width": self.width, **of.origin}
-        self._look = Looker(of, self.width, "inception_score" in self.metrics, config.batch_size)
+        self._look = FeatureExtractor(of, self.width, "inception_score" in self.metrics, config.batch_size)
         report.check(self.metrics, count, real.count, self.width, of.widths, config.k, config.resamples)
         # only the moments are wanted if nothing else is asked for
         self._keep = self.metrics != ("frechet",) or config.resamples > 0

@@ -70,7 +70,7 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
         if "known" in given:
             x = x + plan.signal * given["known"]
         if "mask" in given and not model.fills:
-            kernel = blended(kernel, given["known"], noise, given["mask"])
+            kernel = blend_known(kernel, given["known"], noise, given["mask"])
         latents = drive(kernel, plan.table, x, batch["keys"])
         assert isinstance(latents, jax.Array)
         picture = decode(model, params, latents)
@@ -303,7 +303,7 @@ def guided(
         network, params = _plain(unet), params["unet"]
     network = _from_8_bits(network if told is None else _told(network, told), unet.dtype)
     if len(conds) == 3:
-        return instructed(network, params, conds, schedule, kind)
+        return instruct_guidance(network, params, conds, schedule, kind)
     cond, null = (*conds, None)[:2]
     assert cond is not None
     return denoiser.make(network, params, cond, null, schedule, kind, says)
@@ -329,7 +329,7 @@ def _from_8_bits(network: Network, dtype: str) -> Network:
     return call
 
 
-def instructed(network: Network, params: Params, conds: tuple[Cond, ...], schedule: Any, kind: str) -> Denoise:
+def instruct_guidance(network: Network, params: Params, conds: tuple[Cond, ...], schedule: Any, kind: str) -> Denoise:
     """Guides twice, all three conditions in one batch.
 
     y = y_0 + g (y_text - y_picture) + g_p (y_picture - y_0).
@@ -358,7 +358,7 @@ def instructed(network: Network, params: Params, conds: tuple[Cond, ...], schedu
     return denoise
 
 
-def blended(kernel: Kernel, known: Array, noise: Array, mask: Float[Array, "b h w 1"]) -> Kernel:
+def blend_known(kernel: Kernel, known: Array, noise: Array, mask: Float[Array, "b h w 1"]) -> Kernel:
     """Returns the kernel that, after each step, puts the known picture with noise where `mask` is 0."""
 
     def step(y: Array, row: sampling.Table, keys: Key | None) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ import pytest
 
 from jaxdiff.evaluation import report
 from jaxdiff.evaluation.config import COMPARED
-from jaxdiff.evaluation.networks import FeatureNetwork, Features, Looker, network
+from jaxdiff.evaluation.networks import FeatureExtractor, FeatureNetwork, Features, network
 from jaxdiff.evaluation.pictures import Pictures
 from jaxdiff.metrics import statistics
 
@@ -25,19 +25,19 @@ MEANS = FeatureNetwork(
 
 def test_a_set_is_seen_in_order_and_whole():
     counts = []
-    seen = Looker(MEANS, "3", logits=True, batch_size=2)(SET, report=counts.append)
+    seen = FeatureExtractor(MEANS, "3", logits=True, batch_size=2)(SET, report=counts.append)
     expected = 2 * PIXELS.mean((1, 2))
     np.testing.assert_allclose(seen.values, expected, rtol=1e-6)
     np.testing.assert_array_equal(seen.logits, PIXELS[:, 0, 0])
     np.testing.assert_allclose(seen.moments.covariance, np.cov(expected.T), rtol=1e-5)
     assert counts == [16, 32, 37]
-    stream = Looker(MEANS, "3", batch_size=2)(SET, keep=False)
+    stream = FeatureExtractor(MEANS, "3", batch_size=2)(SET, keep=False)
     assert stream.values is None
     np.testing.assert_array_equal(stream.moments.covariance, seen.moments.covariance)
 
 
 def test_features_are_kept_while_pictures_and_weights_stay_the_same(tmp_path):
-    look = Looker(MEANS, "3", logits=True, batch_size=2)
+    look = FeatureExtractor(MEANS, "3", logits=True, batch_size=2)
     reads = []
     counted = dataclasses.replace(SET, read=lambda i: reads.append(i) or PIXELS[i], stamp="a")
     for pictures, expected in ((counted, 37), (counted, 37), (dataclasses.replace(counted, stamp="b"), 74)):
@@ -46,14 +46,14 @@ def test_features_are_kept_while_pictures_and_weights_stay_the_same(tmp_path):
         np.testing.assert_allclose(seen.values, 2 * PIXELS.mean((1, 2)), rtol=1e-6)
         np.testing.assert_array_equal(seen.logits, PIXELS[:, 0, 0])
         assert seen.moments.count == 37
-    other = Looker(dataclasses.replace(MEANS, origin={"sha256": "f00"}), "3", logits=True, batch_size=2)
+    other = FeatureExtractor(dataclasses.replace(MEANS, origin={"sha256": "f00"}), "3", logits=True, batch_size=2)
     other(counted, folder=tmp_path / "features")
     assert len(reads) == 3 * 37
 
 
 @pytest.mark.parametrize("part", [0, 10, 300])
 def test_kept_features_that_are_damaged_are_made_anew(tmp_path, part):
-    look = Looker(MEANS, "3", batch_size=2)
+    look = FeatureExtractor(MEANS, "3", batch_size=2)
     whole = look(SET, folder=tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:part])
@@ -67,7 +67,7 @@ def test_unknown_names_list_what_there_is():
     with pytest.raises(ValueError, match="resize is 'bicubic': expected one of tensorflow, pytorch, clean"):
         network("inception", resize="bicubic")
     with pytest.raises(ValueError, match="features of width 3, not 64"):
-        Looker(MEANS, "64")
+        FeatureExtractor(MEANS, "64")
 
 
 def test_only_inceptions_2048_features_make_an_fid():

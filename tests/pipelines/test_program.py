@@ -17,7 +17,7 @@ def test_two_guidances_take_a_time_for_each_picture(kind):
     s = schedule.linear()
     network = lambda params, x, t, cond: params["w"] * x + cond.image * t.reshape(-1, 1, 1, 1) / 1000
     conds, aux = tuple(Cond(image=image) for image in images), {"guidance": 3.0, "picture_guidance": 1.5}
-    denoise = program.instructed(network, {"w": 0.5}, conds, s, kind)
+    denoise = program.instruct_guidance(network, {"w": 0.5}, conds, s, kind)
     times = jnp.array([0.9, 0.5, 0.2])
     several = denoise(x, times, aux)
     for n, t in enumerate(times):
