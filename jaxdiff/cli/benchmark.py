@@ -12,23 +12,23 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class Args:
-    """Measures how fast the programs of a model are, with random weights and made-up inputs.
+    """Measures the speed of a model's programs, with random weights and made-up inputs.
 
     Attributes:
-      what: unet, train-step, loop (sampling beside bare calls of the network), text-to-image, text-encoder, decoder,
-        loader, checkpoint; by default all that the model has.
-      config: a config file, the name of one in configs/, or a published model: sd1, sd2, sdxl.
+      what: programs to measure: unet, train-step, loop (sampling, compared with bare network calls), text-to-image,
+        text-encoder, decoder, loader, checkpoint. By default all that the model has.
+      config: config file, name of one in configs/, or published model: sd1, sd2, sdxl.
       batch: examples of a call, over all devices (pictures, for text-to-image, whose U-Net sees a guided pair of each);
         by default 16, and 2 for published models.
-      rounds: timed calls of each side.
-      steps: network calls of loop and text-to-image.
-      size: side of the pictures in pixels; by default the model's own.
-      dtype: of all networks; by default the config's, float32 for published models.
-      devices: numbers of devices to measure on; more than there are become virtual ones, on a CPU.
+      rounds: number of timed calls of each side.
+      steps: number of network calls in loop and text-to-image.
+      size: side of the pictures in pixels; by default the model's.
+      dtype: type of all networks; by default the config's, or float32 for published models.
+      devices: numbers of devices to measure on; on a CPU, more than there are become virtual ones.
       against: torch also runs the same networks there, eager and compiled, in turns with ours; torch-eager does not
         compile them, which takes minutes for a train step.
-      json: a file for all figures.
-      profile: a directory for a trace of one call of each program, as TensorBoard and Perfetto read it.
+      json: file to write all figures to.
+      profile: directory for a trace of one call of each program, readable by TensorBoard and Perfetto.
     """
 
     what: Annotated[tuple[str, ...], tyro.conf.Positional] = ()

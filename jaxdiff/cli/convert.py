@@ -20,12 +20,12 @@ class Args:
         in latents told nothing, or in those of a KL autoencoder told a frozen CLIP's states.
       out: a new directory, for diffusers; or a file that ends in .safetensors, in Stable Diffusion's own layout. Only a
         file that this program wrote is overwritten.
-      dtype: of the weights; by default as they are.
-      variant: fp16 takes such weights where the directory has them.
-      tokenizer: directory of the tokenizer for a model that is one file.
-      prediction: what a Stable Diffusion 2 that is one file predicts.
-      vae: directory or file of an autoencoder to take instead of the model's.
-      lora: files or directories of LoRAs to add to the weights, each as PATH or PATH:WEIGHT.
+      dtype: type of the weights; by default unchanged.
+      variant: read weight files of this variant, such as fp16, where the directory has them.
+      tokenizer: directory of the tokenizer, for a model in a single file.
+      prediction: prediction type, for a Stable Diffusion 2 in a single file.
+      vae: directory or file of an autoencoder to use instead of the model's.
+      lora: files or directories of LoRAs to add to the weights, each PATH or PATH:WEIGHT.
       textual_inversion: files of new words to add to tokenizer and text encoder; the model becomes a directory.
     """
 

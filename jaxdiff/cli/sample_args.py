@@ -27,72 +27,73 @@ class Mesh:
 class Args:
     """Makes pictures with a trained model and writes them as one grid.
 
-    The model may be one of `jaxdiff train`, or Stable Diffusion and its kin, as a directory of diffusers or one file.
-    `jaxdiff sample --model M --help` lists the options that M takes; what it does not take is refused before anything
+    The model is a run of `jaxdiff train`, or a published one such as Stable Diffusion: a diffusers directory or one
+    file. `jaxdiff sample --model M --help` lists only the options that M takes; any other is refused before anything
     is compiled.
 
     Attributes:
       model: a run of `jaxdiff train` or one of its checkpoints, RUN/checkpoints/STEP; a directory with
         model_index.json; or a .safetensors or .ckpt file.
-      prompt: what to show, in words or as a class; several make several rows. For CLIP's text encoders parts may count
-        more, "a (red:1.3) hat".
-      num: pictures of each prompt.
-      out: the picture to write, .png, .jpg or .webp; it carries prompts, seed and settings as text.
-      steps: of the sampler.
-      sampler: how to walk from noise to picture; by default what the model's authors use, or ddim. Known are ddpm,
+      prompt: text or class name to show; each prompt makes a row. With CLIP text encoders, parts can be
+        weighted, as in "a (red:1.3) hat".
+      num: number of pictures for each prompt.
+      out: file to write, .png, .jpg or .webp; prompts, seed and settings are stored in its metadata.
+      steps: number of sampling steps.
+      sampler: sampling method; by default the one that the model's authors use, or ddim. One of ddpm,
         ddim, euler, euler_ancestral, heun, edm, kdpm2, kdpm2_ancestral, dpmpp_2s_ancestral, dpmpp_sde, restart, lms,
         plms, pndm, ipndm, dpm_solver, dpm_solver_single, dpmpp_2s, dpmpp_2s_sde, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde,
         dpmpp_3m_sde, deis, unipc, sa_solver, consistency, lcm, tcd, flow_euler, flow_heun, repaint.
-      grid: where between noise and picture the network is called; by default the sampler's own. Known are leading,
+      grid: spacing of the noise levels at which the network is called; by default the sampler's own. One of leading,
         trailing, linspace, quadratic, distilled, few_steps, karras, exponential, uniform_log_snr, moderate, beta,
         align_your_steps.
-      guidance: how closely to follow the prompt; 1 is off. By default 3 for a run of `jaxdiff train`, else 7.5.
-      negative_prompt: what to keep away from.
-      rescale: from 0 to 1, how far guidance may not raise contrast.
-      eta: noise added at each step by samplers that have it, from 0 (none) to 1 (as DDPM).
-      seed: from 0 to 2^64 - 1; picture i of a prompt depends on the seed and i alone, not on the others.
-      init_noise: a .npy file [pictures, height, width, channels] of unit Gaussian noise to start from, as latents.
-      batch_size: most pictures made at once.
-      strategy: how devices share the pictures, a mesh or pmap.
-      mesh: ways to share pictures (data), weights (fsdp) and heads (tensor).
-      programs: a folder that keeps traced programs, so that another start traces nothing.
-      height: of the pictures, rounded to what the networks can take, which is said; by default as the model was
-        trained, or as --image.
-      width: the same.
-      chunks: of 75 tokens, how much of a long prompt is read.
-      save_latents: a .npy file for the latents [pictures, height, width, channels].
-      image: a picture to start from, to fill, to edit or to enlarge, whatever the model does.
-      strength: how much of --image changes, from 0 to 1; by default 0.8, and 1 with a mask.
-      original: of the enlarged size, what an enlarged picture starts from, as far as --strength says.
-      mask: a picture, white where --image gets new content.
-      outpaint: pixels by which to extend --image to the left, right, top and bottom.
-      source_prompt: what --image shows; it is inverted by DDIM and made again with --prompt.
-      upscale: how many times larger to make each side, in a second pass over enlarged latents.
-      upscale_strength: how much that pass changes.
-      interpolate: another seed; the pictures of a prompt then lead from --seed's first noise to this seed's.
-      picture: for an IP-adapter, or a model that makes variations of a picture.
-      picture_weight: how much an IP-adapter's counts.
-      picture_guidance: how closely a model that edits pictures keeps to --image.
-      noise_level: noise that a model that enlarges pictures adds to --image, so that it may invent details.
-      hint: pictures for the ControlNets, in their order, and last for the T2I-adapter.
-      hint_weight: how much each of them counts; by default 1.
+      guidance: classifier-free guidance scale; 1 turns it off. By default 3 for a run of `jaxdiff train`, else 7.5.
+      negative_prompt: text that pictures should not show.
+      rescale: how much of the contrast added by guidance to remove, from 0 (none) to 1 (all).
+      eta: noise added at each step, for samplers that take it, from 0 (none) to 1 (as much as DDPM).
+      seed: random seed from 0 to 2^64 - 1; picture i of a prompt depends only on the seed and i.
+      init_noise: .npy file of unit Gaussian noise to start from, shaped as latents [pictures, height, width, channels].
+      batch_size: maximum number of pictures made at once.
+      strategy: how devices share the work, by a mesh or by pmap.
+      mesh: number of ways to split pictures (data), weights (fsdp) and attention heads (tensor).
+      programs: directory in which to keep traced programs, so that later starts skip tracing.
+      height: height of the pictures; rounded, with a message, to a size that the networks accept. By default the
+        trained size, or that of --image.
+      width: width of the pictures, likewise.
+      chunks: maximum number of 75-token chunks of a long prompt to read.
+      save_latents: .npy file to write the latents to [pictures, height, width, channels].
+      image: picture to start from, fill, edit or enlarge, depending on the model.
+      strength: how much to change --image, from 0 to 1; by default 0.8, or 1 with a mask.
+      original: picture of the enlarged size from which enlarging starts, changed by --strength.
+      mask: picture that is white where --image gets new content.
+      outpaint: number of pixels by which to extend --image to the left, right, top and bottom.
+      source_prompt: description of --image, which is inverted by DDIM and made again with --prompt.
+      upscale: factor by which to enlarge each side, in a second pass over enlarged latents.
+      upscale_strength: how much that second pass changes, from 0 to 1.
+      interpolate: seed to interpolate to: the pictures of a prompt go from --seed's first noise to this seed's.
+      picture: picture for an IP-adapter, or for a model that makes variations of a picture.
+      picture_weight: weight of the IP-adapter's picture.
+      picture_guidance: how closely an editing model keeps to --image.
+      noise_level: noise level that an upscaling model adds to --image; more lets it invent more detail.
+      hint: one picture for each ControlNet, in their order, then one for the T2I-adapter.
+      hint_weight: weight of each hint; by default 1.
       controlnet: directories or files of ControlNets.
       adapter: directory of a T2I-adapter.
       ip_adapter: file of an IP-adapter; needs CLIP's --image-encoder where the model has none.
       image_encoder: directory of CLIP's image encoder.
-      lora: files or directories of LoRAs, each as PATH or PATH:WEIGHT; one that is given twice counts twice.
-      fuse: add LoRAs to the weights once, instead of in each call.
-      textual_inversion: files of new words for the prompt, each as PATH or PATH:WORD; by default the file names it.
-      then: directories of later stages, which make the pictures larger (of DeepFloyd IF, and Stable Diffusion's x4).
-      vae: directory or file of another autoencoder.
-      tokenizer: directory of the tokenizer for a model that is one file.
-      prediction: what a Stable Diffusion 2 that is one file predicts.
-      dtype: of weights and computation; int8 and fp8 compute in bfloat16. By default the files', computed in float32.
-      decode_dtype: of the autoencoder; by default float32 where the model asks for it.
-      variant: fp16 takes such weights where the directory has them.
-      clip_skip: skip the last n blocks of CLIP's text encoder.
-      decode: whole, sliced (one picture after another) or tiled (squares of a picture), which take less memory.
-      safety: let the model's safety checker blacken pictures.
+      lora: files or directories of LoRAs, each PATH or PATH:WEIGHT; the weights of one given twice add up.
+      fuse: add the LoRAs to the weights once, instead of in every call.
+      textual_inversion: files of new words for prompts, each PATH or PATH:WORD; by default the file says it.
+      then: directories of later stages, which enlarge the pictures (DeepFloyd IF's, Stable Diffusion's x4 upscaler).
+      vae: directory or file of an autoencoder to use instead of the model's.
+      tokenizer: directory of the tokenizer, for a model in a single file.
+      prediction: prediction type, for a Stable Diffusion 2 in a single file.
+      dtype: type of weights and computation; int8 and fp8 compute in bfloat16. By default the files', with float32
+        computation.
+      decode_dtype: type of the autoencoder; by default that of --dtype, or float32 where the model requires it.
+      variant: read weight files of this variant, such as fp16, where the directory has them.
+      clip_skip: number of last blocks of CLIP's text encoder to skip.
+      decode: decode pictures whole, sliced (one at a time) or tiled (in squares); the latter two take less memory.
+      safety: let the model's safety checker black out pictures.
     """
 
     model: str

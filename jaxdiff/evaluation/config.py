@@ -33,40 +33,40 @@ class EvaluateConfig:
     """Measures the quality of a model's pictures, or of a folder of pictures, against real ones.
 
     Attributes:
-      model: a run of `jaxdiff train` or another model directory; its pictures are made in WORKDIR/pictures, and a run
-        that was interrupted goes on there.
-      generated: a folder of pictures to measure instead.
-      autoencoder: a folder with an autoencoder of diffusers; its reconstructions of the reference are measured instead.
+      model: run of `jaxdiff train` or another model directory; its pictures are made in WORKDIR/pictures, where an
+        interrupted evaluation resumes.
+      generated: folder of pictures to measure instead.
+      autoencoder: diffusers directory of an autoencoder, whose reconstructions of the reference are measured instead.
       reference: the real pictures: a TFDS name, a folder (its captions, in any form that training reads, are prompts),
         or a .npz with the statistics of their features (mu and sigma; only frechet can use it). Default: what the
         model was trained on.
-      workdir: where pictures, their features, results.json and results.md go.
+      workdir: directory for pictures, their features, results.json and results.md.
       metrics: frechet, kid, neighbours (precision, recall, density, coverage), inception_score, diversity, clip (score
         and R-precision); psnr, ssim, lpips (of reconstructions, or of two folders with the same names); bound, ode
         (bits/dim of the reference under the model).
-      num: pictures to make, at most a million; of a folder, the most that are taken.
-      split: of the reference.
-      subset: of the reference, as in training: plain or quickstart of openmoji.
-      data_dir: where prepared TFDS data lie.
-      size: pictures are scaled and cut to so many pixels a side; 0: the model's size, or their own.
-      network: whose features are compared: efficientnet_lite0 (comes with the extra `metrics`) or inception (FID).
-      width: of the features, as pytorch-fid's dims; default: the network's last.
-      weights: the network's file; default: where `jaxdiff.pretrained.features` looks.
+      num: number of pictures to make, at most a million; of a folder, the maximum to read.
+      split: split of the reference.
+      subset: subset of the reference, as in training: plain or quickstart of openmoji.
+      data_dir: directory of prepared TFDS data.
+      size: side in pixels to which pictures are scaled and cropped; 0: the model's size, or their own.
+      network: network of the features: efficientnet_lite0 (comes with the extra `metrics`) or inception (FID).
+      width: width of the features, like pytorch-fid's dims; default: the network's last.
+      weights: file of the network's weights; default: where `jaxdiff.pretrained.features` looks.
       resize: how pictures are scaled for InceptionV3: tensorflow, pytorch (as pytorch-fid), clean (as clean-fid).
-      clip: a directory of a CLIP model, for the metric clip.
-      lpips: the network of lpips.
-      k: which neighbour bounds the balls of `neighbours`.
-      resamples: of the bootstrap for the intervals; 0 gives none.
-      save_statistics: a .npz to write the reference's statistics to.
-      prompt: what the pictures show, in turn; default: the captions of the reference, shuffled.
-      steps: of the sampler.
-      sampler: how to walk from noise to picture.
-      guidance: 1 is off.
-      seed: picture i depends on the seed and i alone; 0 to 2^64 - 1.
-      bound_steps: of the bound's chain, one network call each; 0: its limit, estimated.
-      batch_size: pictures at once on each device.
-      sweep: samplers to compare, such as ddpm,ddim,dpmpp_2m,unipc,heun; each with every number of `calls`.
-      calls: numbers of network calls.
+      clip: directory of a CLIP model, for the metric clip.
+      lpips: network of the metric lpips.
+      k: index of the nearest neighbour that sets the radius of the balls in `neighbours`.
+      resamples: number of bootstrap resamples for the intervals; 0 gives no intervals.
+      save_statistics: .npz file to write the reference's statistics to.
+      prompt: prompts to use in turn; default: the captions of the reference, shuffled.
+      steps: number of sampling steps.
+      sampler: sampling method; `jaxdiff sample --help` lists them.
+      guidance: classifier-free guidance scale; 1 turns it off.
+      seed: random seed from 0 to 2^64 - 1; picture i depends only on the seed and i.
+      bound_steps: number of steps of the bound's chain, one network call each; 0 estimates their limit.
+      batch_size: number of pictures at once on each device.
+      sweep: samplers to compare, such as ddpm,ddim,dpmpp_2m,unipc,heun, each with every number of `calls`.
+      calls: numbers of network calls in a sweep, separated by commas.
     """
 
     model: str = ""
