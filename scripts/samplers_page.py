@@ -146,13 +146,13 @@ x0 = sampling.run(table, denoise, x_init, key)
 
 The letters: a = alpha, z = x / a, s = sigma / a, d = (z - D) / s, u = log(a / sigma), h the step in u, r = h₋ / h,
 D the estimate of x0 and e that of the noise, a prime for the next time, ₋ for the last, ₂ for the second call of a
-step, n for fresh noise. Derivations stand in the module docstrings of `jaxdiff/sampling/solvers`.
+step, n for fresh noise. The module docstrings of `jaxdiff/sampling/solvers` have the derivations.
 
 | name | formula | source | calls a step | options |
 |---|---|---|---|---|
 {rows}
 
-Not tables, because their step sizes depend on the network's output: the Langevin corrector
+Two samplers are not tables, because their step sizes depend on the network's output: the Langevin corrector
 (`sampling.langevin.predictor_corrector`, Song et al. 2021, arXiv 2011.13456) and the adaptive ODE of
 `sampling.ode.log_likelihood`. Annealed Langevin dynamics is a table, `sampling.langevin.annealed`.
 
@@ -161,7 +161,7 @@ Not tables, because their step sizes depend on the network's output: the Langevi
 ![error against network calls](samplers.png)
 
 The data are one Gaussian, N(1, 0.25), under the VP schedule on Karras levels, with the exact denoiser. It is affine, so
-mean and deviation of the result follow from the coefficients alone, and the error has no sampling noise in it. Not
+the mean and deviation of the result follow from the coefficients alone, and the error has no sampling noise. Not
 shown: the samplers of distilled models (which need such a model), RePaint (DDPM here), inversion, and Heun for flows.
 """
 
