@@ -1,4 +1,4 @@
-"""What a training run is, the checks that span its fields, its JSON beside the checkpoints, and running it."""
+"""A training run: its config, the checks that span its fields, its JSON beside the checkpoints, and running it."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ Report = Callable[[int, Metrics], None]
 
 @dataclasses.dataclass(frozen=True)
 class PreviewConfig:
-    """What is common to the previews of all tasks.
+    """The options common to the previews of all tasks.
 
     Attributes:
       seed: the same for every preview of a run.
@@ -72,7 +72,7 @@ class Experiment:
 
     @property
     def spec(self) -> Spec:
-        """How devices share the work, as `parallel.compile` takes it."""
+        """Returns how devices share the work, as `parallel.compile` takes it."""
         return "pmap" if self.strategy == "pmap" else self.mesh
 
 
@@ -140,7 +140,7 @@ def from_json(text: str) -> Experiment:
 
 
 def _today(told: Mapping[str, Any]) -> dict[str, Any]:
-    """A config from before there were tasks, when all were of pictures."""
+    """Updates a config from before there were tasks, when all were of pictures."""
     told = dict(told)
     process, preview = dict(told.pop("process", {})), dict(told.pop("preview", {}))
     task: dict[str, Any] = {"kind": "picture", "process": process, "preview": preview}
@@ -216,7 +216,7 @@ def open_run(path: Path | str, place: Callable[[Params], Any] | None = None) -> 
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Within, what is wrong with the numbers of a config names its file."""
+    """Adds the file of a config to errors about its numbers."""
     try:
         yield
     except (ValueError, OverflowError, ZeroDivisionError) as error:
@@ -288,7 +288,7 @@ def _stream(config: Experiment, task: Task, source: data.Source, of: DataConfig,
 
 
 def _programs(config: Experiment, task: Task, stream: data.Batches) -> tuple[parallel.Program, Any]:
-    """The training step, and what measures the held-out loss, or None."""
+    """Compiles the training step, and what measures the held-out loss, or None."""
     optimizer = training.make_optimizer(config.optimizer, config.train.steps, task.groups)
     start = stream.get_state()
     batch = next(stream)

@@ -45,12 +45,12 @@ class Kinds(Generic[T]):
         _BY_BASE[self.base] = self
 
     def names(self) -> list[str]:
-        """All tags, without importing a module."""
+        """Returns all tags, without importing a module."""
         found = [info.name for info in self._modules() if _CONFIG.search(_source(f"{self.package}.{info.name}"))]
         return sorted({*found, *self._others()})
 
     def find(self, kind: str) -> type[T]:
-        """The class of a tag.
+        """Returns the class of a tag.
 
         Raises:
           ValueError: if there is none; lists the nearest tags first.
@@ -70,7 +70,7 @@ class Kinds(Generic[T]):
         return found
 
     def kind(self, config: T) -> str:
-        """The tag of a config.
+        """Returns the tag of a config.
 
         Raises:
           ValueError: if its module is neither in the package nor an entry point.
@@ -209,7 +209,7 @@ def _fields(kind: Any, value: Any, path: str) -> Any:
 
 
 def _any(arms: tuple[Any, ...], value: Any, path: str) -> Any:
-    """The first arm of a union that the value fits; None fits None alone."""
+    """Reads the first arm of a union that the value fits; None fits None alone."""
     if value is None and type(None) in arms:
         return None
     told = []

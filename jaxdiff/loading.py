@@ -56,7 +56,7 @@ def load(
     devices: Sequence[jax.Device] | None = None,
     programs: Path | None = None,
 ) -> Any:
-    """The pipeline of a model.
+    """Reads a model and returns its pipeline.
 
     Args:
       path: a run of `jaxdiff train` (its last checkpoint is taken), or one of its checkpoints, RUN/checkpoints/STEP; a
@@ -175,7 +175,7 @@ def load(
 
 
 def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
-    """What is fixed of a model's pipeline, and the class of its options; of a plain directory without the weights.
+    """Returns the static part of a model's pipeline, and the class of its options.
 
     A pipeline that is no diffusion has options alone.
 
@@ -233,7 +233,7 @@ def read_bundle(
     without: Sequence[str] = (),
     place: Callable[[Params], Any] | None = None,
 ) -> Bundle:
-    """The networks of a model directory of diffusers, or of a single file; a warning names what is left out.
+    """Reads the networks of a model directory of diffusers, or of one file; a warning names what is left out.
 
     Args:
       path: the directory or file.
@@ -280,7 +280,7 @@ def read_bundle(
 def _stages(
     paths: Sequence[Path], dtype: str | None, variant: str | None, place: Callable[[Params], Any]
 ) -> list[Bundle]:
-    """The bundles of a cascade's stages; T5 is read once, for all that were trained with it."""
+    """Reads the bundles of a cascade's stages; T5 is read once, for all that were trained with it."""
     made: list[Bundle] = []
     texts = ("text_encoder", "tokenizer")
     for path in paths:
@@ -297,12 +297,12 @@ def _stages(
 
 
 def _own_config(path: Path, name: str) -> Mapping[str, Any]:
-    """config.json of a model's own component, whether its weights are there or not."""
+    """Returns the config.json of a model's own component, whether its weights are there or not."""
     return single_file.configs_of(path)[name] if path.is_file() else read_json(path / name / "config.json")
 
 
 def _narrow(bundle: Bundle, kind: str) -> Bundle:
-    """The bundle with the large weights of `NARROW` in 8 bits."""
+    """Stores the large weights of `NARROW` of a bundle in 8 bits."""
     parts = dict(bundle.components)
     for name, part in parts.items():
         if name.startswith(NARROW):
@@ -332,7 +332,7 @@ def _computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> B
 
 
 def fused(bundle: Bundle, loras: Sequence[lora.Lora], weights: Sequence[float]) -> Bundle:
-    """The bundle with LoRAs of these weights added to its networks for good."""
+    """Adds LoRAs of these weights to a bundle's networks for good."""
     parts = dict(bundle.components)
     for name in {name for one in loras for name in one}:
         merged = lora.merge(parts[name].params, [one.get(name, {}) for one in loras], weights)

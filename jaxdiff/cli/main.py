@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Within, a warning is one line on standard error, said each time, without the place in the code that gave it."""
+    """Prints each warning, within, as one line on standard error, without its place in the code."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         print(f"warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
@@ -71,7 +71,7 @@ def plain_warnings() -> Iterator[None]:
 
 
 def _message(error: BaseException) -> str | None:
-    """What a user is told of an error, on one line; None: it is a fault of the program, whose traceback is wanted."""
+    """Returns a user's message for an error, on one line; None: it is a fault of the program, with a traceback."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return "memory ran out: make smaller or fewer pictures at once, split the weights (--mesh.fsdp), or use --dtype"

@@ -28,7 +28,7 @@ class Order:
         self._epoch = functools.lru_cache(4)(self._of_epoch)
 
     def __call__(self, number: int, part: slice = slice(None)) -> np.ndarray:
-        """The examples of a batch, or of a part of it, as int64."""
+        """Returns the examples of a batch, or of a part of it, as int64."""
         group, nth = (0, number) if len(self._groups) == 1 else self._find(number)
         size, start = self._groups[group], self._starts[group]
         rows = range(nth * self._batch_size, (nth + 1) * self._batch_size)[part]
@@ -43,7 +43,7 @@ class Order:
         return [epoch * size // self._batch_size for size in self._groups]
 
     def _of_epoch(self, epoch: int) -> list[tuple[int, int]]:
-        """The batches of an epoch, each a group and the number among the batches of that group."""
+        """Returns the batches of an epoch, each a group and the number among the batches of that group."""
         ranges = zip(self._before(epoch), self._before(epoch + 1), strict=True)
         listed = [(group, nth) for group, (first, end) in enumerate(ranges) for nth in range(first, end)]
         return [listed[i] for i in np.random.default_rng((self._seed, epoch, 0, 1)).permutation(len(listed))]

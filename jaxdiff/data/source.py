@@ -52,7 +52,7 @@ def open_shaped(config: DataConfig) -> Any:
 
 
 def kind_of(name: str) -> Literal["tfds", "folder", "latents"]:
-    """What a name of data means.
+    """Tells what a name of data means.
 
     A folder with latents.json is one of latents. A name that begins with '.', '/' or '~' is a folder, one that begins
     with 'tfds:' a TFDS data set; another one is whichever exists.
@@ -84,7 +84,7 @@ def kind_of(name: str) -> Literal["tfds", "folder", "latents"]:
 
 
 def _near(name: str, known: Sequence[str]) -> str:
-    """The nearest names of TFDS and of folders beside a path."""
+    """Returns the nearest names of TFDS and of folders beside a path."""
     path = Path(os.path.expanduser(name))
     beside = [str(one) for one in path.parent.iterdir() if one.is_dir()] if path.parent.is_dir() else []
     base = re.split("[/:]", name.removeprefix("tfds:"))[0]
@@ -114,7 +114,7 @@ class Part:
         return self._source[self._indices[index]]
 
     def captions(self) -> list[str]:
-        """All captions in order, without decoding a picture."""
+        """Returns all captions in order, without decoding a picture."""
         captions = self._source.captions()
         return [captions[i] for i in self._indices]
 

@@ -59,6 +59,6 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def listing(names: Iterable[object], most: int = 10) -> str:
-    """Names in one line: at most `most` of them, and how many more there are."""
+    """Lists names in one line: at most `most` of them, and how many more there are."""
     texts = [str(name) for name in names]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -65,7 +65,7 @@ def conv(
     stride: int = 1,
     padding: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1)),
 ) -> Float[Array, "b i j o"]:
-    """The convolution of x with kernel, in the form that is fast for these shapes on this platform."""
+    """Convolves x with kernel, in the form that is fast for these shapes on this platform."""
     if kernel.shape[:2] == (1, 1) and stride == 1 and padding == ((0, 0), (0, 0)):
         return x @ kernel[0, 0]
     form = lambda function: functools.partial(function, stride, padding)
@@ -111,6 +111,9 @@ def _conv_jvp(stride: int, padding: tuple[tuple[int, int], ...], primals: tuple,
 
 
 def _stored(x: Array) -> Array:
-    """x, through a loop: XLA fuses nothing across its border (it drops `optimization_barrier` on CPU too early)."""
+    """Passes x through a loop, across whose border XLA fuses nothing.
+
+    XLA drops `optimization_barrier` on CPU too early.
+    """
     parts = 2 if x.shape[0] % 2 == 0 else 1
     return lax.map(lambda part: part * 1.0, x.reshape(parts, -1, *x.shape[1:])).reshape(x.shape)

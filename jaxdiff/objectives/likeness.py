@@ -28,7 +28,7 @@ def ssim(x: UInt8[Array, "b h w c"], y: UInt8[Array, "b h w c"]) -> Float[Array,
 
 
 def _blur(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
-    """The mean under a Gaussian window of deviation 1.5, where it fits: two products with a band of its weights."""
+    """Returns the mean under a Gaussian window of deviation 1.5, where it fits, by two products with a band."""
     weights = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * 1.5**2))
     weights /= weights.sum()
     h, w = (_band(weights, side) for side in x.shape[1:3])

@@ -1,4 +1,4 @@
-"""How one training step runs on many devices: the mesh, the sharding rules, and the compiled program."""
+"""One training step on many devices: the mesh, the sharding rules, and the compiled program."""
 
 from jaxdiff.parallel.compile import Program, compile, place
 from jaxdiff.parallel.mesh import MeshSpec, make_mesh

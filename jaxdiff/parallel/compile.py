@@ -46,7 +46,7 @@ class Program:
 
     @property
     def shardings(self) -> Any:
-        """The state's tree with where each leaf lives."""
+        """Returns the state's tree with the place of each leaf."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.like)
 
 
@@ -201,7 +201,7 @@ def check_key(key: Key) -> None:
 
 
 def _size(batch: Batch) -> int:
-    """The number of examples in `batch`, whose arrays must agree on it."""
+    """Returns the number of examples in `batch`, whose arrays must agree on it."""
     sizes = {path_string(path): np.shape(leaf)[:1] for path, leaf in jax.tree_util.tree_leaves_with_path(batch)}
     if len(set(sizes.values())) != 1 or () in sizes.values():
         raise ValueError(
@@ -219,7 +219,7 @@ def _check_batch(size: int, ways: int, whose: str = "") -> None:
 
 
 def _within(mesh: Mesh, call: Callable[..., Any]) -> Callable[..., Any]:
-    """`call` under `mesh`, for the kernels in nn/ that must be mapped over it by hand."""
+    """Wraps `call` to run under `mesh`, for the kernels in nn/ that must be mapped over it by hand."""
 
     @functools.wraps(call)
     def inside(*args: Any) -> Any:

@@ -12,7 +12,7 @@ AXES = ("data", "fsdp", "tensor")
 
 @dataclasses.dataclass(frozen=True)
 class MeshSpec:
-    """How many ways each kind of parallelism splits the work; at most one may be -1, the devices that are left.
+    """The number of ways that each kind of parallelism splits the work; one may be -1, the devices that are left.
 
     Attributes:
       data: copies of the model; each takes a part of the batch.
@@ -25,7 +25,7 @@ class MeshSpec:
     tensor: int = 1
 
     def sizes(self, devices: int) -> tuple[int, int, int]:
-        """The three sizes with -1 filled in.
+        """Returns the three sizes with -1 filled in.
 
         Raises:
           ValueError: if the sizes cannot multiply to `devices`.
@@ -49,7 +49,7 @@ class MeshSpec:
 
 
 def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh with the axes data, fsdp and tensor over `devices` (all by default, of all processes).
+    """Returns a mesh with the axes data, fsdp and tensor over `devices` (all by default, of all processes).
 
     Every axis is `AxisType.Auto`: the compiler places what the rules leave open. `jax.make_mesh` would make them
     Explicit, where convolutions raise.

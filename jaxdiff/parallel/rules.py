@@ -25,7 +25,7 @@ def fsdp(shape: tuple[int, ...], mesh: Mesh) -> P:
 
 
 def tensor(dim: int) -> Callable[[tuple[int, ...], Mesh], P]:
-    """A rule that splits dimension `dim` over tensor where it divides, and the largest other one over fsdp."""
+    """Returns a rule that splits dimension `dim` over tensor where it divides, and the largest other one over fsdp."""
 
     def rule(shape: tuple[int, ...], mesh: Mesh) -> P:
         names: list[str | None] = [None] * len(shape)
@@ -59,12 +59,12 @@ DEFAULT_RULES: Rules = (
 
 
 def path_string(path: tuple[Any, ...]) -> str:
-    """A key path as 'a/b/c'."""
+    """Writes a key path as 'a/b/c'."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def param_shardings(params: Params, mesh: Mesh, rules: Rules = ()) -> Any:
-    """A NamedSharding for every parameter (the leaves need only a shape).
+    """Returns a NamedSharding for every parameter (the leaves need only a shape).
 
     `rules` come before the defaults, and match the paths of parameters ('down_0/attn/q/kernel').
 

@@ -102,7 +102,7 @@ class Spread:
         )
 
     def __call__(self, whole: Any, batch: Any, host: bool = True) -> Any:
-        """The result for a batch of any size from 1; without `host` it stays on the devices.
+        """Returns the result for a batch of any size from 1; without `host` it stays on the devices.
 
         Raises:
           ValueError: if there are no examples, or a program that was kept cannot be read.
@@ -130,11 +130,11 @@ class Spread:
         return jax.tree.map(join, out)
 
     def compiled(self) -> int:
-        """How many programs have been traced and compiled so far; each was traced once."""
+        """Returns how many programs have been traced and compiled so far; each was traced once."""
         return self._traces
 
     def _kept(self, folder: Path, whole: Any, batch: Any) -> Any:
-        """The result by the program in `folder`, which is made if it is not there."""
+        """Calls the program in `folder`, which is made if it is not there."""
         leaves, tree = jax.tree.flatten((whole, batch))
         key = [self._identity, jax.__version__, self.mesh.shape, self.mesh.devices.flat[0].device_kind, tree]
         key += [(x.shape, str(x.dtype), str(x.sharding.spec)) for x in leaves]

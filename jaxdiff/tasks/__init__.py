@@ -1,4 +1,4 @@
-"""What can be trained: each module with a `Config` is a kind of task, where network, objective and data meet."""
+"""The kinds of task that can be trained: each module with a `Config` is one, where network, objective and data meet."""
 
 from jaxdiff.tasks.task import KINDS, TaskConfig
 

@@ -249,7 +249,7 @@ class LossConfig:
         return z, (mean.mean(), second), prior, metrics, stats
 
     def _codes(self, net: VQConfig, weights: Params, x: Array, known: Known, keys: Key) -> Any:
-        """The same of a codebook; the gradient by its vectors goes straight through to the encoder's output."""
+        """Does the same for a codebook; the gradient by its vectors goes straight through to the encoder's output."""
         z, stop = _apply(net, weights, x, method="encode"), jax.lax.stop_gradient
         q, index = _apply(net, weights, z, method="quantize")
         prior = self.commit * ((z - stop(q)) ** 2).mean()
@@ -289,6 +289,6 @@ def _apply(net: Any, params: Params, *args: Any, **how: Any) -> Any:
 
 
 def _moments(moments: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of first and second moments."""
+    """Returns mean and covariance of first and second moments."""
     mean, second = (np.asarray(moments[name], np.float64) for name in ("mean", "second"))
     return mean, second - np.outer(mean, mean)

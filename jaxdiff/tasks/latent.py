@@ -337,7 +337,7 @@ def _reduced(image: np.ndarray, vae: Component) -> np.ndarray:
 
 
 def _deviation(vae: Component, source: Any) -> float:
-    """The standard deviation of the latents of some pictures, evenly spread over the data."""
+    """Measures the standard deviation of the latents of some pictures, evenly spread over the data."""
     run = Spread(
         lambda whole, batch: first_stage.moments(vae, whole, batch["image"]),
         devices=jax.local_devices()[:1],
@@ -352,7 +352,7 @@ def _deviation(vae: Component, source: Any) -> float:
 
 
 def blurred(x: Float[Array, "b i j c"], deviation: float) -> Float[Array, "b i j c"]:
-    """Pictures through a Gaussian of this deviation, in pixels; beyond the border is the border."""
+    """Blurs pictures by a Gaussian of this deviation, in pixels; beyond the border is the border."""
     radius = math.ceil(3 * deviation)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
     weights /= weights.sum()

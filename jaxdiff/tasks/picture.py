@@ -95,7 +95,7 @@ class Config(TaskConfig):
     teacher: Path | None = None
 
     def _channels(self) -> int:
-        """Channels of what is noised."""
+        """Returns the number of channels that are noised."""
         return 3
 
     def _sides(self, data: DataConfig) -> tuple[int, ...]:
@@ -242,7 +242,7 @@ class Config(TaskConfig):
         )
 
     def sampled(self) -> "Config":
-        """The task of a run that is not trained any more: without its teacher."""
+        """Returns the task of a run that is no longer trained: without its teacher."""
         return dataclasses.replace(self, teacher=None)
 
     def _teller(self, assets: Assets) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
@@ -257,7 +257,7 @@ class Config(TaskConfig):
         return tell
 
     def _first(self, key: Key, batch: Batch, side: int) -> Params:
-        """The first parameters, for batches like this one."""
+        """Makes the first parameters, for batches like this one."""
         net_key, text_key = jax.random.split(key)
         one = jax.tree.map(lambda x: jnp.zeros_like(x, shape=(1, *x.shape[1:])), dict(batch))
         params: dict[str, Any] = {}
@@ -322,7 +322,7 @@ class Config(TaskConfig):
         )
 
     def _cond(self, params: Params, told: Batch) -> Cond:
-        """What the network is told of {"tokens": [b l]}, {"label": [b]} or {}."""
+        """Returns the network's condition for {"tokens": [b l]}, {"label": [b]} or {}."""
         if "tokens" in told:
             context, mask, pooled = TextTransformer(self.text).apply({"params": params["text"]}, told["tokens"])
             return Cond(context=context, context_mask=mask, pooled=pooled)

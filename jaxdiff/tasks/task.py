@@ -1,4 +1,4 @@
-"""What a kind of task must answer: its numbers, its files, its training, its sampling, and what other tools see of it.
+"""The questions that a kind of task answers: numbers, files, training, sampling, and what other tools see of it.
 
 A kind is one module of this package, or one that another package names in the entry point group `jaxdiff.tasks`; its
 class is called `Config`, and the name of the module is its tag in config.json.

@@ -34,7 +34,7 @@ class Teacher(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """The run's directory, also where `path` is one of its checkpoints."""
+        """Returns the run's directory, also where `path` is one of its checkpoints."""
         return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path
 
 

@@ -90,7 +90,7 @@ class Checkpoints:
 
     @property
     def latest(self) -> Path | None:
-        """The last complete checkpoint."""
+        """Returns the last complete checkpoint."""
         found = steps(self.directory)
         return self.directory / str(found[-1]) if found else None
 
@@ -373,7 +373,7 @@ def _sharding(leaf: Any) -> Any:
 
 
 def steps(directory: Path) -> list[int]:
-    """The steps of the complete checkpoints in WORKDIR/checkpoints, rising."""
+    """Returns the steps of the complete checkpoints in WORKDIR/checkpoints, rising."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit()) if directory.is_dir() else []
 
 
@@ -408,7 +408,7 @@ def _named(tree: Any) -> dict[str, Any]:
 
 
 def _saved(path: Path) -> Any:
-    """The tree of what an item holds, with shapes and dtypes."""
+    """Returns the tree of what an item holds, with shapes and dtypes."""
     return ocp.StandardCheckpointHandler().metadata(epath.Path(path)).tree
 
 

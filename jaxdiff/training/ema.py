@@ -12,7 +12,7 @@ Ema = Callable[[Params, Params, jax.Array], Params]
 
 
 def make_ema(decay: float = 0.9999) -> Ema:
-    """An exponential moving average whose memory grows with the run until it reaches `decay`.
+    """Returns an exponential moving average whose memory grows with the run until it reaches `decay`.
 
         average <- average + (1 - d_t) (params - average),   d_t = min(decay, (1 + t) / (10 + t))
 

@@ -48,7 +48,7 @@ class Data(Protocol):
     def __next__(self) -> Batch: ...
 
     def get_state(self) -> Any:
-        """Where it stands, as JSON values."""
+        """Returns the place in the stream, as JSON values."""
 
     def set_state(self, state: Any) -> None:
         """Goes back to where `get_state` was called."""
@@ -169,7 +169,7 @@ def fit(
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[int], bool]]:
-    """Within, SIGTERM and SIGINT only make the function given, of the step about to run, return True.
+    """Makes SIGTERM and SIGINT, within, only let the given function of the step about to run return True.
 
     A second SIGINT interrupts as usual. Of several processes all must stop before the same step, which JAX's preemption
     service settles; it knows SIGTERM only.
@@ -201,7 +201,7 @@ def _next(data: Data, step: int) -> Batch:
 
 
 def _own(states: list[Any]) -> Any:
-    """The iterator state of this process, where as many processes saved theirs or all stood alike."""
+    """Returns this process' iterator state, where as many processes saved theirs or all stood alike."""
     if len(states) != jax.process_count() and any(state != states[0] for state in states):
         raise ValueError(
             f"the checkpoint was saved by {len(states)} processes whose data stood differently, and there are now "

@@ -132,7 +132,7 @@ def group_name(pattern: str) -> str:
 
 
 def _one(config: OptimizerConfig, steps: int, whose: str) -> optax.GradientTransformation:
-    """The transformation of one group."""
+    """Returns the transformation of one group."""
     check(config, steps, whose)
     parts = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     if config.name != "sgd":
@@ -171,7 +171,7 @@ def check(config: OptimizerConfig, steps: int, whose: str = "") -> None:
 
 
 def _held(rate: optax.Schedule, every: int) -> optax.Schedule:
-    """The learning rate at each step of what moves every so many."""
+    """Returns the learning rate at each step of weights that move every so many."""
     return rate if every == 1 else lambda step: rate(step // every * every)
 
 
@@ -192,7 +192,7 @@ def _now_and_then(inner: optax.GradientTransformation, every: int) -> optax.Grad
 
 
 def decayed(params: Any) -> Any:
-    """True for each weight that decay applies to: matrices and kernels outside norms and embeddings."""
+    """Returns true for each weight that decay applies to: matrices and kernels outside norms and embeddings."""
 
     def weight(path: tuple[Any, ...], leaf: Any) -> bool:
         name = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,4 +1,4 @@
-"""What the processes of one run, started by `jax.distributed`, tell each other on the host."""
+"""Messages on the host between the processes of one run, started by `jax.distributed`."""
 
 import contextlib
 import ctypes
@@ -36,7 +36,7 @@ def gather(value: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def watch() -> Iterator[None]:
-    """Within, this process ends with a sentence and status 1 when another is lost, which it would wait for in vain.
+    """Ends this process with a sentence and status 1, within, when another is lost that it would wait for.
 
     Each process writes signs of life to the key-value store of `jax.distributed` and reads those of the others; one
     whose signs stop for EVERY x PATIENCE seconds is lost. That store lives in process 0. Where this is lost, JAX's own
@@ -104,7 +104,7 @@ def _end(lost: int) -> None:
 
 @contextlib.contextmanager
 def _explained_abort() -> Iterator[None]:
-    """Within, an abort since another process is lost says so; another abort stays what it is, half a minute later.
+    """Explains, within, an abort that comes of another lost process.
 
     JAX aborts where process 0 is gone, and Gloo where it loses the other end in the middle of something. JAX takes a
     callback, which it cannot call (its argument has no Python type), and a handler of Python's `signal` would not run,

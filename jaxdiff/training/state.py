@@ -1,4 +1,4 @@
-"""What training carries from one step to the next: arrays, and nothing else."""
+"""The state that training carries from one step to the next: arrays, and nothing else."""
 
 import dataclasses
 from collections.abc import Callable

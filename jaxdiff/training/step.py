@@ -94,7 +94,7 @@ def make_train_step(
 
 
 def _of_groups(optimizer: Optimizer, grads: Any, step: jax.Array) -> Metrics:
-    """The learning rate, and for several groups each one's and the norm of its gradient."""
+    """Returns the learning rate, and for several groups that of each and the norm of its gradient."""
     found: dict[str, list[jax.Array]] = {}
     for name, grad in zip(jax.tree.leaves(optimizer.members(grads)), jax.tree.leaves(grads), strict=True):
         found.setdefault(name, []).append(grad)

@@ -29,7 +29,7 @@ class Variables(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What a loss may read beside the parameters; nothing of it is differentiated.
+    """The arrays that a loss may read beside the parameters; nothing of it is differentiated.
 
     Attributes:
       frozen: see `Variables`.
@@ -50,7 +50,7 @@ example i draws from keys[i] alone: so they are the same however the batch is sp
 
 
 class Preview(NamedTuple):
-    """What a run shows of itself, written as samples/NAME/STEP.
+    """A preview of a run, images or sounds, written as samples/NAME/STEP.
 
     Attributes:
       arrays: uint8 [n h w c] images, or float [n samples] sounds.
@@ -75,7 +75,7 @@ def keep(extra: Any, stats: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a training run trains.
+    """The model that a training run trains.
 
     Attributes:
       init: (key, loaded, first batch) -> `Variables`, with float32 parameters.
