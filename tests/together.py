@@ -16,26 +16,27 @@ def join(port, index, count):
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=int(count), process_id=int(index))
 
 
-def start(script, *args, count=2, devices=2):
-    """Starts `script PORT INDEX COUNT ARGS` once for each index, with so many virtual devices each."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def launch(commands, devices=2):
+    """Starts a process for each command, a list of words, with so many virtual devices each."""
     environment = {
         **os.environ,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
     }
-    return [
-        subprocess.Popen(
-            [sys.executable, *map(str, (script, port, index, count, *args))],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for index in range(count)
-    ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return [subprocess.Popen([*map(str, words)], **pipes, text=True, env=environment) for words in commands]
+
+
+def start(script, *args, count=2, devices=2):
+    """Starts `script PORT INDEX COUNT ARGS` once for each index."""
+    port = free_port()
+    return launch([[sys.executable, script, port, index, count, *args] for index in range(count)], devices)
 
 
 def finish(processes, seconds=600):
