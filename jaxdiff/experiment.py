@@ -135,7 +135,7 @@ def from_json(text: str) -> Experiment:
     try:
         told = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"this is no JSON: {error}") from None
+        raise ValueError(f"this is not JSON: {error}") from None
     return kinds.build(Experiment, _today(told) if isinstance(told, dict) and "task" not in told else told)
 
 
@@ -155,12 +155,12 @@ def read(workdir: Path) -> Experiment:
     """Reads the config of a run.
 
     Raises:
-      FileNotFoundError: if `workdir` is no run's.
+      FileNotFoundError: if `workdir` is not a run's.
       ValueError: if its config.json is damaged, or of a kind of task that is not installed.
     """
     path = workdir / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{workdir} is no run of `jaxdiff train`: it has no config.json")
+        raise FileNotFoundError(f"{workdir} is not a run of `jaxdiff train`: it has no config.json")
     try:
         return from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -199,13 +199,13 @@ def open_run(path: Path | str, place: Callable[[Params], Any] | None = None) -> 
     if not (folder / "config.json").is_file():
         there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise FileNotFoundError(
-            f"{folder} is no model: it has neither model_index.json (diffusers) nor config.json and checkpoints (a run "
-            f"of `jaxdiff train`), but {there}"
+            f"{folder} is not a model: it has neither model_index.json (diffusers) nor config.json and checkpoints (a "
+            f"run of `jaxdiff train`), but {there}"
         )
     if kind := read_json(folder / "config.json").get("_class_name"):
         raise FileNotFoundError(
-            f"{folder} is no model but one part of one, a {kind}: give the directory above it, with model_index.json; "
-            "or the model, and this as its controlnet, adapter or vae"
+            f"{folder} is not a model but one part of one, a {kind}: give the directory above it, with "
+            "model_index.json; or the model, and this as its controlnet, adapter or vae"
         )
     config = read(folder)
     assets = config.task.assets(folder, config.data)

@@ -82,8 +82,8 @@ class Kinds(Generic[T]):
             if entry.module == module:
                 return name
         raise ValueError(
-            f"{module}.{type(config).__name__} is no kind of {self.package}, so that nothing could read it again: add "
-            f"an entry point of the group {self.package!r} to its package, NAME = {module!r}"
+            f"{module}.{type(config).__name__} is not a kind of {self.package}, so that nothing could read it again: "
+            f"add an entry point of the group {self.package!r} to its package, NAME = {module!r}"
         )
 
     def _modules(self) -> list[pkgutil.ModuleInfo]:
@@ -111,12 +111,12 @@ def from_json(kind: type[T], text: str) -> T:
     """Reads what `to_json` wrote; what it leaves out has its default.
 
     Raises:
-      ValueError: if it is no JSON, a field is unknown, or its value is none that it may have; says the field's path.
+      ValueError: if it is not JSON, a field is unknown, or its value is none that it may have; says the field's path.
     """
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"this is no JSON: {error}") from None
+        raise ValueError(f"this is not JSON: {error}") from None
     return build(kind, value)
 
 

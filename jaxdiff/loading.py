@@ -85,7 +85,7 @@ def load(
       programs: a folder that keeps traced programs, so that another start traces nothing.
 
     Raises:
-      FileNotFoundError: if `path` is no model, or has no checkpoint yet.
+      FileNotFoundError: if `path` is not a model, or has no checkpoint yet.
       ValueError: for classes that are not supported, broken files, and options that do not fit the model.
       MismatchError: if a checkpoint is not of the architecture that its config describes.
     """
@@ -177,7 +177,7 @@ def load(
 def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
     """Returns the static part of a model's pipeline, and the class of its options.
 
-    A pipeline that is no diffusion has options alone.
+    A pipeline that is not a diffusion model has options alone.
 
     Args:
       path: as of `load`.
@@ -285,7 +285,7 @@ def _stages(
     texts = ("text_encoder", "tokenizer")
     for path in paths:
         if not (path / "model_index.json").is_file():
-            raise FileNotFoundError(f"{path} is no stage of a cascade: model_index.json is missing")
+            raise FileNotFoundError(f"{path} is not a stage of a cascade: model_index.json is missing")
         shares = made and made[0].kind.startswith("IF") and str(read_json(path / "model_index.json").get("_class_name"))
         without = ["safety_checker", *(texts if shares and shares.startswith("IF") else ())]
         bundle = read_bundle(path, dtype=dtype, variant=variant, without=without, place=place)

@@ -204,5 +204,5 @@ def test_a_workdir_that_is_no_run_is_told(tmp_path):
     (tmp_path / "config.json").write_text(experiment.to_json(GOOD))
     assert experiment.read(tmp_path) == GOOD
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config.json: this is no JSON"):
+    with pytest.raises(ValueError, match=r"config.json: this is not JSON"):
         experiment.read(tmp_path)

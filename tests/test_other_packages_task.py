@@ -203,7 +203,7 @@ def test_the_command_line_samples_it(place, capsys):
     assert json.loads(Image.open(place / "out.png").text["parameters"])["shade"] == 0.5
     with pytest.raises(SystemExit):
         main(["sample", "--model", str(place / "whole"), *words, "--steps", "5"])
-    assert "--steps is no option of" in capsys.readouterr().err
+    assert "--steps is not an option of" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["sample", "--model", str(place / "whole"), "--help"])
     shown = capsys.readouterr().out

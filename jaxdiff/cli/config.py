@@ -82,7 +82,7 @@ def read_config(path: Path, small: bool = False) -> Experiment:
 
     Raises:
       FileNotFoundError: if there is no such file; lists those beside it.
-      ValueError: if it is no config, or raises itself: then its own line is named.
+      ValueError: if it is not a config, or raises itself: then its own line is named.
     """
     path = find(path)
     if not path.is_file():
@@ -91,7 +91,7 @@ def read_config(path: Path, small: bool = False) -> Experiment:
         raise FileNotFoundError(f"no config file {path}; there are {_listed(near)}")
     if path.suffix != ".py":
         raise ValueError(
-            f"{path} is no Python file, which configs are: write `def config() -> Experiment` into a .py file, as "
+            f"{path} is not a Python file, which configs are: write `def config() -> Experiment` into a .py file, as "
             "configs/quickstart.py does"
         )
     spec: Any = importlib.util.spec_from_file_location("jaxdiff_config", path)
@@ -99,7 +99,7 @@ def read_config(path: Path, small: bool = False) -> Experiment:
     module = importlib.util.module_from_spec(spec)
     _running(path, lambda: spec.loader.exec_module(module))
     if not callable(getattr(module, "config", None)):
-        raise ValueError(f"{path} is no config: it must define `def config() -> Experiment`")
+        raise ValueError(f"{path} is not a config: it must define `def config() -> Experiment`")
     if not small:
         return _experiment(path, "config", _running(path, module.config))
     if not callable(getattr(module, "small", None)):

@@ -45,7 +45,7 @@ def stages(what: str, every: float = 10.0) -> Iterator[Callable[..., None]]:
 
     Args:
       what: is being worked at; shown in front.
-      every: seconds between the lines of one stage where standard output is no terminal.
+      every: seconds between the lines of one stage where standard output is not a terminal.
     """
     terminal, last, shown = Console().is_terminal, 0.0, ""
 
@@ -76,7 +76,7 @@ def progress(steps: int, batch_size: int, every: float = 10.0) -> Iterator[Calla
     Args:
       steps: of the whole run.
       batch_size: images of a step.
-      every: seconds between the lines where standard output is no terminal.
+      every: seconds between the lines where standard output is not a terminal.
     """
     recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW)
     with _shown("step", steps, every, "compiling") as show:
@@ -100,7 +100,7 @@ def counting(what: str, total: int, every: float = 10.0, waiting: str = "") -> I
     Args:
       what: is counted, "pictures".
       total: of them.
-      every: seconds between the lines where standard output is no terminal.
+      every: seconds between the lines where standard output is not a terminal.
       waiting: what is done before the first call, "compiling".
     """
     began: tuple[float, int] | None = None

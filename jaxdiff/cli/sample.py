@@ -224,7 +224,7 @@ def _sample_stages(args: Args, pipe: Cascade) -> None:
 
 
 def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
-    """Samples a pipeline that is no diffusion: its options are the words that no other model knows."""
+    """Samples a pipeline that is not a diffusion model: its options are the words that no other model knows."""
     import jax
     import numpy as np
 
@@ -236,7 +236,9 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     changed = [f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default and f.name not in OTHERS]
     if changed:
         known = ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(pipe.Options)) or "none"
-        raise ValueError(f"--{changed[0].replace('_', '-')} is no option of {args.model}: its own options are {known}")
+        raise ValueError(
+            f"--{changed[0].replace('_', '-')} is not an option of {args.model}: its own options are {known}"
+        )
     files = getattr(options, "init", ())  # of a pipeline that makes one picture of each
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     keys, parts = _keys(args), []
@@ -309,7 +311,7 @@ def read_noise(path: Path) -> np.ndarray:
     """Returns the array of a .npy file.
 
     Raises:
-      ValueError: if it is no such file.
+      ValueError: if it is not such a file.
     """
     import numpy as np
 
@@ -321,7 +323,7 @@ def read_noise(path: Path) -> np.ndarray:
         raise
     except Exception as error:  # damaged headers raise a dozen kinds, from SyntaxError to MemoryError
         what = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is no .npy file of noise: {what[:200]}") from error
+        raise ValueError(f"{path} is not a .npy file of noise: {what[:200]}") from error
 
 
 def _keys(args: Args) -> Any:

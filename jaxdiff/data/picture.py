@@ -144,7 +144,7 @@ def _opened(encoded: bytes | Path, name: str) -> Iterator[Image.Image]:
                 raise Image.DecompressionBombError
             yield image
     except Image.UnidentifiedImageError as error:
-        raise OSError(f"{name} is no picture, or damaged: expected one of {', '.join(_formats())}") from error
+        raise OSError(f"{name} is not a picture, or damaged: expected one of {', '.join(_formats())}") from error
     except Image.DecompressionBombError as error:
         raise OSError(f"{name} has more than {MOST_PIXELS:,} pixels, the most that are read: scale it down") from error
     except Exception as error:  # Pillow's plugins raise a dozen kinds for damaged files, from struct.error to KeyError

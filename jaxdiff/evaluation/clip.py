@@ -43,7 +43,7 @@ def read(folder: Path) -> Clip:
     json = read_json(folder / "config.json")
     kinds = {"text_config": dict, "vision_config": dict, "projection_dim": int}
     if wrong := [n for n, kind in kinds.items() if not (isinstance(json, dict) and isinstance(json.get(n), kind))]:
-        raise ValueError(f"{folder} is no CLIPModel of transformers: its config.json has no {', '.join(wrong)}")
+        raise ValueError(f"{folder} is not a CLIPModel of transformers: its config.json has no {', '.join(wrong)}")
     width = {"projection_dim": json["projection_dim"]}
     text = rules.text_config({**json["text_config"], **width}, projection=True)
     image = rules.image_config({**json["vision_config"], **width})

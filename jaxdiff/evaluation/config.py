@@ -199,7 +199,9 @@ def _check_paths(config: EvaluateConfig) -> None:
     for folder in (config.workdir, *([file.parent] if file else ())):
         there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise OSError(f"cannot write to {folder}: {there} is {'no folder' if not there.is_dir() else 'read-only'}")
+            raise OSError(
+                f"cannot write to {folder}: {there} is {'not a folder' if not there.is_dir() else 'read-only'}"
+            )
 
 
 def command(config: EvaluateConfig) -> str:

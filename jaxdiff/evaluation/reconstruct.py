@@ -28,7 +28,7 @@ def reconstructor(path: Path, pictures: Pictures) -> Callable[..., np.ndarray]:
 
     Raises:
       FileNotFoundError: if there is none.
-      ValueError: if it is no autoencoder, or pictures of this size do not go through.
+      ValueError: if it is not an autoencoder, or pictures of this size do not go through.
     """
     folder = next((path / name for name in ("vae", "vqvae") if (path / name).is_dir()), path)
     part = read_component(folder)

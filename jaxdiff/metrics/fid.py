@@ -24,7 +24,7 @@ def frechet_distance(
     """Returns the squared distance d^2 of two Gaussians, as everybody prints it; float64 on the host.
 
     Raises:
-      ValueError: if the numbers are not finite, or a matrix is no covariance (not symmetric, or clearly negative).
+      ValueError: if the numbers are not finite, or a matrix is not a covariance (not symmetric, or clearly negative).
     """
     a, b = (np.asarray(m, np.float64) for m in (mean_a, mean_b))
     cross = _root("cov_a", cov_a).T @ _root("cov_b", cov_b)
@@ -66,9 +66,9 @@ def _root(name: str, covariance: np.ndarray) -> np.ndarray:
         raise ValueError(f"{name} is not finite: a feature of some picture is NaN or infinite")
     scale = np.abs(covariance).max()
     if np.abs(covariance - covariance.T).max() > 1e-5 * scale:
-        raise ValueError(f"{name} is not symmetric: it is no covariance")
+        raise ValueError(f"{name} is not symmetric: it is not a covariance")
     values, vectors = np.linalg.eigh(covariance)
     if values[0] < -1e-5 * scale * len(values):
-        raise ValueError(f"{name} has the eigenvalue {values[0]:.3g}: it is no covariance")
+        raise ValueError(f"{name} has the eigenvalue {values[0]:.3g}: it is not a covariance")
     kept = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
     return vectors[:, kept] * np.sqrt(values[kept])

@@ -155,6 +155,6 @@ class Spread:
                 )
             except Exception as error:
                 raise ValueError(
-                    f"{path} is no program that can be read ({error}): delete it, to have it made"
+                    f"{path} is not a program that can be read ({error}): delete it, to have it made"
                 ) from error
         return self._loaded[path.name](leaves)

@@ -76,8 +76,8 @@ class AutoencoderPipeline:
           fields: by name, before those of `options`.
 
         Raises:
-          ValueError: for a prompt that is not empty, and a name that is no option.
-          OSError: for a file that is no picture.
+          ValueError: for a prompt that is not empty, and a name that is not an option.
+          OSError: for a file that is not a picture.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if told := next(filter(None, prompts), None):

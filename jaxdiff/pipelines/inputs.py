@@ -250,7 +250,7 @@ def label(model: Model, prompt: str) -> int:
     near = difflib.get_close_matches(prompt, model.labels, n=3, cutoff=0.4)
     listed = [*near, *(name for name in model.labels if name not in near)]
     more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
-    raise ValueError(f"{prompt!r} is no class of this model: expected one of {', '.join(listed[:10])}{more}")
+    raise ValueError(f"{prompt!r} is not a class of this model: expected one of {', '.join(listed[:10])}{more}")
 
 
 def for_each(given: str | Sequence[str] | None, count: int) -> list[str]:

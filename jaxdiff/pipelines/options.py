@@ -103,7 +103,7 @@ def merged(kind: type, guidance: float, given: Any, fields: Mapping[str, Any]) -
       fields: by name, before those of `given`.
 
     Raises:
-      ValueError: for a name that is no option, one that this model does not take, and a number that makes no sense.
+      ValueError: for a name that is not an option, one that this model does not take, and a number that makes no sense.
     """
     defaults = {f.name: f.default for f in dataclasses.fields(Options)} | {"guidance": guidance}
     defaults |= {f.name: f.default for f in dataclasses.fields(kind)}

@@ -66,7 +66,7 @@ def read_safetensors(path: Path | str) -> dict[str, Stored]:
     """Returns the tensors of a file, each read when it is asked for.
 
     Raises:
-      FileError: if the file is no safetensors file, shorter or longer than its header says, or its tensors overlap.
+      FileError: if the file is not a safetensors file, shorter or longer than its header says, or its tensors overlap.
     """
     path = Path(path)
     header, start = _header(path)
@@ -128,9 +128,11 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError) as error:
-            raise FileError(f"{path} is no safetensors file: its header is not JSON ({error})") from error
+            raise FileError(f"{path} is not a safetensors file: its header is not JSON ({error})") from error
     if not isinstance(header, dict):
-        raise FileError(f"{path} is no safetensors file: its header is a {type(header).__name__}, expected an object")
+        raise FileError(
+            f"{path} is not a safetensors file: its header is a {type(header).__name__}, expected an object"
+        )
     return header, 8 + length
 
 

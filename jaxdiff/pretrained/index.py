@@ -67,7 +67,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
     """Returns model_index.json, checked against what the directory has before anything is read.
 
     Raises:
-      FileNotFoundError: if the directory is no model, or lacks a component.
+      FileNotFoundError: if the directory is not a model, or lacks a component.
       ValueError: for classes and settings that are not supported; names them, with those that are.
     """
     if not path.is_dir():
@@ -76,7 +76,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
     if not file.is_file():
         one = "it is one component: use read_component"
         hint = one if (path / "config.json").is_file() else "nor is config.json there"
-        raise FileNotFoundError(f"{path} is no pipeline directory: model_index.json is missing ({hint})")
+        raise FileNotFoundError(f"{path} is not a pipeline directory: model_index.json is missing ({hint})")
     index = read_json(file)
     for name, value in index.items():
         listed = isinstance(value, str | list | dict) and name not in _SETTINGS and name not in HARMLESS
@@ -84,7 +84,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
             raise ValueError(f"{file}: {brief(name)} is {brief(value)}: expected [library, class]")
     settle(str(file), {k: v for k, v in index.items() if k.startswith("_") or not _is_entry(v)}, _SETTINGS, HARMLESS)
     if not index.get("_class_name"):
-        raise ValueError(f"{file} has no _class_name: it is no pipeline's")
+        raise ValueError(f"{file} has no _class_name: it is not a pipeline's")
     named = entries(index, without)
     for name, kind in named.items():
         if not name.startswith(WITHOUT_WEIGHTS) and not name.endswith("scheduler") and name not in OPTIONAL:

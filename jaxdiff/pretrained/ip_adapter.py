@@ -78,7 +78,7 @@ def read(path: Path | str, unet: Component, dtype: Any = None, image_encoder: Co
       image_encoder: what gives vectors and states; its widths are checked where it is given.
 
     Raises:
-      ValueError: if it is no such adapter, is damaged, or is for another U-Net or image encoder.
+      ValueError: if it is not such a adapter, is damaged, or is for another U-Net or image encoder.
       TensorError: lists tensors that do not fit this U-Net.
     """
     tensors = files.read_tensors(path)
@@ -143,7 +143,7 @@ def _tokens(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Tokens, Rules, tuple
     if f"{start}proj.3.weight" in shapes:
         hidden, seen = shape("proj.0.weight", 2)
         return StateTokens(shape("proj.2.weight", 2)[0], hidden), _FULL, (1, 1, seen)
-    raise ValueError(f"is no IP-adapter: it has no {start}proj.weight, {start}latents or {start}proj.3.weight")
+    raise ValueError(f"is not an IP-adapter: it has no {start}proj.weight, {start}latents or {start}proj.3.weight")
 
 
 def _check_models(

@@ -90,7 +90,7 @@ def read_directory(
       without: names of components to leave out, such as `safety_checker`.
 
     Raises:
-      FileNotFoundError: if the directory is no model; the message says what is missing.
+      FileNotFoundError: if the directory is not a model; the message says what is missing.
       ValueError: for a class or a config that is not supported, a broken file, or tensors that do not fit.
     """
     path = Path(path)

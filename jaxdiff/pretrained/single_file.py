@@ -96,7 +96,7 @@ def read(
       without: parts that are not read, and need not be in the file.
 
     Raises:
-      ValueError: if the file is no such checkpoint, tensors do not fit, or `prediction` is needed.
+      ValueError: if the file is not such a checkpoint, tensors do not fit, or `prediction` is needed.
     """
     name, tensors, note = _tensors(path)
     given, scheduler = _described(name, tensors, note, prediction, configs)

@@ -46,7 +46,7 @@ def open_saved(path: Path, place: Callable[[Params], Any] | None = None) -> Save
     """
     folder = folder_of(path)
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{path} is no run of `jaxdiff train`: it has no config.json")
+        raise FileNotFoundError(f"{path} is not a run of `jaxdiff train`: it has no config.json")
     told = read_json(folder / "config.json")
     try:
         config: TaskConfig = kinds.build(TaskConfig, told.get("task"))  # type: ignore[type-abstract]  # a tag names the class

@@ -78,7 +78,7 @@ class TaskConfig(abc.ABC):
         Raises:
           ValueError: where other tools have no such class.
         """
-        raise ValueError(f"a run of the task {KINDS.kind(self)!r} is no model that other tools know")
+        raise ValueError(f"a run of the task {KINDS.kind(self)!r} is not a model that other tools know")
 
 
 KINDS: Kinds[TaskConfig] = Kinds("jaxdiff.tasks", TaskConfig)

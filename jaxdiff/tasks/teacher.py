@@ -42,7 +42,7 @@ def read(path: Path) -> Teacher:
     """Reads what a run is; its weights stay where they are.
 
     Raises:
-      FileNotFoundError: if `path` is no run of `jaxdiff train`, or has no checkpoint.
+      FileNotFoundError: if `path` is not a run of `jaxdiff train`, or has no checkpoint.
       ValueError: if its config.json is damaged, or from before runs had a task.
     """
     found = Teacher(path, None, 0)

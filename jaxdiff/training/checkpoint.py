@@ -108,7 +108,7 @@ class Checkpoints:
         best = self._config.best
         if best and metrics is not None and best not in metrics:
             raise ValueError(
-                f"checkpoint.best = {best!r} is no metric of this run; it has: {', '.join(sorted(metrics))}."
+                f"checkpoint.best = {best!r} is not a metric of this run; it has: {', '.join(sorted(metrics))}."
             )
         self.wait()
         items: dict[str, Any] = {name: ocp.args.StandardSave(_once(tree)) for name, tree in _items(state).items()}
@@ -237,7 +237,7 @@ def _of_run(path: Path | str, read: Callable[[Path], T]) -> T:
         return read(path)
     if not steps(path / "checkpoints"):
         raise FileNotFoundError(
-            f"{path} is no checkpoint (WORKDIR/checkpoints/STEP) and has none: give a run's --workdir."
+            f"{path} is not a checkpoint (WORKDIR/checkpoints/STEP) and has none: give a run's --workdir."
         )
     return _read_last(path / "checkpoints", read)[0]
 

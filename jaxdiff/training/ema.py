@@ -28,7 +28,9 @@ def make_ema(decay: float = 0.9999) -> Ema:
     Source: the start-up of tf.train.ExponentialMovingAverage, as in Ho et al. 2020 and its successors.
     """
     if not 0 <= decay < 1:
-        raise ValueError(f"ema decay = {decay} is not in [0, 1): 0 is no average, 0.9999 remembers about 10,000 steps.")
+        raise ValueError(
+            f"ema decay = {decay} is not in [0, 1): 0 is not an average, 0.9999 remembers about 10,000 steps."
+        )
 
     def ema(average: Params, params: Params, updates: jax.Array) -> Params:
         new = 1 - jnp.minimum(decay, (1 + updates) / (10 + updates))

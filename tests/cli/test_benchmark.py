@@ -63,7 +63,9 @@ def found(config, tmp_path_factory):
     """The JSON of everything the toy has, and of its text encoder on one and two devices, and where they lie."""
     out = tmp_path_factory.mktemp("found") / "new" / "found.json"
     patch = pytest.MonkeyPatch()
-    patch.setattr(benchmark, "_no_compilation_cache", contextlib.nullcontext)  # what it costs is of no interest here
+    patch.setattr(
+        benchmark_run, "_no_compilation_cache", contextlib.nullcontext
+    )  # what it costs is of no interest here
     patch.setattr(speed, "product", functools.partial(speed.product, size=64))
     common = ["--config", config, "--batch", "4", "--rounds", "3", "--steps", "2"]
     main(["benchmark", *common, "--json", str(out)])

@@ -40,8 +40,8 @@ def write(tmp_path):
         ("\n\ndef config():\n    return 1 / 0\n", "mine.py, line 4: ZeroDivisionError: division by zero"),
         ("def f():\n  raise KeyError('a\\nb')\ndef config():\n  f()\n", "mine.py, line 2: KeyError: 'a"),
         ("def config():\n  return 3\n", "mine.py: config() gives int: expected an Experiment"),
-        ("config = 3\n", "mine.py is no config: it must define `def config() -> Experiment`"),
-        ("", "mine.py is no config"),
+        ("config = 3\n", "mine.py is not a config: it must define `def config() -> Experiment`"),
+        ("", "mine.py is not a config"),
         ("raise SystemError\n", "mine.py, line 1: SystemError: "),
     ],
 )
@@ -53,7 +53,7 @@ def test_a_file_that_is_no_config_is_told_with_its_own_line(write, text, words):
 
 @pytest.mark.parametrize("name", ["mine.yaml", "mine.yml", "mine.json", "mine.toml", "mine"])
 def test_other_files_than_python_are_refused(write, name):
-    with pytest.raises(ValueError, match=r"is no Python file, which configs are: write `def config"):
+    with pytest.raises(ValueError, match=r"is not a Python file, which configs are: write `def config"):
         read_config(write("name: x\n", name))
 
 

@@ -111,10 +111,10 @@ def failure(capsys, *argv):
     ("args", "words"),
     [
         ("--model nothing", "no model directory at nothing"),
-        ("--model control", "control is no model but one part of one, a ControlNetModel"),
+        ("--model control", "control is not a model but one part of one, a ControlNetModel"),
         ("--model sd --lora control", "no LoRA in control"),
         ("--model lora.safetensors", "no single-file checkpoint of Stable Diffusion"),
-        ("--model sd --image sd/model_index.json", "is no picture, or damaged"),
+        ("--model sd --image sd/model_index.json", "is not a picture, or damaged"),
         ("--model sd --mask mask.png", "without the picture"),
         ("--model sd --image small.png --mask mask.png", "mask is 16x16 and image 8x8"),
         ("--model sd --outpaint 1 1 1 1", "give --image"),

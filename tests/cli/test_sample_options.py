@@ -166,7 +166,7 @@ SOME = ["--model", "sd", "--num", "2"]
         ("--hint image.png", "load the model with a ControlNet"),
         ("--negative-prompt a --model runs/nothing", "takes no negative: it reads no prompt"),
         ("--rescale 0.5 --model runs/nothing", "takes no rescale"),
-        ("--prompt bird --model runs/class", "'bird' is no class of this model: expected one of"),
+        ("--prompt bird --model runs/class", "'bird' is not a class of this model: expected one of"),
         ("--init-noise whole.npy --model runs/nothing", "init_noise is of int64"),
         ("--init-noise nan.npy --model runs/nothing", "init_noise is not finite"),
         ("--init-noise noise.npy --num 3 --model runs/nothing", "has noise for 2 pictures, and 3 are wanted"),

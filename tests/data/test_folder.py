@@ -101,7 +101,9 @@ def test_many_damaged_pictures_are_one_line(tmp_path):
     fill(tmp_path, 40)
     for i in range(30):
         (tmp_path / f"{i:03d}.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"30 of 40 pictures .*000\.png is no picture.*009\.png.*; \.\.\.$") as error:
+    with pytest.raises(
+        ValueError, match=r"30 of 40 pictures .*000\.png is not a picture.*009\.png.*; \.\.\.$"
+    ) as error:
         opened(tmp_path)
     assert "\n" not in str(error.value)
     assert "010.png" not in str(error.value)

@@ -294,7 +294,7 @@ def test_every_kind_of_damage_is_an_oserror_of_one_line(tmp_path):
     assert len(messages) > 200
     assert all("\n" not in message and message.startswith("a picture ") for message in messages)
     (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(OSError, match=r"a\.png is no picture, or damaged: expected one of"):
+    with pytest.raises(OSError, match=r"a\.png is not a picture, or damaged: expected one of"):
         picture.decode(tmp_path / "a.png", 8)
 
 

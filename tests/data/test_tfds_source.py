@@ -8,7 +8,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
 
 
 class MadeUpShapes(tfds.core.GeneratorBasedBuilder):
-    """Pictures as arrays, an identifier that is no caption, and text, classes or neither."""
+    """Pictures as arrays, an identifier that is not a caption, and text, classes or neither."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [  # noqa: RUF012

@@ -63,11 +63,11 @@ def test_its_files_are_written_back(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("tokenizer.json", b"{", "is no tokenizer of the package tokenizers"),
-        ("tokenizer.json", b"[]", "is no tokenizer of the package tokenizers"),
+        ("tokenizer.json", b"{", "is not a tokenizer of the package tokenizers"),
+        ("tokenizer.json", b"[]", "is not a tokenizer of the package tokenizers"),
         ("tokenizer.json", b'{"model": {"type": "BPE"}}', "is a BPE tokenizer: T5's is a Unigram"),
         ("tokenizer.json", b'{"model": {"type": "Unigram"}}', "cannot be read"),
-        ("spiece.model", b"no protocol buffer", "is no model of SentencePiece"),
+        ("spiece.model", b"no protocol buffer", "is not a model of SentencePiece"),
         ("spiece.model", b"\x0a\x05\x0a\x03abc\x12\x02\x18\x02", "is of another kind than T5's"),
         ("spiece.model", b"\x0a\x05\x0a\x03abc", "has no piece <unk>"),
         ("spiece.model", b"\x0a\x07\x0a\x05<unk>", "<pad> has the id"),

@@ -74,9 +74,9 @@ def test_calls_are_whole_numbers(folder, text):
         ({"reference": "./gone"}, "'./gone': there is no such folder"),
         ({"reference": "gone-for-good"}, "'gone-for-good': expected a TFDS name or a folder of pictures"),
         ({"save_statistics": "real.txt"}, r"save_statistics is .*real\.txt: expected a file that ends in \.npz"),
-        ({"save_statistics": "a.png/real.npz"}, r"cannot write to .*a\.png: .*a\.png is no folder"),
-        ({"workdir": "a.png"}, r"cannot write to .*a\.png: .*a\.png is no folder"),
-        ({"workdir": "a.png/b/c"}, r"cannot write to .*a\.png/b/c: .*a\.png is no folder"),
+        ({"save_statistics": "a.png/real.npz"}, r"cannot write to .*a\.png: .*a\.png is not a folder"),
+        ({"workdir": "a.png"}, r"cannot write to .*a\.png: .*a\.png is not a folder"),
+        ({"workdir": "a.png/b/c"}, r"cannot write to .*a\.png/b/c: .*a\.png is not a folder"),
     ],
 )
 def test_what_does_not_exist_or_cannot_be_written_is_said_first(folder, monkeypatch, options, message):

@@ -60,7 +60,7 @@ def test_what_is_no_folder_of_pictures_is_named(place):
     with pytest.raises(ValueError, match="no pictures in"):
         folder(place / "empty")
     (place / "broken.png").write_text("no picture")
-    with pytest.raises(OSError, match=r"broken\.png is no picture, or damaged"):
+    with pytest.raises(OSError, match=r"broken\.png is not a picture, or damaged"):
         folder(place)
 
 

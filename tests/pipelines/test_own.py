@@ -146,7 +146,7 @@ def test_classes_go_by_name(pipes):
     dog, again = run(pipes["class"], ["dog", "dog"], **options)
     np.testing.assert_array_equal(dog, again)
     assert (run(pipes["class"], ["cat", "frog"], **options)[0] != dog).any()
-    with pytest.raises(ValueError, match=r"'dgo' is no class of this model: expected one of dog, cat, frog"):
+    with pytest.raises(ValueError, match=r"'dgo' is not a class of this model: expected one of dog, cat, frog"):
         run(pipes["class"], "dgo")
 
 

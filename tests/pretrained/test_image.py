@@ -162,7 +162,7 @@ FACE = {"image_proj.proj.0.weight": (4, 512), "image_proj.proj.2.weight": (8, 4)
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"x": (1,)}, "is no IP-adapter: it has no image_proj.proj.weight"),
+        ({"x": (1,)}, "is not an IP-adapter: it has no image_proj.proj.weight"),
         ({**ATTENTIONS, **FACE}, "for vectors of faces .FaceID., which is not supported"),
         ({**FACE, "image_proj.perceiver_resampler.proj_in.weight": (4, 4)}, "FaceID"),
         ({**IP, "ip_adapter.0.to_q_lora.down.weight": (4, 4)}, "FaceID"),

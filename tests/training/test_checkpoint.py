@@ -95,7 +95,7 @@ def test_a_config_that_would_keep_nothing_is_refused(tmp_path, config):
 
 
 def test_an_unknown_best_metric_lists_the_known(tmp_path):
-    message = "'fid' is no metric of this run; it has: grad_norm, loss"
+    message = "'fid' is not a metric of this run; it has: grad_norm, loss"
     with Checkpoints(tmp_path, CheckpointConfig(best="fid")) as checkpoints, pytest.raises(ValueError, match=message):
         checkpoints.save(make_state(1), {}, {"loss": 1.0, "grad_norm": 2.0})
 
@@ -145,7 +145,7 @@ def test_load_params_takes_a_run_or_a_checkpoint_and_any_sharding(tmp_path):
     like["out"]["kernel"] = jax.ShapeDtypeStruct((8, 4), jnp.float32)
     with pytest.raises(MismatchError, match=r"out/kernel \(8, 3\) there, \(8, 4\) here"):
         load_params(tmp_path, like)
-    with pytest.raises(FileNotFoundError, match="is no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="is not a checkpoint"):
         load_params(tmp_path / "nothing")
 
 

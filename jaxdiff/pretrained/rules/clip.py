@@ -130,7 +130,7 @@ def text_config(json: Mapping[str, Any], *, projection: bool) -> ClipTextConfig:
         heads=full["num_attention_heads"],
         activation=full["hidden_act"],
         projection=full["projection_dim"] if projection else 0,
-        # published configs say 2, which is no end token: transformers then takes the largest id, and so do we
+        # published configs say 2, which is not an end token: transformers then takes the largest id, and so do we
         end=None if end == 2 else end,
         eps=float(full["layer_norm_eps"]),
     )

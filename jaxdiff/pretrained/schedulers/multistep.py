@@ -175,7 +175,7 @@ def deis(f: Fields) -> Process:
 def sa_solver(f: Fields) -> Process:
     """Reads SASolverScheduler, with noise at the trained steps 200 to 800."""
     _mean_only(f)
-    f.only("tau_func", None, "a function is no field of a file")
+    f.only("tau_func", None, "a function is not a field of a file")
     f.only("algorithm_type", "data_prediction", "only x0 is interpolated")
     orders = f["predictor_order"], f["corrector_order"]
     if not (1 <= orders[0] <= 3 and 1 <= orders[1] <= 4):

@@ -35,7 +35,7 @@ def test_no_twin_of_a_training_picture_is_held_out(data_dir):
         }
         for split in ("train", "test")
     }
-    # what a bare tone swatch leaves is no drawing; of two tones, a pair is drawn from two people instead of one sign
+    # what a bare tone swatch leaves is not a drawing; of two tones, a pair is drawn from two people instead of one sign
     assert drawings["train"] & drawings["test"] <= {""}
 
 
