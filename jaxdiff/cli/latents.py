@@ -8,7 +8,7 @@ import sys
 USAGE = """usage: jaxdiff latents CONFIG.py --autoencoder RUN_OR_DIR --out DIR [--small] [--OPTION VALUE ...]
 
 Encodes the data of a config, and those of its `held_out` split, which `jaxdiff train CONFIG.py --data.name DIR` then
-reads. `jaxdiff latents CONFIG.py --help` lists the options. The same command goes on where it was stopped.
+reads. `jaxdiff latents CONFIG.py --help` lists the options. The same command resumes where it was stopped.
 """
 
 

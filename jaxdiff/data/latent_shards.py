@@ -1,7 +1,7 @@
 """Writing latents: which rows lie in which shard, each shard whole or not at all, and the manifest at the end.
 
 Which rows a shard holds follows from the data and the plan alone. So any number of processes may each make some, in any
-order; what was killed goes on with the shards that are missing; and the bytes are the same.
+order; what was killed resumes with the shards that are missing; and the bytes are the same.
 """
 
 import dataclasses

@@ -239,7 +239,7 @@ def _read_manifest(split: Path, plan: Plan) -> Manifest:
     path = split / MANIFEST
     if not path.is_file():
         done = sorted(one.parent.name for one in split.parent.glob(f"*/{MANIFEST}"))
-        state = "is not complete: run `jaxdiff latents` again, which goes on" if split.is_dir() else "is not there"
+        state = "is not complete: run `jaxdiff latents` again, which resumes" if split.is_dir() else "is not there"
         raise ValueError(f"the split {split} {state}; complete are: {listing(done) or 'none'}")
     try:
         manifest = kinds.from_json(Manifest, path.read_text(encoding="utf-8"))

@@ -77,7 +77,7 @@ def encode(
     say: Callable[[str], None] = lambda text: None,
     counting: Counting = lambda what, total: nullcontext(lambda done: None),
 ) -> dict[str, Manifest | None]:
-    """Encodes splits of a data set, as far as they are not there; the same call goes on after a kill.
+    """Encodes splits of a data set, as far as they are not there; the same call resumes after a kill.
 
     Args:
       data: which pictures; with `flip` their mirrored ones too.

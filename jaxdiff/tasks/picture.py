@@ -332,7 +332,7 @@ class Config(TaskConfig):
         )
 
     def _cond(self, assets: Any, params: Params, frozen: Params, told: Batch) -> Cond:
-        """Returns the network's condition for {"tokens": [b l]}, {"label": [b]} or {}."""
+        """Returns the network's condition for a batch with "tokens" [b l], "label" [b] or neither."""
         if self.condition == "text":
             context, mask, pooled = TextTransformer(self.text).apply({"params": params["text"]}, told["tokens"])
             return Cond(context=context, context_mask=mask, pooled=pooled)
