@@ -26,7 +26,7 @@ BOUNDS = {
 }
 """The least and the most of each number."""
 
-METRICS = (*report.COMPARED, *pairs.PAIRED, "clip", "bound", "ode")
+METRICS = (*report.COMPARED, *pairs.PAIRED, "clip", "bound", "ode", "bits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EvaluateConfig:
       workdir: where pictures, their features, results.json and results.md go.
       metrics: frechet, kid, neighbours (precision, recall, density, coverage), inception_score, diversity, clip (score
         and R-precision); psnr, ssim, lpips (of reconstructions, or of two folders with the same names); bound, ode
-        (bits/dim of the reference under the model).
+        (bits/dim of the reference under a diffusion model); bits (the same as another model says it itself).
       num: pictures to make, at most a million; of a folder, the most that are taken.
       split: of the reference.
       subset: of the reference, as in training: plain or quickstart of openmoji.
@@ -152,7 +152,7 @@ def _check_options(config: EvaluateConfig) -> None:
     for name in [config.sampler, *(config.sweep.split(",") if config.sweep else ())]:
         sampling.registry.lookup("sampler", name, sampling.SAMPLERS)
     calls(config)
-    own = {"bound", "ode"} & {*config.metrics}
+    own = {"bound", "ode", "bits"} & {*config.metrics}
     if not config.model and (own or config.sweep):
         raise ValueError(f"{' and '.join(sorted(own)) or 'a sweep'} needs --model: it is not of pictures alone")
     if "clip" in config.metrics and not config.clip:

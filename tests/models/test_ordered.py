@@ -1,0 +1,91 @@
+"""Networks that see earlier parts alone: by gradients, and drawn with what is kept as without."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from families import keys, randomised
+
+from jaxdiff.data.source import DataConfig
+from jaxdiff.models import made, ordered
+from jaxdiff.models.made import MadeConfig
+from jaxdiff.models.pixelcnn import PixelCNNConfig, mask
+from jaxdiff.models.unet import UNetConfig
+from jaxdiff.tasks import autoregressive
+from jaxdiff.training import OptimizerConfig
+
+SHAPE = (2, 3, 3)
+PIXELCNN = PixelCNNConfig(width=6, layers=3, reach=1, head=36)
+MADE = MadeConfig(hidden=(68, 68))
+BACKWARDS = dataclasses.replace(MADE, order=tuple(range(17, -1, -1)))
+CASES = {"channels": (PIXELCNN, 3), "pixels": (PIXELCNN, 1), "made": (MADE, 3), "backwards": (BACKWARDS, 3)}
+
+
+def network(net, groups):
+    module = net.make(SHAPE, groups, 2, 2)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *SHAPE)), jnp.zeros(1, jnp.int32))
+    return module, randomised(shapes["params"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_see_the_parts_before_them_all_of_them_and_no_other(case):
+    net, groups = CASES[case]
+    module, params = network(net, groups)
+    x = np.random.default_rng(0).standard_normal((8, *SHAPE)).astype(np.float32)  # of one, a unit may be off
+    out = lambda x: module.apply({"params": params}, x[None], jnp.zeros(1, jnp.int32))
+    parts = 6 * groups
+    seen = np.abs(jax.jit(jax.vmap(jax.jacobian(out)))(x)).reshape(8, parts, 2, parts, -1).sum((0, 2, 4)) > 0
+    places = np.argsort(net.order) if case == "backwards" else np.arange(parts)
+    before = places[None] < places[:, None]
+    assert not (seen & ~before).any()
+    if case in ("channels", "pixels"):  # three layers that reach a pixel far: the blind spots are known
+        rows, columns = np.divmod(np.arange(parts) // groups, 3)
+        near = (np.abs(rows[:, None] - rows[None]) <= 1) & (np.abs(columns[:, None] - columns[None]) <= 1)
+        before &= near
+    assert seen[before].all()
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_pictures_drawn_with_what_is_kept_are_those_of_the_whole_network(groups):
+    module, params = network(PIXELCNN, groups)
+    label, width = jnp.array([0, 1, 1]), 3 // groups
+
+    def pick(key, out):
+        return jnp.tanh(out[:1] + 0.1 * jax.random.normal(key, (width,)))
+
+    args = (module, params, keys(3), label, SHAPE, pick)
+    kept = jax.jit(lambda: PIXELCNN.sample(*args))()
+    plain = jax.jit(lambda: ordered.draw(module, params, keys(3), label, SHAPE, pick, np.arange(6 * groups)))()
+    np.testing.assert_allclose(kept, plain, atol=1e-5)
+    assert np.abs(kept[1] - kept[2]).max() > 1e-3
+
+
+def test_masks_are_the_published_ones():
+    """Of three channels in one unit each: A lets a part see those before it, B itself too (figure 4 of PixelRNN)."""
+    np.testing.assert_array_equal(mask(3, 3, 3, True), [[0, 1, 1], [0, 0, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(mask(3, 6, 3, False), np.repeat([[1, 1, 1], [0, 1, 1], [0, 0, 1]], 2, 1))
+    first, last = made.masks(np.array([2, 0, 1]), (2,), 1, 1)
+    np.testing.assert_array_equal(first, [[0, 0], [1, 1], [0, 1]])  # degrees 0 and 1 of the hidden units
+    np.testing.assert_array_equal(last, [[1, 0, 1], [1, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (dataclasses.replace(MADE, order=(0, 0, 2)), "order is .0, 0, 2.: expected each of 0 to 2 once"),
+        (dataclasses.replace(MADE, order=(1, 0)), "expected each of 0 to 47 once"),
+        (dataclasses.replace(MADE, hidden=()), "hidden is"),
+        (dataclasses.replace(PIXELCNN, width=4), "width is 4, which does not divide"),
+        (dataclasses.replace(PIXELCNN, reach=0), "reach is 0"),
+        (dataclasses.replace(PIXELCNN, dtype="int8"), "dtype is 'int8'"),
+        (UNetConfig(), "expected pixelcnn or made"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(net, message):
+    with pytest.raises(ValueError, match=message):
+        autoregressive.Config(net=net).check(DataConfig(size=4), OptimizerConfig())
+    for field, value in (("levels", 1), ("levels", 257), ("mixtures", 0), ("classes", -1), ("previews", -1)):
+        with pytest.raises(ValueError, match=f"task.{field} is {value}: expected"):
+            dataclasses.replace(autoregressive.Config(), **{field: value}).check(DataConfig(size=4), OptimizerConfig())
