@@ -107,7 +107,9 @@ class FamilyConfig(TaskConfig):
             return self._init(key, self.read(jnp.asarray(batch["image"])), label)
 
         previews = {"samples": self._preview(assets, spec)} if self.previews else {}
-        return Task(init=init, loss=self._loss, example=example, previews=previews, **self._more())
+        held_out = self._held_out if self.likelihood else None
+        more = self._more()
+        return Task(init=init, loss=self._loss, held_out=held_out, example=example, previews=previews, **more)
 
     def _more(self) -> dict[str, Any]:
         """Returns what else `Task` is given."""
@@ -116,6 +118,11 @@ class FamilyConfig(TaskConfig):
     def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
         weights = Variables(params, known.frozen, known.extra)
         bits, metrics = self._bits(weights, self.read(batch["image"]), batch.get("label"), keys)
+        return bits.mean(), metrics, {}
+
+    def _held_out(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
+        weights = Variables(params, known.frozen, known.extra)
+        bits, metrics = self._bits(weights, self.read(batch["image"]), batch.get("label"), keys, measured=True)
         return bits.mean(), metrics, {}
 
     def read(self, image: Array) -> Array:
