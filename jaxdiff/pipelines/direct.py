@@ -43,6 +43,7 @@ class DirectPipeline:
       Options: what a call may be given, all of them numbers above 0.
       size: height and width of the pictures.
       labels: names of the classes, of a model that knows classes.
+      calls: network calls that a picture takes.
       weights: what `draw` reads; previews change them.
     """
 
@@ -54,6 +55,7 @@ class DirectPipeline:
         size: int,
         labels: Sequence[str] = (),
         options: type = NoOptions,
+        calls: int = 1,
         spec: Any = MeshSpec(),
     ):
         """Compiles nothing yet.
@@ -64,10 +66,12 @@ class DirectPipeline:
           size: side of the pictures.
           labels: names of the classes; none where the model knows no classes.
           options: the class of what a call may be given.
+          calls: network calls that a picture takes.
           spec: how devices share a batch.
         """
         self.weights, self.size, self.labels = weights, (size, size), tuple(labels)
         self.Options: Any = options
+        self.calls = calls
         self._spec = spec
 
         def drawn(whole: Any, batch: Any) -> Any:

@@ -49,6 +49,9 @@ class Config(FamilyConfig):
         self.net.check(data.size, data.size)
         self._network((data.size, data.size, self.channels))
 
+    def _calls(self, shape: tuple[int, ...]) -> int:
+        return shape[0] * shape[1] * (self.channels if self.values == "categorical" else 1)
+
     def _network(self, shape: tuple[int, ...]) -> Any:
         net: Any = self.net
         if self.values == "categorical":

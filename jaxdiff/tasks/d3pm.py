@@ -58,6 +58,9 @@ class Config(FamilyConfig):
         if not 0 <= self.auxiliary < float("inf"):
             raise ValueError(f"task.auxiliary is {self.auxiliary}: expected a number of at least 0")
 
+    def _calls(self, shape: tuple[int, ...]) -> int:
+        return self.steps
+
     def _chain(self) -> categorical.Chain:
         return categorical.chain(self.chain, self.levels, self.steps)
 

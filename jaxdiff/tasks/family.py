@@ -65,6 +65,10 @@ class FamilyConfig(TaskConfig):
     def _draw(self, weights: Variables, numbers: Any, keys: Key, label: Array | None, shape: tuple[int, ...]) -> Array:
         """Returns levels [b h w c] of a picture's shape (h, w, c)."""
 
+    def _calls(self, shape: tuple[int, ...]) -> int:
+        """Returns how many network calls a picture of this shape takes."""
+        return 1
+
     def _bits(
         self, weights: Variables, x: Array, label: Array | None, keys: Key, *, measured: bool = False
     ) -> tuple[Array, Metrics]:
@@ -145,6 +149,7 @@ class FamilyConfig(TaskConfig):
             return self._bits(weights, self.read(image), label, keys, measured=True)[0]
 
         how: dict[str, Any] = {"size": assets.size, "labels": assets.labels, "options": self.options, "spec": spec}
+        how["calls"] = self._calls(shape)
         if not self.likelihood:
             return DirectPipeline(weights, draw, **how)
         of = "" if self.levels == 256 else f", {self.levels} levels"

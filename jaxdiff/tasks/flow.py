@@ -60,6 +60,10 @@ class Config(FamilyConfig):
                 "to 0, or choose a family of couplings"
             )
 
+    def _calls(self, shape: tuple[int, ...]) -> int:
+        """Returns calls of the whole flow: one, or of an autoregressive one, as many as numbers."""
+        return int(np.prod(shape)) if getattr(self.net, "family", "") == "maf" else 1
+
     def _flow(self, shape: tuple[int, ...]) -> Bijector:
         net: Any = self.net
         return bijectors.chain([("logit", bijectors.logit(self.least)), ("flow", net.bijector(shape))])

@@ -9,6 +9,7 @@ import pytest
 from families import keys, randomised
 
 from jaxdiff.data.source import DataConfig
+from jaxdiff.metrics import speed
 from jaxdiff.models import made, ordered
 from jaxdiff.models.made import MadeConfig
 from jaxdiff.models.pixelcnn import PixelCNNConfig, mask
@@ -53,13 +54,29 @@ def test_pictures_drawn_with_what_is_kept_are_those_of_the_whole_network(groups)
     label, width = jnp.array([0, 1, 1]), 3 // groups
 
     def pick(key, out):
-        return jnp.tanh(out[:1] + 0.1 * jax.random.normal(key, (width,)))
+        return jnp.where(jax.random.uniform(key, (width,)) < jax.nn.sigmoid(out[:1]), 1.0, -1.0)
 
     args = (module, params, keys(3), label, SHAPE, pick)
     kept = jax.jit(lambda: PIXELCNN.sample(*args))()
     plain = jax.jit(lambda: ordered.draw(module, params, keys(3), label, SHAPE, pick, np.arange(6 * groups)))()
-    np.testing.assert_allclose(kept, plain, atol=1e-5)
-    assert np.abs(kept[1] - kept[2]).max() > 1e-3
+    np.testing.assert_array_equal(kept, plain)
+    assert (kept[1] != kept[2]).any()
+
+
+def test_the_work_of_drawing_is_linear_in_the_rows_where_things_are_kept():
+    """Counted in what is traced: of the whole network for each part it is the square."""
+    module, params = network(PIXELCNN, 3)
+    pick = lambda key, out: out[:1]
+
+    def flops(rows, draw):
+        draws = jax.random.split(jax.random.key(0), 1)
+        return speed.work(jax.make_jaxpr(lambda: draw(draws, (rows, 3, 3)))()).flops
+
+    kept = lambda draws, shape: PIXELCNN.sample(module, params, draws, jnp.zeros(1, jnp.int32), shape, pick)
+    order = lambda shape: np.arange(3 * shape[0] * shape[1])
+    plain = lambda draws, shape: ordered.draw(module, params, draws, jnp.zeros(1, jnp.int32), shape, pick, order(shape))
+    assert flops(8, kept) == pytest.approx(2 * flops(4, kept), rel=1e-6)
+    assert flops(8, plain) == pytest.approx(4 * flops(4, plain), rel=1e-6)
 
 
 def test_masks_are_the_published_ones():
