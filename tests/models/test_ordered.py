@@ -11,6 +11,7 @@ from families import keys, randomised
 from jaxdiff.data.source import DataConfig
 from jaxdiff.metrics import speed
 from jaxdiff.models import made, ordered
+from jaxdiff.models.image_transformer import ImageTransformerConfig
 from jaxdiff.models.made import MadeConfig
 from jaxdiff.models.pixelcnn import PixelCNNConfig, mask
 from jaxdiff.models.unet import UNetConfig
@@ -21,7 +22,9 @@ SHAPE = (2, 3, 3)
 PIXELCNN = PixelCNNConfig(width=6, layers=3, reach=1, head=36)
 MADE = MadeConfig(hidden=(68, 68))
 BACKWARDS = dataclasses.replace(MADE, order=tuple(range(17, -1, -1)))
+TRANSFORMER = ImageTransformerConfig(width=8, layers=2, heads=2)
 CASES = {"channels": (PIXELCNN, 3), "pixels": (PIXELCNN, 1), "made": (MADE, 3), "backwards": (BACKWARDS, 3)}
+CASES |= {"transformer": (TRANSFORMER, 3)}
 
 
 def network(net, groups):
@@ -48,16 +51,16 @@ def test_outputs_see_the_parts_before_them_all_of_them_and_no_other(case):
     assert seen[before].all()
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-def test_pictures_drawn_with_what_is_kept_are_those_of_the_whole_network(groups):
-    module, params = network(PIXELCNN, groups)
+@pytest.mark.parametrize(("net", "groups"), [(PIXELCNN, 1), (PIXELCNN, 3), (TRANSFORMER, 3)])
+def test_pictures_drawn_with_what_is_kept_are_those_of_the_whole_network(net, groups):
+    module, params = network(net, groups)
     label, width = jnp.array([0, 1, 1]), 3 // groups
 
     def pick(key, out):
         return jnp.where(jax.random.uniform(key, (width,)) < jax.nn.sigmoid(out[:1]), 1.0, -1.0)
 
     args = (module, params, keys(3), label, SHAPE, pick)
-    kept = jax.jit(lambda: PIXELCNN.sample(*args))()
+    kept = jax.jit(lambda: net.sample(*args))()
     plain = jax.jit(lambda: ordered.draw(module, params, keys(3), label, SHAPE, pick, np.arange(6 * groups)))()
     np.testing.assert_array_equal(kept, plain)
     assert (kept[1] != kept[2]).any()
@@ -97,7 +100,8 @@ def test_masks_are_the_published_ones():
         (dataclasses.replace(PIXELCNN, width=4), "width is 4, which does not divide"),
         (dataclasses.replace(PIXELCNN, reach=0), "reach is 0"),
         (dataclasses.replace(PIXELCNN, dtype="int8"), "dtype is 'int8'"),
-        (UNetConfig(), "expected pixelcnn or made"),
+        (dataclasses.replace(TRANSFORMER, heads=3), "does not divide into 3 heads"),
+        (UNetConfig(), "expected pixelcnn, made or image_transformer"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(net, message):

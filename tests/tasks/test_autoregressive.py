@@ -56,7 +56,7 @@ def test_a_low_temperature_draws_the_most_likely_level():
 
 def test_the_loss_is_bits_per_dim_of_the_levels():
     """With outputs of zero every level is as likely: log2 of their number."""
-    config = autoregressive.Config(net=PIXELCNN, levels=5, classes=2)
+    config = autoregressive.Config(net=MadeConfig(hidden=(4,)), levels=5, classes=2)
     start = config.task(Assets(4, ("a", "b"))).init
     batch = {"image": pictures(2), "label": jnp.array([0, 1])}
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape), jax.eval_shape(start, jax.random.key(0), {}, batch).params)
