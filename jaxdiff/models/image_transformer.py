@@ -134,7 +134,8 @@ class ImageTransformer(nn.Module):
         """What is added to the tokens at some places [n], and of the class."""
         rest, g = jnp.divmod(at, self.groups)
         rows, columns = jnp.divmod(rest, self.shape[1])
-        told = sum(table[i] for table, i in zip(self.places, (rows, columns, g), strict=True))[None]
+        of_row, of_column, of_channel = self.places
+        told = (of_row[rows] + of_column[columns] + of_channel[g])[None]
         return told + self.label(label)[:, None] if self.classes else told
 
     def step(
