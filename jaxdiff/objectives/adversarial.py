@@ -15,11 +15,13 @@ arXiv 1701.07875; the half as in the code of Esser et al. 2021, arXiv 2012.09841
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from jaxdiff.typing import Metrics, Params
 
 Kind = Literal["hinge", "non_saturating", "minimax", "wasserstein"]
 
@@ -88,3 +90,43 @@ def passed_on(value: Float[Array, ""], gradient: Float[Array, "*s"], y: Float[Ar
     """
     stop = jax.lax.stop_gradient
     return stop(value) + (stop(gradient) * (y - stop(y))).sum()
+
+
+def both_sides(
+    judge: Callable[[Params, Array], tuple[Array, Any]],
+    params: Params,
+    x: Array,
+    y: Array,
+    at: Array,
+    kind: Kind,
+    penalty: float = 0.0,
+    real_penalty: float = 0.0,
+) -> tuple[Array, Metrics, Any]:
+    """Returns the sum of both sides' losses, metrics, and what else the critic says.
+
+    Args:
+      judge: (parameters, x [b ...]) -> (logits [b], what else).
+      params: of the critic.
+      x: real examples.
+      y: made ones, through which the generator is differentiated.
+      at: where between both the gradient penalty is taken, [b] in [0, 1].
+      kind: of game.
+      penalty: weight of the gradient penalty.
+      real_penalty: weight of the gradient penalty at real examples.
+    """
+    stop = jax.lax.stop_gradient
+    fooled, _ = judge(stop(params), y)
+    real, rest = judge(params, x)
+    fake, _ = judge(params, stop(y))
+    fool, tell = generator_loss(fooled, kind), critic_loss(real, fake, kind)
+    metrics = {"fool": fool, "tell": tell, "real": real.mean(), "fake": fake.mean()}
+    metrics["right"] = ((real > 0).mean() + (fake < 0).mean()) / 2
+    metrics["jensen_shannon"] = jensen_shannon(real, fake)
+    loss, alone = fool + tell, lambda x: judge(params, x)[0]
+    if penalty:
+        metrics["penalty"] = gradient_penalty(alone, x, stop(y), at)
+        loss += penalty * metrics["penalty"]
+    if real_penalty:
+        metrics["r1"] = r1(alone, x)
+        loss += real_penalty * metrics["r1"]
+    return loss, metrics, rest

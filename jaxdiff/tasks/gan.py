@@ -5,7 +5,6 @@ vectors of spectral norms are `extra`, and follow the critic; the average of the
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -112,7 +111,7 @@ class Config(FamilyConfig):
             return logits, moved.get("spectral", u)
 
         y = generator.apply({"params": params["generator"]}, z, label)
-        loss, metrics, u = both_sides(
+        loss, metrics, u = adversarial.both_sides(
             judge, params["critic"], x, y, jax.vmap(jax.random.uniform)(at), self.game, self.penalty, self.r1
         )
         return loss, metrics, {"spectral": jax.lax.stop_gradient(u)}
@@ -122,43 +121,3 @@ class Config(FamilyConfig):
         z = numbers["temperature"] * jax.vmap(lambda key: jax.random.normal(key, (net.noise,)))(keys)
         y = self._networks(shape)[0].apply({"params": weights.params["generator"]}, z, label)
         return jnp.clip(jnp.round((y + 1) * ((self.levels - 1) / 2)), 0, self.levels - 1).astype(jnp.int32)
-
-
-def both_sides(
-    judge: Callable[[Params, Array], tuple[Array, Any]],
-    params: Params,
-    x: Array,
-    y: Array,
-    at: Array,
-    kind: Kind,
-    penalty: float = 0.0,
-    r1: float = 0.0,
-) -> tuple[Array, Metrics, Any]:
-    """Returns the sum of both sides' losses, metrics, and what else the critic says.
-
-    Args:
-      judge: (parameters, x [b ...]) -> (logits [b], what else).
-      params: of the critic.
-      x: real examples.
-      y: made ones, through which the generator is differentiated.
-      at: where between both the gradient penalty is taken, [b] in [0, 1].
-      kind: of game.
-      penalty: weight of the gradient penalty.
-      r1: weight of the gradient penalty at real examples.
-    """
-    stop = jax.lax.stop_gradient
-    fooled, _ = judge(stop(params), y)
-    real, rest = judge(params, x)
-    fake, _ = judge(params, stop(y))
-    fool, tell = adversarial.generator_loss(fooled, kind), adversarial.critic_loss(real, fake, kind)
-    metrics = {"fool": fool, "tell": tell, "real": real.mean(), "fake": fake.mean()}
-    metrics["right"] = ((real > 0).mean() + (fake < 0).mean()) / 2
-    metrics["jensen_shannon"] = adversarial.jensen_shannon(real, fake)
-    loss, alone = fool + tell, lambda x: judge(params, x)[0]
-    if penalty:
-        metrics["penalty"] = adversarial.gradient_penalty(alone, x, stop(y), at)
-        loss += penalty * metrics["penalty"]
-    if r1:
-        metrics["r1"] = adversarial.r1(alone, x)
-        loss += r1 * metrics["r1"]
-    return loss, metrics, rest

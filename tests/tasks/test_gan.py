@@ -56,7 +56,7 @@ def test_each_side_moves_by_its_own_loss(kind):
 
     def whole(w, y):
         judge = lambda params, x: ((params["w"] * x)[:, 0], None)
-        return gan.both_sides(judge, {"w": w}, jnp.full((1, 1), x), y.reshape(1, 1), jnp.zeros(1), kind)[0]
+        return adversarial.both_sides(judge, {"w": w}, jnp.full((1, 1), x), y.reshape(1, 1), jnp.zeros(1), kind)[0]
 
     by_w, by_y = jax.grad(whole, (0, 1))(w, y)
     sigmoid = lambda x: 1 / (1 + np.exp(-x))
@@ -165,7 +165,9 @@ def played(kind, r1, b1, steps=2000, batch=128):
         x, z = jax.vmap(draw)(keys)
         y = generator.apply({"params": params["generator"]}, z)
         judge = lambda params, x: (critic.apply({"params": params}, x)[:, 0], None)
-        value, metrics, _ = gan.both_sides(judge, params["critic"], x, y, jnp.zeros(len(x)), kind, r1=r1)
+        value, metrics, _ = adversarial.both_sides(
+            judge, params["critic"], x, y, jnp.zeros(len(x)), kind, real_penalty=r1
+        )
         return value, metrics, {}
 
     adam = OptimizerConfig(name="adam", lr=1.5e-3, b1=b1, b2=0.99, clip=0.0, decay="constant")
