@@ -16,6 +16,7 @@ PROGRAMS = {
     "sample": "make pictures with a trained model",
     "convert": "write a model in another format, for other tools",
     "evaluate": "measure the quality of a model or of a folder of pictures",
+    "compare": "train several models at one budget, and measure them in one table",
     "benchmark": "measure speed, also beside PyTorch",
 }
 HELP = ("-h", "--help")

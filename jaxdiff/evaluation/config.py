@@ -13,7 +13,7 @@ COMPARED = ("frechet", "kid", "neighbours", "inception_score", "diversity")
 """Metrics of features; the others are of pairs, of captions, and of the model itself."""
 PAIRED = ("psnr", "ssim", "lpips")
 """Metrics of pairs of pictures."""
-METRICS = (*COMPARED, *PAIRED, "clip", "bound", "ode")
+METRICS = (*COMPARED, *PAIRED, "clip", "bound", "ode", "bits")
 
 BOUNDS = {
     "num": (1, 10**6),
@@ -43,7 +43,7 @@ class EvaluateConfig:
       workdir: directory for pictures, their features, results.json and results.md.
       metrics: frechet, kid, neighbours (precision, recall, density, coverage), inception_score, diversity, clip (score
         and R-precision); psnr, ssim, lpips (of reconstructions, or of two folders with the same names); bound, ode
-        (bits/dim of the reference under the model).
+        (bits/dim of the reference under a diffusion model); bits (the same, as another model says it itself).
       num: number of pictures to make, at most a million; of a folder, the maximum to read.
       split: split of the reference.
       subset: subset of the reference, as in training: plain or quickstart of openmoji.
@@ -153,7 +153,7 @@ def _check_options(config: EvaluateConfig) -> None:
     for name in [config.sampler, *(config.sweep.split(",") if config.sweep else ())]:
         registry.lookup("sampler", name, registry.SAMPLERS)
     calls(config)
-    own = {"bound", "ode"} & {*config.metrics}
+    own = {"bound", "ode", "bits"} & {*config.metrics}
     if not config.model and (own or config.sweep):
         raise ValueError(f"{' and '.join(sorted(own)) or 'a sweep'} needs --model: it is not of pictures alone")
     if "clip" in config.metrics and not config.clip:

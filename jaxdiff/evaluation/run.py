@@ -18,7 +18,7 @@ from jaxdiff.data.config import check as check_data
 from jaxdiff.data.source import kind_of
 from jaxdiff.evaluation import clip, pairs, report, samples, sweep
 from jaxdiff.evaluation.config import COMPARED, PAIRED, EvaluateConfig, calls, check, command
-from jaxdiff.evaluation.likelihood import bits_per_dim
+from jaxdiff.evaluation.likelihood import bits_per_dim, own_bits
 from jaxdiff.evaluation.networks import FeatureExtractor, Features, network
 from jaxdiff.evaluation.pictures import Pictures, data_set, first, folder
 from jaxdiff.evaluation.reconstruct import reconstructor
@@ -27,6 +27,7 @@ from jaxdiff.metrics import statistics
 from jaxdiff.metrics.bootstrap import Estimate
 from jaxdiff.metrics.clip_score import clip_score, r_precision
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pipelines.pipeline import HasLikelihood
 
 Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -44,12 +45,13 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
     """
     check(config)
     pipe = load(config.model, "pmap") if config.model else None
+    _check_pipeline(config, pipe)
     config = _with_reference(config)
     cells: Sequence[sweep.Cell] = ()
     if config.sweep:
         assert pipe, "check"
         cells = sweep.cells(config.sweep.split(","), calls(config), pipe.calls)
-    size = config.size or (min(pipe.size) if pipe and "vae" not in pipe.model.nets else 0)
+    size = config.size or _side(pipe)
     made = _first(config.generated, config.num, size) if config.generated else None
     real = _reference(config, size or (made.shape[0] if made else 0))
     for note in (*(made.notes if made else ()), *(real.notes if isinstance(real, Pictures) else ())):
@@ -62,7 +64,7 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
     if cells and pipe:
         return _sweep(config, cells, pipe, seen, counting, say)
     estimates: dict[str, Estimate] = {}
-    if {*config.metrics} - {"bound", "ode"}:
+    if {*config.metrics} - {"bound", "ode", "bits"}:
         place = config.workdir / "pictures"
         if config.autoencoder and isinstance(real, Pictures):
             made = _reconstructed(config, real, place, counting)
@@ -70,7 +72,7 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
             made = _made(config, pipe, real, place, counting, steps=config.steps, sampler=config.sampler)
         estimates = seen.measure(made, say)
     if pipe and isinstance(real, Pictures):
-        estimates |= _bits(config, pipe, real, counting)
+        estimates |= (_bits if isinstance(pipe, DiffusionPipeline) else _own_bits)(config, pipe, real, counting)
     return _write(config, report.markdown(estimates), {"metrics": report.as_json(estimates)}, seen.origin)
 
 
@@ -182,6 +184,32 @@ class ReferenceSet:
         }
 
 
+def _check_pipeline(config: EvaluateConfig, pipe: Any) -> None:
+    """Refuses what a model does not have.
+
+    Raises:
+      ValueError: names the metric, and what the model has instead.
+    """
+    diffuses = isinstance(pipe, DiffusionPipeline)
+    if pipe is None or (diffuses and "bits" not in config.metrics):
+        return
+    if diffuses:
+        raise ValueError("bits: a diffusion model has the metrics bound and ode instead")
+    has = isinstance(pipe, HasLikelihood)
+    if wrong := {"bound", "ode", *(() if has else ("bits",))} & {*config.metrics}:
+        instead = "ask for bits" if has else "it gives pictures and no density, leave it out"
+        raise ValueError(f"{', '.join(sorted(wrong))}: this model has no such likelihood: {instead}")
+    if config.sweep:
+        raise ValueError("a sweep compares samplers of a diffusion model, and this model has none: leave it out")
+
+
+def _side(pipe: Any) -> int:
+    """The side of a model's pictures; 0 where it is not known, or any."""
+    if isinstance(pipe, DiffusionPipeline):
+        return 0 if "vae" in pipe.model.nets else min(pipe.size)
+    return min(getattr(pipe, "size", (0,)))
+
+
 def _with_reference(config: EvaluateConfig) -> EvaluateConfig:
     """Fills in, without --reference, what the model was trained on."""
     if config.reference:
@@ -223,7 +251,8 @@ def _made(
     prompts = _told(pipe, config.prompt or _shuffled(real.captions() if isinstance(real, Pictures) else ()))
     side = max(real.shape) if isinstance(real, Pictures) else config.size or 512
     _check_room(place, config.num, side)
-    if not prompts and pipe.model.reads:
+    diffuses = isinstance(pipe, DiffusionPipeline)
+    if not prompts and diffuses and pipe.model.reads:
         raise ValueError(f"{config.reference} has no captions to show: give --prompt")
     with counting("pictures made", config.num) as tell:
         samples.make(
@@ -235,15 +264,18 @@ def _made(
             batch_size=config.batch_size,
             report=tell,
             origin={"model": config.model},
-            guidance=config.guidance,
-            **options,
+            **({"guidance": config.guidance, **options} if diffuses else {}),
         )
     return _first(place, config.num)
 
 
 def _told(pipe: Any, captions: Sequence[str]) -> list[str]:
     """Spells captions as the model is told them: where it knows classes, those of data are spelled with spaces."""
-    spelled = {name.replace("_", " "): name for name in pipe.model.labels}
+    diffuses = isinstance(pipe, DiffusionPipeline)
+    labels = pipe.model.labels if diffuses else getattr(pipe, "labels", ())
+    if not labels and not diffuses:
+        return [""] * len(captions)  # it reads nothing
+    spelled = {name.replace("_", " "): name for name in labels}
     return [spelled.get(caption, caption) for caption in captions]
 
 
@@ -302,6 +334,15 @@ def _bits(config: EvaluateConfig, pipe: DiffusionPipeline, real: Pictures, count
                 )
             result |= report.mean(name, bits, config.resamples)
     return result
+
+
+def _own_bits(config: EvaluateConfig, pipe: Any, real: Pictures, counting: Counting) -> dict[str, Estimate]:
+    if "bits" not in config.metrics:
+        return {}
+    prompts = _told(pipe, real.captions()) or [""] * real.count
+    with counting("pictures under the model", real.count) as tell:
+        bits = own_bits(pipe, real, prompts, seed=config.seed, batch_size=config.batch_size, report=tell)
+    return report.mean(f"bits/dim ({pipe.likelihood})", bits, config.resamples)
 
 
 def _write(config: EvaluateConfig, table: str, results: dict[str, Any], origin: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 
 @runtime_checkable
 class Pipeline(Protocol):
@@ -18,4 +20,19 @@ class Pipeline(Protocol):
         self, prompts: str | Sequence[str], *, key: Any, options: Any = None, latents: bool = False, **fields: Any
     ) -> Any:
         """Returns pictures uint8 [b h w 3], one for each prompt; see `DiffusionPipeline`."""
+        ...
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A model that says how likely pictures are, by a function of its own.
+
+    Attributes:
+      likelihood: what it gives, for reports, such as 'exact'.
+    """
+
+    likelihood: str
+
+    def bits_per_dim(self, images: Any, prompts: Sequence[str], keys: Any) -> np.ndarray:
+        """Bits/dim [b] of uint8 [b h w 3], given their prompts; picture i draws from keys[i] alone."""
         ...

@@ -1,0 +1,61 @@
+"""`jaxdiff compare configs/families/*.py --data openmoji --size 32 --minutes 20 --workdir runs/families`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxdiff.cli.config import read_config
+from jaxdiff.cli.main import compilation_cache
+from jaxdiff.cli.progress import counting
+from jaxdiff.evaluation.compare import Budget, compare
+from jaxdiff.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """Trains each config at one budget, samples and measures it, and writes one table, a plot and grids of samples.
+
+    The same command resumes one that was interrupted.
+
+    Attributes:
+      configs: config files, such as configs/families/*.py.
+      workdir: gets a folder for each run, results.json, results.md and results.png.
+      data: what all are trained on, a name as --data.name of `jaxdiff train`; default: each config's own.
+      size: side of the pictures; 0: each config's own.
+      subset: of the data; default: each config's own, and all of it where --data is given.
+      small: take the small form of each config.
+      budget: of each run.
+    """
+
+    configs: tyro.conf.Positional[tuple[Path, ...]]
+    workdir: Path = Path("runs/families")
+    data: str = ""
+    size: int = 0
+    subset: str = ""
+    small: bool = False
+    budget: Annotated[Budget, tyro.conf.arg(name="")] = Budget()
+
+
+def main(argv: list[str]) -> None:
+    """Compares, and prints the table."""
+    args = tyro.cli(Args, args=argv, prog="jaxdiff compare")
+    if not args.configs:
+        raise ValueError("no config was given: expected files such as configs/families/*.py")
+    configs = [_on(args, read_config(path, small=args.small)) for path in args.configs]
+    compilation_cache()
+    print(compare(configs, args.workdir, args.budget, counting, lambda text: print(text, flush=True)))
+    print(f"\nwritten to {args.workdir}")
+
+
+def _on(args: Args, config: Experiment) -> Experiment:
+    """The experiment, on the data that are given."""
+    data = config.data
+    if args.data:
+        data = dataclasses.replace(data, name=args.data, subset="all")
+    if args.subset:
+        data = dataclasses.replace(data, subset=args.subset)
+    return dataclasses.replace(config, data=dataclasses.replace(data, size=args.size or data.size))

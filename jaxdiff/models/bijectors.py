@@ -1,0 +1,166 @@
+"""Bijections whose log-determinants are known, as pairs of pure functions.
+
+With z = f(x), log p(x) = log p(z) + log |det df/dx|. `forward` is f, from data to noise, `inverse` its inverse; each
+gives the logarithm of its own determinant for each example [b], so the two sum to 0. `init` sees the first batch where
+it arrives, so that ActNorm can start from it. Here are those without a network, and what joins several to one.
+
+Of the libraries that have bijectors, distrax has neither ActNorm, nor squeezing, nor a split into scales, and those of
+TensorFlow Probability are made for its variables; either is a dependency for what is a few lines each here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdiff.typing import Key, Params
+
+
+class Bijector(NamedTuple):
+    """A bijection.
+
+    Attributes:
+      init: (key, x, cond) -> parameters.
+      forward: (parameters, x, cond) -> (z, log |det dz/dx| [b]); cond [b h w c] or None is what its networks also see.
+      inverse: (parameters, z, cond) -> (x, log |det dx/dz| [b]).
+    """
+
+    init: Callable[[Key, Array, Any], Params]
+    forward: Callable[[Params, Array, Any], tuple[Array, Array]]
+    inverse: Callable[[Params, Array, Any], tuple[Array, Array]]
+
+
+def _nothing(key: Key, x: Array, cond: Any) -> Params:
+    return {}
+
+
+def _zeros(x: Array) -> Array:
+    return jnp.zeros(x.shape[0])
+
+
+def chain(parts: Sequence[tuple[str, Bijector]]) -> Bijector:
+    """Returns one bijection after another, each with the parameters of its name."""
+
+    def init(key: Key, x: Array, cond: Any) -> Params:
+        params = {}
+        for own, (name, part) in zip(jax.random.split(key, len(parts)), parts, strict=True):
+            params[name] = part.init(own, x, cond)
+            x, _ = part.forward(params[name], x, cond)
+        return params
+
+    def forward(params: Params, x: Array, cond: Any) -> tuple[Array, Array]:
+        total = _zeros(x)
+        for name, part in parts:
+            x, log_det = part.forward(params[name], x, cond)
+            total += log_det
+        return x, total
+
+    def inverse(params: Params, z: Array, cond: Any) -> tuple[Array, Array]:
+        total = _zeros(z)
+        for name, part in reversed(parts):
+            z, log_det = part.inverse(params[name], z, cond)
+            total += log_det
+        return z, total
+
+    return Bijector(init, forward, inverse)
+
+
+def swapped(part: Bijector) -> Bijector:
+    """Returns the inverse bijection."""
+    return Bijector(part.init, part.inverse, part.forward)
+
+
+def logit(least: float) -> Bijector:
+    """Returns the logit of a + (1 - 2 a) x for x in [0, 1], with a = `least` (Dinh et al. 2017, section 4.1)."""
+
+    def forward(params: Params, x: Array, cond: Any) -> tuple[Array, Array]:
+        y = least + (1 - 2 * least) * x
+        z = jnp.log(y) - jnp.log1p(-y)
+        return z, _logit_det(z, least)
+
+    def inverse(params: Params, z: Array, cond: Any) -> tuple[Array, Array]:
+        return (jax.nn.sigmoid(z) - least) / (1 - 2 * least), -_logit_det(z, least)
+
+    return Bijector(_nothing, forward, inverse)
+
+
+def _logit_det(z: Array, least: float) -> Array:
+    each = jax.nn.softplus(z) + jax.nn.softplus(-z) + np.log(1 - 2 * least)
+    return each.reshape(len(z), -1).sum(1)
+
+
+def squeeze() -> Bijector:
+    """Returns squares of 2x2 positions as channels.
+
+    Raises:
+      ValueError: (when called) for odd sides.
+    """
+
+    def forward(params: Params, x: Array, cond: Any) -> tuple[Array, Array]:
+        b, h, w, c = x.shape
+        if h % 2 or w % 2:
+            raise ValueError(f"a squeeze halves both sides, and they are {h}x{w}: expected even ones")
+        y = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+        return y.reshape(b, h // 2, w // 2, 4 * c), _zeros(x)
+
+    def inverse(params: Params, z: Array, cond: Any) -> tuple[Array, Array]:
+        b, h, w, c = z.shape
+        y = z.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
+        return y.reshape(b, 2 * h, 2 * w, c // 4), _zeros(z)
+
+    return Bijector(_nothing, forward, inverse)
+
+
+def factored(first: Bijector, shape: tuple[int, ...], rest: Bijector) -> Bijector:
+    """Returns `first`, then half of the channels of its result as they are and `rest` of the others, as numbers [b d].
+
+    Source: Dinh et al. 2017, arXiv 1605.08803, section 3.6.
+
+    Args:
+      first: gives pictures.
+      shape: of them, (h, w, c).
+      rest: of their last channels; may itself give numbers.
+    """
+    half = shape[-1] // 2
+    size = int(np.prod(shape[:-1])) * half
+
+    def init(key: Key, x: Array, cond: Any) -> Params:
+        one, two = jax.random.split(key)
+        params = {"first": first.init(one, x, cond)}
+        y, _ = first.forward(params["first"], x, cond)
+        return {**params, "rest": rest.init(two, y[..., half:], cond)}
+
+    def forward(params: Params, x: Array, cond: Any) -> tuple[Array, Array]:
+        y, one = first.forward(params["first"], x, cond)
+        z, two = rest.forward(params["rest"], y[..., half:], cond)
+        return jnp.concatenate([y[..., :half].reshape(len(x), -1), z.reshape(len(x), -1)], 1), one + two
+
+    def inverse(params: Params, z: Array, cond: Any) -> tuple[Array, Array]:
+        out, left = z[:, :size].reshape(-1, *shape[:-1], half), z[:, size:]
+        y, two = rest.inverse(params["rest"], left, cond)
+        x, one = first.inverse(params["first"], jnp.concatenate([out, y], -1), cond)
+        return x, one + two
+
+    return Bijector(init, forward, inverse)
+
+
+def flat(shape: tuple[int, ...]) -> Bijector:
+    """Returns pictures of a shape (h, w, c) as numbers [b d]."""
+    return Bijector(
+        _nothing,
+        lambda params, x, cond: (x.reshape(len(x), -1), _zeros(x)),
+        lambda params, z, cond: (z.reshape(-1, *shape), _zeros(z)),
+    )
+
+
+def log_normal(z: Float[Array, "b d"]) -> Float[Array, " b"]:
+    """Returns log N(z; 0, 1)."""
+    return -(z * z + np.log(2 * np.pi)).sum(1) / 2
+
+
+def log_logistic(z: Float[Array, "b d"]) -> Float[Array, " b"]:
+    """Returns the log-density of standard logistics."""
+    return -(jax.nn.softplus(z) + jax.nn.softplus(-z)).sum(1)

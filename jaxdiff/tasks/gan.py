@@ -1,0 +1,123 @@
+"""Generative adversarial networks: a generator and a critic, terms of one loss, each moved by an optimizer of its own.
+
+The run's own optimizer moves the generator: with `optimizer.every` 5 it takes one step in five of the critic's. The
+vectors of spectral norms are `extra`, and follow the critic; the average of the generator's weights is sampled.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxdiff.data.source import DataConfig
+from jaxdiff.models.config import NetConfig
+from jaxdiff.models.critic import Critic, CriticConfig
+from jaxdiff.models.generator import Generator, GeneratorConfig
+from jaxdiff.objectives import adversarial, likelihood
+from jaxdiff.objectives.adversarial import Kind
+from jaxdiff.pipelines.direct import Tempered
+from jaxdiff.tasks.family import FamilyConfig
+from jaxdiff.training import Known, OptimizerConfig, Variables
+from jaxdiff.training import optimizer as optimizers
+from jaxdiff.typing import Batch, Key, Metrics, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(FamilyConfig):
+    """A GAN.
+
+    Attributes:
+      net: the generator.
+      critic: its network.
+      game: what both sides play.
+      penalty: weight of the gradient penalty between real and made pictures; 10 in the paper of Wasserstein's.
+      r1: weight of the gradient penalty at real pictures.
+      critic_optimizer: of the critic's parameters.
+    """
+
+    net: NetConfig = GeneratorConfig()
+    critic: NetConfig = CriticConfig()
+    game: Kind = "hinge"
+    penalty: float = 0.0
+    r1: float = 0.0
+    critic_optimizer: OptimizerConfig = OptimizerConfig(name="adam", lr=2e-4, b1=0.0, b2=0.9, decay="constant")
+
+    likelihood = ""
+    options = Tempered
+
+    def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
+        """Refuses numbers that do not fit each other or the data."""
+        super().check(data, optimizer)
+        for name, kind in (("net", GeneratorConfig), ("critic", CriticConfig)):
+            net = getattr(self, name)
+            if not isinstance(net, kind):
+                raise ValueError(f"task.{name} is a {type(net).__name__}: expected {kind.__module__.rsplit('.')[-1]}")
+            net.check(data.size, data.size)
+        for name in ("penalty", "r1"):
+            if not 0 <= (value := getattr(self, name)) < float("inf"):
+                raise ValueError(f"task.{name} is {value}: expected a number of at least 0")
+        bounded = self.penalty or getattr(self.critic, "spectral", True)
+        if self.game == "wasserstein" and not bounded:
+            raise ValueError(
+                "task.game is 'wasserstein', whose critic must be held to slopes of 1: give task.penalty, or "
+                "task.critic.spectral True"
+            )
+        if self.critic_optimizer.every > optimizer.every:
+            raise ValueError(
+                f"task.critic_optimizer.every is {self.critic_optimizer.every} and optimizer.every {optimizer.every}: "
+                "the generator would move more often than its critic"
+            )
+
+    def check_steps(self, steps: int) -> None:
+        """Refuses an optimizer of the critic that makes no sense."""
+        optimizers.check(self.critic_optimizer, steps, " of group critic")
+
+    def _more(self) -> dict[str, Any]:
+        return {
+            "groups": ((r"critic/.*", self.critic_optimizer),),
+            "averaged": ("generator",),
+            "absorb": lambda extra, stats: stats,
+        }
+
+    def _networks(self, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        net: Any = self.net
+        critic: Any = self.critic
+        return Generator(net, shape, self.classes), Critic(critic, self.classes)
+
+    def _init(self, key: Key, x: Array, label: Array | None) -> Variables:
+        own, other = jax.random.split(key)
+        net: Any = self.net
+        generator, critic = self._networks(x.shape[1:])
+        label = None if label is None else label[:1]
+        made = dict(critic.init(other, jnp.zeros((1, *x.shape[1:])), label))
+        params = {
+            "generator": generator.init(own, jnp.zeros((1, net.noise)), label)["params"],
+            "critic": made["params"],
+        }
+        return Variables(params, extra={"spectral": made.get("spectral", {})})
+
+    def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
+        net: Any = self.net
+        x, label = likelihood.unit(self.read(batch["image"]), self.levels), batch.get("label")
+        generator, critic = self._networks(x.shape[1:])
+        noise, at = (jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys) for i in range(2))
+        z = jax.vmap(lambda key: jax.random.normal(key, (net.noise,)))(noise)
+        u = known.extra["spectral"]
+
+        def judge(params: Params, x: Array) -> tuple[Array, Any]:
+            logits, moved = critic.apply({"params": params, "spectral": u}, x, label, mutable=["spectral"])
+            return logits, moved.get("spectral", u)
+
+        y = generator.apply({"params": params["generator"]}, z, label)
+        loss, metrics, u = adversarial.both_sides(
+            judge, params["critic"], x, y, jax.vmap(jax.random.uniform)(at), self.game, self.penalty, self.r1
+        )
+        return loss, metrics, {"spectral": jax.lax.stop_gradient(u)}
+
+    def _draw(self, weights: Variables, numbers: Any, keys: Key, label: Array | None, shape: tuple[int, ...]) -> Array:
+        net: Any = self.net
+        z = numbers["temperature"] * jax.vmap(lambda key: jax.random.normal(key, (net.noise,)))(keys)
+        y = self._networks(shape)[0].apply({"params": weights.params["generator"]}, z, label)
+        return jnp.clip(jnp.round((y + 1) * ((self.levels - 1) / 2)), 0, self.levels - 1).astype(jnp.int32)

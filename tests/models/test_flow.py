@@ -1,0 +1,156 @@
+"""Bijections: inverses, determinants against the Jacobian, ActNorm's first batch, densities that integrate to 1."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from families import keys, randomised
+from scipy import stats
+
+from jaxdiff.data.source import DataConfig
+from jaxdiff.models import bijectors, flow_layers, transforms
+from jaxdiff.models.flow import FlowConfig
+from jaxdiff.models.unet import UNetConfig
+from jaxdiff.tasks import flow
+from jaxdiff.training import OptimizerConfig, Variables
+
+SHAPE = (2, 2, 2)
+NET = FlowConfig(scales=1, steps=1, width=4, bins=3)
+FAMILIES = (
+    "glow",
+    "maf",
+    *(pytest.param(name, marks=pytest.mark.heavy) for name in ("nice", "realnvp", "spline", "iaf")),
+)
+TRANSFORMS = {"additive": transforms.additive(), "affine": transforms.affine(), "spline": transforms.spline(4, 3.0)}
+
+
+def flow_of(family, cond):
+    made = dataclasses.replace(NET, family=family).bijector(SHAPE)
+    shapes = jax.eval_shape(made.init, jax.random.key(0), jnp.zeros((2, *SHAPE)), cond)
+    return made, randomised(shapes, 0.2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_flow_is_inverted_and_its_determinant_is_that_of_the_jacobian(family):
+    cond = None if family in ("maf", "iaf") else jnp.ones((2, 1, 1, 3))
+    made, params = flow_of(family, cond)
+
+    @jax.jit
+    def run(x):
+        one = None if cond is None else cond[:1]
+        own = jax.vmap(jax.jacobian(lambda x: made.forward(params, x[None], one)[0][0]))(x).reshape(2, 8, 8)
+        z, det = made.forward(params, x, cond)
+        back, other = made.inverse(params, z, cond)
+        return z, det, back, other, jnp.linalg.slogdet(own)[1]
+
+    x = jax.random.normal(jax.random.key(1), (2, *SHAPE))
+    z, det, back, other, expected = run(x)
+    assert z.shape == (2, 8)
+    np.testing.assert_allclose(back, x, atol=1e-5)
+    np.testing.assert_allclose(det, expected, atol=1e-4)
+    np.testing.assert_allclose(other, -det, atol=1e-4)
+    assert np.abs(det).min() > 1e-3
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms_are_monotone_inverted_and_start_as_the_identity(name):
+    of = TRANSFORMS[name]
+    x = jnp.linspace(-4, 4, 101)
+    p = jnp.broadcast_to(jax.random.normal(jax.random.key(1), (of.outputs,)), (101, of.outputs))
+
+    @jax.jit
+    def run(x):
+        y, log_slope = of.forward(x, p)
+        slope = jax.vmap(jax.grad(lambda x: of.forward(x, p[0])[0]))(x)
+        return y, log_slope, slope, *of.inverse(y, p), of.forward(x, 0 * p)[0]
+
+    y, log_slope, slope, back, other, same = run(x)
+    np.testing.assert_allclose(log_slope, jnp.log(slope), atol=1e-5)
+    np.testing.assert_allclose(back, x, atol=1e-5)
+    np.testing.assert_allclose(other, -log_slope, atol=1e-4)
+    assert (np.diff(y) > 0).all()
+    np.testing.assert_allclose(same, x, atol=1e-5)
+
+
+def test_actnorm_starts_from_the_first_batch():
+    part = flow_layers.actnorm()
+    x = 3 * jax.random.normal(jax.random.key(0), (64, 2, 2, 3)) + jnp.array([1.0, -5.0, 0.0])[None, None, None]
+    z, _ = part.forward(part.init(jax.random.key(1), x, None), x, None)
+    np.testing.assert_allclose(z.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(z.std((0, 1, 2)), 1, atol=1e-4)
+
+
+def test_a_1x1_convolution_starts_as_a_rotation():
+    part = flow_layers.invertible_1x1(5, 3)
+    x = jax.random.normal(jax.random.key(0), (2, 1, 1, 5))
+    z, det = part.forward(part.init(jax.random.key(1), x, None), x, None)
+    np.testing.assert_allclose((z**2).sum(-1), (x**2).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(det, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("prior", ["gaussian", "logistic"])
+@pytest.mark.parametrize("transform", ["affine", "spline"])
+def test_a_flow_of_one_number_integrates_to_one(prior, transform):
+    """By the trapezoid rule over the pictures' range, to the mass that its ends leave to it."""
+    of, density = TRANSFORMS[transform], {"gaussian": bijectors.log_normal, "logistic": bijectors.log_logistic}[prior]
+    part, y = bijectors.logit(0.01), np.linspace(0, 1, 40001, dtype=np.float32)
+    p = jnp.broadcast_to(0.5 * jax.random.normal(jax.random.key(3), (of.outputs,)), (len(y), of.outputs))
+
+    @jax.jit
+    def run(y):
+        z, det = part.forward({}, y[:, None], None)
+        z, log_slope = of.forward(z[:, 0], p)
+        return z, density(z[:, None]) + det + log_slope
+
+    z, log_p = (np.asarray(one, np.float64) for one in run(jnp.asarray(y)))
+    mass = {"gaussian": stats.norm, "logistic": stats.logistic}[prior].cdf(z[[0, -1]])
+    assert np.trapezoid(np.exp(log_p), y) == pytest.approx(mass[1] - mass[0], abs=1e-5)
+    assert mass[1] - mass[0] > 0.7
+
+
+@pytest.mark.parametrize("dequantise", ["uniform", "variational"])
+def test_bits_are_those_of_the_density_and_draws_come_from_it(dequantise):
+    """A flow without steps that do anything is the logit of the noise: its levels' probabilities are known."""
+    net = dataclasses.replace(NET, family="nice", steps=1)
+    config = flow.Config(net=net, grey=True, levels=4, dequantise=dequantise, least=0.01, classes=2)
+    x, label = jnp.repeat(jnp.arange(4), 2000).reshape(-1, 1, 1, 1), jnp.zeros(8000, jnp.int32)
+    shapes = jax.eval_shape(config._init, jax.random.key(0), x[:2], label[:2]).params
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+    bits, drawn = jax.jit(
+        lambda keys, more: (
+            config._bits(Variables(zero), x, label, keys)[0],
+            config._draw(Variables(zero), {"temperature": jnp.float32(1)}, more, label, (1, 1, 1)),
+        )
+    )(keys(8000), keys(8000, 4))
+    edges = np.linspace(0, 1, 5) * 0.98 + 0.01
+    edges = np.log(edges / (1 - edges))
+    mass = np.diff(stats.norm.cdf(edges))
+    mean_p = (2.0 ** -np.asarray(bits, np.float64)).reshape(4, 2000).mean(1)  # of uniform u: E p(y) / L is P
+    np.testing.assert_allclose(mean_p, mass, rtol={"uniform": 0.02, "variational": 0.1}[dequantise])
+    assert (np.asarray(bits).reshape(4, 2000).mean(1) >= -np.log2(mass) - 0.01).all(), "a bound"
+    ends = [stats.norm.cdf(edges[0]), 1 - stats.norm.cdf(edges[-1])]
+    expected = mass + np.array([ends[0], 0, 0, ends[1]])
+    np.testing.assert_allclose(np.bincount(np.asarray(drawn).ravel(), minlength=4) / 8000, expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"net": dataclasses.replace(NET, scales=4)}, "a picture of 8x8 does not halve 4 times"),
+        ({"net": dataclasses.replace(NET, steps=0)}, "steps is 0"),
+        ({"net": dataclasses.replace(NET, bins=101)}, "bins is 101"),
+        ({"net": UNetConfig()}, "expected flow"),
+        ({"least": 0.5}, "task.least is 0.5"),
+        ({"net": dataclasses.replace(NET, family="maf"), "classes": 2}, "is told no class"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        flow.Config(**{"net": NET, **fields}).check(DataConfig(size=8), OptimizerConfig())
+
+
+def test_a_squeeze_of_odd_sides_is_refused():
+    with pytest.raises(ValueError, match="they are 3x4: expected even ones"):
+        bijectors.squeeze().forward({}, jnp.zeros((1, 3, 4, 1)), None)

@@ -1,0 +1,88 @@
+"""Every config of a family is checked; one of each task is trained, resumed, sampled and measured by the commands."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdiff import experiment, training
+from jaxdiff.cli.config import read_config
+from jaxdiff.cli.main import main
+from jaxdiff.loading import load
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs" / "families").glob("*.py"))
+OF_TASKS = ("made",)
+"""One config of each kind of task; the others are `heavy`."""
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_passes_its_checks_and_survives_json(path, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    config, small = read_config(path), read_config(path, small=True)
+    experiment.check(config)
+    experiment.check(small)
+    assert experiment.from_json(experiment.to_json(config)) == config
+    assert (config.name, small.name) == (path.stem, f"{path.stem}-small")
+    header = " ".join(path.read_text().partition('"""')[2].partition('"""')[0].split())
+    words = ("Paper", "Hardware: ", "ime", "esult", f"Command: jaxdiff train configs/families/{path.name}")
+    assert all(word in header for word in words)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of pictures of two classes, with the splits train and test."""
+    top, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, color in (("blue", (0, 0, 255)), ("red", (255, 0, 0))):
+            (top / split / name).mkdir(parents=True)
+            for i in range(8):
+                noise = rng.integers(-60, 60, (8, 8, 3))
+                image = np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)
+                Image.fromarray(image).save(top / split / name / f"{i}.png")
+    return top
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[] if path.stem in OF_TASKS else pytest.mark.heavy) for path in CONFIGS],
+)
+def test_a_family_is_trained_resumed_sampled_and_measured(path, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+    whole, parts, out = tmp_path / "whole", tmp_path / "parts", tmp_path / "sample.png"
+    words = ["--small", "--data.name", str(pictures), "--data.subset", "all"]
+    classes = read_config(path).task.classes
+    words += ["--task.classes", "2"] if classes else []
+    main(["train", str(path), "--workdir", str(whole), *words])
+    assert len(list((whole / "samples" / "samples").glob("*.png"))) == 2
+    shutil.copytree(whole, parts)
+    shutil.rmtree(parts / "checkpoints" / "6")  # as if it had been killed there
+    main(["train", str(path), "--workdir", str(parts), *words])
+    saved = [jax.tree.leaves(training.load_params(at / "checkpoints" / "6")) for at in (parts, whole)]
+    for ours, other in zip(*saved, strict=True):
+        np.testing.assert_array_equal(ours, other)
+    main(["sample", "--model", str(parts), "--out", str(out), "--num", "2", "--prompt", "red" if classes else ""])
+    assert Image.open(out).size[0] >= 16
+    task = experiment.read(parts).task
+    measure = ["evaluate", "--model", str(parts), "--metrics", "bits", "--workdir", str(tmp_path / "measured")]
+    measure += ["--split", "test", "--batch-size", "1"]
+    if not task.likelihood:
+        with pytest.raises(SystemExit):
+            main(measure)
+        assert "bits: this model has no such likelihood: it gives pictures and no density" in capsys.readouterr().err
+        return
+    main(measure)
+    ((name, told),) = json.loads((tmp_path / "measured" / "results.json").read_text())["metrics"].items()
+    assert name.startswith(f"bits/dim ({task.likelihood}")
+    assert 0 < told["value"] < 20
+    with pytest.raises(SystemExit):
+        main([*measure[:3], "--metrics", "ode", *measure[5:]])
+    assert "ode: this model has no such likelihood: ask for bits" in capsys.readouterr().err
+    pipe = load(parts)
+    for wrong, message in (({"prompts": ["green"]}, "no class of this model"), ({"steps": 3}, "no option 'steps'")):
+        with pytest.raises(ValueError, match=message):
+            pipe(**{"prompts": [""], "key": jax.random.key(0), **wrong})
