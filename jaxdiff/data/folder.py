@@ -64,7 +64,8 @@ class FolderSource:
     def shaped(self, index: int, height: int, width: int) -> Example:
         """An example whose picture is scaled and cut to another shape."""
         path, caption, label = self._items[index]
-        return Example(image=picture.decode(path, (height, width)), caption=caption, label=label)
+        image = picture.decode(path, (height, width))
+        return Example(image=image, caption=caption, label=label, sides=self.sides(index))
 
     def sides(self, index: int) -> tuple[int, int]:
         """Height and width of a picture as it is."""
