@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from jaxdiff import experiment, loading
 from jaxdiff.pretrained import files, latent_model, lora, pixels, single_file, single_process
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.write import write_directory
+from jaxdiff.tasks import lora as lora_task
 
 _NO_ENDINGS = (".ckpt", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".msgpack", ".json", ".yaml", ".zip", ".png")
 
@@ -24,7 +26,8 @@ class Args:
     Attributes:
       model: a directory with model_index.json; a .safetensors or .ckpt file of Stable Diffusion; or a run of `jaxdiff
         train`, or one of its checkpoints, whose averaged weights are taken: of an autoencoder, in pixels without text,
-        in latents told nothing, or in those of a KL autoencoder told a frozen CLIP's states.
+        in latents told nothing, or in those of a KL autoencoder told a frozen CLIP's states; of a model that was
+        trained on; or of a LoRA, which is written by itself.
       out: a new directory, for diffusers; or a file that ends in .safetensors, in Stable Diffusion's own layout. Only a
         file that this program wrote is overwritten.
       dtype: of the weights; by default as they are.
@@ -34,6 +37,7 @@ class Args:
       vae: directory or file of an autoencoder to take instead of the model's.
       lora: files or directories of LoRAs to add to the weights, each as PATH or PATH:WEIGHT.
       textual_inversion: files of new words to add to tokenizer and text encoder; the model becomes a directory.
+      layout: whose names a LoRA's tensors have, those of diffusers and PEFT, or of kohya's scripts.
     """
 
     model: Path
@@ -45,6 +49,7 @@ class Args:
     vae: Path | None = None
     lora: tuple[str, ...] = ()
     textual_inversion: tuple[Path, ...] = ()
+    layout: Literal["diffusers", "kohya"] = "diffusers"
 
 
 def main(argv: list[str]) -> None:
@@ -52,19 +57,11 @@ def main(argv: list[str]) -> None:
     args = tyro.cli(Args, args=argv, prog="jaxdiff convert")
     check(args)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        bundle = read(args)
-    for name, part in bundle.components.items():
-        leaves = jax.tree.leaves(part.params)
-        kinds = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))
-        count, size = (sum(getattr(leaf, what) for leaf in leaves) for what in ("size", "nbytes"))
-        print(f"{name}: {part.kind}, {count / 1e6:.1f}M numbers of {kinds}, {size / 1e9:.2f} GB", flush=True)
+        write = writer(args)
     unfinished = args.out.with_name(f"{args.out.name}.unfinished")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if args.out.suffix == ".safetensors":
-            single_file.write(bundle, unfinished)
-        else:
-            write_directory(bundle, unfinished, args.model if args.model.is_dir() else None)
+        write(unfinished)
         unfinished.replace(args.out)
     finally:
         if unfinished.is_dir():
@@ -122,21 +119,40 @@ def _ours(path: Path) -> bool:
         return False
 
 
-def read(args: Args) -> Bundle:
-    """The networks that are to be written, on the host.
+def writer(args: Args) -> Callable[[Path], None]:
+    """Reads the networks, onto the host, and returns what writes them.
 
     Raises:
       FileNotFoundError: if there is no model.
       ValueError: if files are broken, classes not supported, or options do not fit the model.
     """
+    found = read(args)
+    if not isinstance(found, Bundle):
+        return found
+    if args.layout != "diffusers":
+        raise ValueError(f"--layout {args.layout} is of runs of a LoRA, and {args.model} is a model: leave it out")
+    for name, part in found.components.items():
+        leaves = jax.tree.leaves(part.params)
+        kinds = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))
+        count, size = (sum(getattr(leaf, what) for leaf in leaves) for what in ("size", "nbytes"))
+        print(f"{name}: {part.kind}, {count / 1e6:.1f}M numbers of {kinds}, {size / 1e9:.2f} GB", flush=True)
+    if args.out.suffix == ".safetensors":
+        return lambda to: single_file.write(found, to)
+    return lambda to: write_directory(found, to, args.model if args.model.is_dir() else None)
+
+
+def read(args: Args) -> Bundle | Callable[[Path], None]:
+    """Reads what is to be written: the networks of a model, or what writes the part that a run has trained."""
     if not args.model.is_file() and not (args.model / "model_index.json").is_file():
         names = ("variant", "tokenizer", "prediction", "vae", "lora", "textual_inversion")
         if given := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]:
             raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
         run = experiment.open_run(args.model)
         averaged = jax.tree.map(lambda x: x.astype(args.dtype or x.dtype), run.weights)
+        if (alone := run.config.task.apart(run.assets, averaged, args.out, args.layout)) is not None:
+            return alone
         bundle = run.config.task.bundle(run.assets, averaged)
-        if "unet" not in bundle.components:
+        if "unet" not in bundle.components or bundle.native is None:
             return bundle
         return (latent_model if "vae" in bundle.components else pixels).published(bundle)
     bundle = loading.read_bundle(
@@ -149,5 +165,5 @@ def read(args: Args) -> Bundle:
         textual_inversions=args.textual_inversion,
     )
     named = lora.parse(args.lora)
-    loras = [lora.read(file, bundle.components) for file, _ in named]
+    loras = [lora_task.read(file, bundle.components) for file, _ in named]
     return loading.fused(bundle, loras, [weight for _, weight in named])

@@ -80,7 +80,7 @@ class Args:
       adapter: directory of a T2I-adapter.
       ip_adapter: file of an IP-adapter; needs CLIP's --image-encoder where the model has none.
       image_encoder: directory of CLIP's image encoder.
-      lora: files or directories of LoRAs, each as PATH or PATH:WEIGHT; one that is given twice counts twice.
+      lora: files, directories or runs of LoRAs, each as PATH or PATH:WEIGHT; one that is given twice counts twice.
       fuse: add LoRAs to the weights once, instead of in each call.
       textual_inversion: files of new words for the prompt, each as PATH or PATH:WORD; by default the file names it.
       then: directories of later stages, which make the pictures larger (of DeepFloyd IF, and Stable Diffusion's x4).

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from jaxdiff.pretrained import lora
 from jaxdiff.pretrained.lora import Lora
 from jaxdiff.pretrained.read import Component
 from jaxdiff.pretrained.rules import flatten, unflatten
+from jaxdiff.pretrained.single_process import signature
 from jaxdiff.tasks import base_model, saved
 from jaxdiff.tasks.base_model import Base
 from jaxdiff.tasks.published import Assets, PublishedConfig
@@ -148,14 +150,18 @@ class Config(PublishedConfig):
     def _rules(self) -> Rules:
         return ((r".*/(down|up|magnitude)", P()),)
 
-    def write(self, assets: Assets, weights: Variables, out: Path, layout: str) -> None:
-        """Writes the LoRA as one file, in the layout of diffusers and PEFT, or of kohya's scripts."""
-        lora.write(out, self.factors(assets, weights.params), assets.base.bundle.components, layout, self._note(assets))
+    def apart(self, assets: Assets, weights: Variables, out: Path, layout: str) -> Callable[[Path], None]:
+        """Returns what writes the LoRA as one file, in the layout of diffusers and PEFT, or of kohya's scripts."""
+        if out.suffix != ".safetensors":
+            raise ValueError(f"out is {out}: this run is a LoRA, for a file that ends in .safetensors")
+        components, note = assets.base.bundle.components, self._note(assets)
+        return lambda to: lora.write(to, self.factors(assets, weights.params), components, layout, note)
 
     def _note(self, assets: Assets) -> dict[str, str]:
         """What the file says of itself, by the names that other tools look for."""
         ranks, scales = [rank for _, rank, _ in assets.more.values()], assets.more.values()
         note = {
+            **signature(),
             "ss_network_module": "networks.lora",
             "ss_network_dim": str(max(ranks)),
             "ss_network_alpha": f"{next(scale * rank for _, rank, scale in scales):g}",
