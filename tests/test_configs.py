@@ -78,7 +78,16 @@ def first_stage(task, folder):
     return ["--init", str(folder / "red.png")]
 
 
-WORDS = {"picture": picture, "latent": picture, "first_stage": first_stage, "finetune": picture, "lora": picture}
+def controlnet(task, folder):
+    Image.new("RGB", (16, 16), "white").save(folder / "hint.png")
+    return [*picture(task, folder), "--hint", str(folder / "hint.png")]
+
+
+WORDS = {
+    **dict.fromkeys(("picture", "latent", "finetune", "lora", "textual_inversion"), picture),
+    "controlnet": controlnet,
+    "first_stage": first_stage,
+}
 """The words of `jaxdiff sample` that each kind of task takes."""
 
 

@@ -183,7 +183,7 @@ class PublishedConfig(TaskConfig):
             return made
         if isinstance(source, LatentSource):
             raise ValueError(f"task.prior wants pictures, and {data.name} are latents: name the folder of the pictures")
-        bundle = lambda: base_with(base.bundle, self._loaded(base))
+        bundle = lambda: base_with(PublishedConfig._outline(self).bundle, self._loaded(base))
         return made._replace(classes=class_pictures.opened(self.prior, folder, data, bundle))
 
     def _loaded(self, base: Base, names: tuple[str, ...] = ()) -> Params:
