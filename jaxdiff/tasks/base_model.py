@@ -114,6 +114,9 @@ def _retrained(bundle: Bundle, prediction: str | None, zero_terminal: bool) -> B
             raise ValueError("task.zero_terminal wants task.prediction v_prediction: noise says nothing of eps")
         config |= {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
         config |= {"clip_sample": False, "set_alpha_to_one": True}
+    changed = {name for name, value in config.items() if value != bundle.schedulers["scheduler"].get(name)}
+    if "_use_default_values" in config:  # whose fields say nothing
+        config["_use_default_values"] = [name for name in config["_use_default_values"] if name not in changed]
     index = {**bundle.index, "scheduler": ["diffusers", config["_class_name"]]}
     return dataclasses.replace(bundle, index=index, schedulers={**bundle.schedulers, "scheduler": config})
 
