@@ -14,7 +14,8 @@ from scipy import ndimage
 def canny(image: UInt8[np.ndarray, "h w 3"], low: float = 100.0, high: float = 200.0) -> UInt8[np.ndarray, "h w 3"]:
     """Edges as white lines on black, the same in all three channels."""
     x = image.astype(np.float32)
-    gradients = [ndimage.sobel(x, axis, mode="nearest") for axis in (0, 1)]
+    along = lambda axis: np.stack([ndimage.sobel(x[..., c], axis, mode="nearest") for c in range(3)], -1)
+    gradients = [along(axis) for axis in (0, 1)]
     sizes = np.abs(gradients[0]) + np.abs(gradients[1])
     chosen = sizes.argmax(-1)[..., None]
     dy, dx, size = (np.take_along_axis(y, chosen, -1)[..., 0] for y in (*gradients, sizes))

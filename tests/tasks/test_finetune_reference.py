@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from pipelines import small
 from reference import finetune_cases as cases
-from reference.sd_weights import load
+from reference.sd_weights import load, noise
 
 from jaxdiff import training
+from jaxdiff.models.unet import UNet
 from jaxdiff.pretrained import files, lora
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.rules import to_tensors
 from jaxdiff.pretrained.write import write_directory
+from jaxdiff.typing import Cond
 
 INDEX, ARRAYS = load(small.REFERENCE / "finetune.npz")
 BY_DEFAULT = ("textual_inversion sd",)
@@ -89,3 +91,23 @@ def test_a_published_run_is_read_by_what_it_stands_on(models, tmp_path):
     other = dataclasses.replace(task, model=models["xl"], ranks=())
     with pytest.raises(ValueError, match=r"task.model is .*, another model \(hash .* than .* was trained on"):
         other.assets(tmp_path, cases.DATA)
+
+
+@pytest.mark.heavy
+def test_a_new_controlnet_changes_no_bit(models, tmp_path):
+    """Its zero convolutions add zeros; as soon as one is not zero, the output is another."""
+    task, assets = cases.prepared("controlnet sd", models["sd"], tmp_path)
+    made = task.task(assets)
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    loaded = made.load(lambda tree: jax.tree.map(lambda _: one, tree))
+    params = made.init(jax.random.key(3), loaded, cases.batch(made, 0)).params
+    x, t = jnp.asarray(noise("x", (2, 8, 8, 4))), jnp.array([3.0, 700.0])
+    context = jnp.asarray(noise("context", (2, 77, 8)))
+    hint = jnp.asarray((noise("hint", (2, 16, 16, 3)) + 1) / 2)
+    network = jax.jit(lambda control: task._network(assets)(
+        {"unet": loaded["unet"], "controlnet": control}, x, t, Cond(context=context, hints=(hint,))))  # fmt: skip
+    unet = UNet(assets.base.model.nets["unet"])
+    plain = jax.jit(lambda: unet.apply({"params": loaded["unet"]}, x, t, Cond(context=context)))
+    np.testing.assert_array_equal(network(params["controlnet"]), plain())
+    other = {**params["controlnet"], "skip_mid": jax.tree.map(jnp.ones_like, params["controlnet"]["skip_mid"])}
+    assert np.abs(np.asarray(network(other)) - plain()).max() > 1e-3
