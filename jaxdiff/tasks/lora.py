@@ -126,7 +126,7 @@ class Config(PublishedConfig):
             made[f"{path}/up"] = jnp.zeros((rank, shape[-1]))
             if self.dora:
                 square = jnp.square(weights[path].astype(jnp.float32))
-                made[f"{path}/magnitude"] = jnp.sqrt(square.sum(tuple(range(len(shape) - 1)), keepdims=True))
+                made[f"{path}/magnitude"] = jnp.sqrt(square.sum(tuple(range(len(shape) - 1))))  # a vector: no decay
         return unflatten(made), dict(loaded)
 
     def _dtype(self, assets: Assets, path: str) -> str | None:
@@ -143,7 +143,9 @@ class Config(PublishedConfig):
         for path, x in flatten(params).items():
             target, _, role = path.rpartition("/")
             name, _, inside = target.partition("/")
-            scale = np.float32(assets.more[target][2])
+            shape, _, scale = assets.more[target]
+            x = x.reshape(*[1] * (len(shape) - 1), -1) if role == "magnitude" else x
+            scale = np.float32(scale)
             found.setdefault(name, {}).setdefault(inside, {"scale": scale})[role] = x
         return found
 

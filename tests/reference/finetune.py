@@ -255,6 +255,8 @@ def run(case):
         loss = loop.loss(cases.batch(made, step), cases.keys(step))
         optimizer.zero_grad()
         loss.backward()
+        for tensor in tensors.values():  # torch would not even decay what the loss does not depend on
+            tensor.grad = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
         torch.nn.utils.clip_grad_norm_(list(tensors.values()), o.clip)
         optimizer.step()
         told.append(float(loss.detach()))
