@@ -22,6 +22,7 @@ from jaxdiff.pretrained import lora, quantize, single_file, single_part, textual
 from jaxdiff.pretrained.components import FAMILIES
 from jaxdiff.pretrained.index import guidance
 from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json, read_tokenizer
+from jaxdiff.tasks import lora as lora_task
 from jaxdiff.typing import Params
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -68,7 +69,8 @@ def load(
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       tokenizer: its directory, for a single file, which has none.
       prediction: what the network of a single file predicts, where the file does not tell.
-      loras: files or directories, each as PATH or PATH:WEIGHT or a pair, or a mapping; one given twice counts twice.
+      loras: files, directories or runs of a LoRA, each as PATH or PATH:WEIGHT or a pair, or a mapping; one given twice
+        counts twice.
       fuse: add LoRAs to the weights for good, which saves the work of each call.
       textual_inversions: files of new words for the prompt.
       controlnets: directories or files.
@@ -151,7 +153,7 @@ def load(
         return OTHERS[bundle.kind](bundle, spec=spec, devices=devices, programs=programs)
     pairs = lora.parse(loras)
     weights = [weight for _, weight in pairs]
-    read = [lora.read(file, bundle.components) for file, _ in pairs]
+    read = [lora_task.read(file, bundle.components) for file, _ in pairs]
     if fuse:
         bundle, read = fused(bundle, read, weights), []
     if narrow:

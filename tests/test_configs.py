@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from pipelines import directory
 
 from jaxdiff import training
 from jaxdiff.cli.config import read_config
@@ -50,8 +51,15 @@ def trained(tmp_path_factory):
     def needed(path):
         if first_stage := NEEDS.get(path.stem):
             return ["--task.autoencoder", str(train(first_stage))]
-        named = getattr(read_config(path, small=True).task, "teacher", None)
+        task = read_config(path, small=True).task
+        if hasattr(task, "model"):
+            return ["--task.model", str(model())]
+        named = getattr(task, "teacher", None)
         return ["--task.teacher", str(train(named.name.removesuffix("-small")))] if named else []
+
+    @functools.cache
+    def model():
+        return directory.save(tmp_path_factory.mktemp("model"))
 
     train.needed = needed
     return train
@@ -70,7 +78,16 @@ def first_stage(task, folder):
     return ["--init", str(folder / "red.png")]
 
 
-WORDS = {"picture": picture, "latent": picture, "first_stage": first_stage}
+def controlnet(task, folder):
+    Image.new("RGB", (16, 16), "white").save(folder / "hint.png")
+    return [*picture(task, folder), "--hint", str(folder / "hint.png")]
+
+
+WORDS = {
+    **dict.fromkeys(("picture", "latent", "finetune", "lora", "textual_inversion"), picture),
+    "controlnet": controlnet,
+    "first_stage": first_stage,
+}
 """The words of `jaxdiff sample` that each kind of task takes."""
 
 
@@ -83,7 +100,7 @@ def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, trained)
     whole, parts, out = trained(path.stem), tmp_path / "parts", tmp_path / "sample.png"
     told = json.loads((whole / "config.json").read_text())
     assert told["name"] == f"{path.stem}-small"
-    if "process" in told["task"]:  # a loss of diffusion is told by its noise
+    if {"process", "model"} & told["task"].keys():  # a loss of diffusion is told by its noise
         lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
         assert all(np.isfinite(line[f"loss_q{n}"]) for line in lines for n in range(4))
     shutil.copytree(whole, parts)

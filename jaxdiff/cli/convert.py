@@ -17,7 +17,8 @@ class Args:
     Attributes:
       model: a directory with model_index.json; a .safetensors or .ckpt file of Stable Diffusion; or a run of `jaxdiff
         train`, or one of its checkpoints, whose averaged weights are taken: of an autoencoder, in pixels without text,
-        in latents told nothing, or in those of a KL autoencoder told a frozen CLIP's states.
+        in latents told nothing, or in those of a KL autoencoder told a frozen CLIP's states; of a model that was
+        trained on; or of a LoRA, which is written by itself.
       out: a new directory, for diffusers; or a file that ends in .safetensors, in Stable Diffusion's own layout. Only a
         file that this program wrote is overwritten.
       dtype: type of the weights; by default unchanged.
@@ -27,6 +28,7 @@ class Args:
       vae: directory or file of an autoencoder to use instead of the model's.
       lora: files or directories of LoRAs to add to the weights, each PATH or PATH:WEIGHT.
       textual_inversion: files of new words to add to tokenizer and text encoder; the model becomes a directory.
+      layout: whose names a LoRA's tensors have, those of diffusers and PEFT, or of kohya's scripts.
     """
 
     model: Path
@@ -38,6 +40,7 @@ class Args:
     vae: Path | None = None
     lora: tuple[str, ...] = ()
     textual_inversion: tuple[Path, ...] = ()
+    layout: Literal["diffusers", "kohya"] = "diffusers"
 
 
 def main(argv: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from jaxdiff.cli.convert import Args
 from jaxdiff.pretrained import files, latent_model, lora, pixels, single_file, single_process
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.write import write_directory
+from jaxdiff.tasks import lora as lora_task
 
 _NO_ENDINGS = (".ckpt", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".msgpack", ".json", ".yaml", ".zip", ".png")
 
@@ -19,19 +21,11 @@ def run(args: Args) -> None:
     """Reads, and writes under another name that becomes `out` when all is there."""
     check(args)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        bundle = read(args)
-    for name, part in bundle.components.items():
-        leaves = jax.tree.leaves(part.params)
-        kinds = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))
-        count, size = (sum(getattr(leaf, what) for leaf in leaves) for what in ("size", "nbytes"))
-        print(f"{name}: {part.kind}, {count / 1e6:.1f}M numbers of {kinds}, {size / 1e9:.2f} GB", flush=True)
+        write = writer(args)
     unfinished = args.out.with_name(f"{args.out.name}.unfinished")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if args.out.suffix == ".safetensors":
-            single_file.write(bundle, unfinished)
-        else:
-            write_directory(bundle, unfinished, args.model if args.model.is_dir() else None)
+        write(unfinished)
         unfinished.replace(args.out)
     finally:
         if unfinished.is_dir():
@@ -89,21 +83,40 @@ def _ours(path: Path) -> bool:
         return False
 
 
-def read(args: Args) -> Bundle:
-    """Returns the networks that are to be written, on the host.
+def writer(args: Args) -> Callable[[Path], None]:
+    """Reads the networks, onto the host, and returns what writes them.
 
     Raises:
       FileNotFoundError: if there is no model.
       ValueError: if files are broken, classes not supported, or options do not fit the model.
     """
+    found = read(args)
+    if not isinstance(found, Bundle):
+        return found
+    if args.layout != "diffusers":
+        raise ValueError(f"--layout {args.layout} is of runs of a LoRA, and {args.model} is a model: leave it out")
+    for name, part in found.components.items():
+        leaves = jax.tree.leaves(part.params)
+        kinds = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))
+        count, size = (sum(getattr(leaf, what) for leaf in leaves) for what in ("size", "nbytes"))
+        print(f"{name}: {part.kind}, {count / 1e6:.1f}M numbers of {kinds}, {size / 1e9:.2f} GB", flush=True)
+    if args.out.suffix == ".safetensors":
+        return lambda to: single_file.write(found, to)
+    return lambda to: write_directory(found, to, args.model if args.model.is_dir() else None)
+
+
+def read(args: Args) -> Bundle | Callable[[Path], None]:
+    """Returns what is to be written: the networks of a model, or what writes the part that a run has trained."""
     if not args.model.is_file() and not (args.model / "model_index.json").is_file():
         names = ("variant", "tokenizer", "prediction", "vae", "lora", "textual_inversion")
         if given := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]:
             raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
         opened = experiment.open_run(args.model)
         averaged = jax.tree.map(lambda x: x.astype(args.dtype or x.dtype), opened.weights)
+        if (alone := opened.config.task.apart(opened.assets, averaged, args.out, args.layout)) is not None:
+            return alone
         bundle = opened.config.task.bundle(opened.assets, averaged)
-        if "unet" not in bundle.components:
+        if "unet" not in bundle.components or bundle.native is None:
             return bundle
         return (latent_model if "vae" in bundle.components else pixels).published(bundle)
     bundle = loading.read_bundle(
@@ -116,5 +129,5 @@ def read(args: Args) -> Bundle:
         textual_inversions=args.textual_inversion,
     )
     named = lora.parse(args.lora)
-    loras = [lora.read(file, bundle.components) for file, _ in named]
+    loras = [lora_task.read(file, bundle.components) for file, _ in named]
     return loading.fused(bundle, loras, [weight for _, weight in named])

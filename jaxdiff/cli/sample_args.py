@@ -80,7 +80,7 @@ class Args:
       adapter: directory of a T2I-adapter.
       ip_adapter: file of an IP-adapter; needs CLIP's --image-encoder where the model has none.
       image_encoder: directory of CLIP's image encoder.
-      lora: files or directories of LoRAs, each PATH or PATH:WEIGHT; the weights of one given twice add up.
+      lora: files, directories or runs of LoRAs, each PATH or PATH:WEIGHT; the weights of one given twice add up.
       fuse: add the LoRAs to the weights once, instead of in every call.
       textual_inversion: files of new words for prompts, each PATH or PATH:WORD; by default the file says it.
       then: directories of later stages, which enlarge the pictures (DeepFloyd IF's, Stable Diffusion's x4 upscaler).

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 
@@ -17,11 +17,17 @@ _LONGEST = 1000  # characters of a name or a path
 
 
 class Example(TypedDict):
-    """One record of a source; `image` is uint8 [size, size, 3] and read-only."""
+    """One record of a source; `image` is uint8 [size, size, 3] and read-only.
+
+    Of a picture in a folder, `sides` are its height and width before it was scaled and cut, and `name` is its path
+    below the folder.
+    """
 
     image: np.ndarray
     caption: str
     label: int
+    sides: NotRequired[tuple[int, int]]
+    name: NotRequired[str]
 
 
 @runtime_checkable

@@ -54,6 +54,7 @@ class FolderSource:
             log.warning("%s and skipped: %s", report, reasons)
         self._items = [item for item in found.items if item.path not in self.skipped]
         self._size = config.size
+        self._names = [os.path.relpath(item.path, folder) for item in self._items]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -64,12 +65,17 @@ class FolderSource:
     def shaped(self, index: int, height: int, width: int) -> Example:
         """Returns an example whose picture is scaled and cut to another shape."""
         path, caption, label = self._items[index]
-        return Example(image=picture.decode(path, (height, width)), caption=caption, label=label)
+        image = picture.decode(path, (height, width))
+        return Example(image=image, caption=caption, label=label, sides=self.sides(index), name=self.names()[index])
 
     def sides(self, index: int) -> tuple[int, int]:
         """Returns height and width of a picture as it is."""
         look = picture.look(self._items[index].path)
         return look.height, look.width
+
+    def names(self) -> list[str]:
+        """The paths of all pictures below the folder, in order."""
+        return self._names
 
     def captions(self) -> list[str]:
         """Returns all captions in order."""

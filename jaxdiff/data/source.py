@@ -101,6 +101,12 @@ def _open(config: DataConfig) -> Source:
     return tfds_source.TfdsSource(config) if kind == "tfds" else folder.FolderSource(config)
 
 
+def names_of(source: Source) -> list[str]:
+    """The paths of a source's pictures below their folder, in order; [] of data that lie in none."""
+    names: list[str] = getattr(source, "names", list)()
+    return names
+
+
 class Part:
     """Some examples of a source, in the order of `indices`."""
 
@@ -118,12 +124,18 @@ class Part:
         captions = self._source.captions()
         return [captions[i] for i in self._indices]
 
+    def names(self) -> list[str]:
+        """The paths of all pictures below their folder; none of what lies in no folder."""
+        names = names_of(self._source)
+        return [names[i] for i in self._indices] if names else []
+
 
 class Kept:
     """A source whose examples stay in memory once read."""
 
     def __init__(self, source: Source):
         self.labels, self.captions, self._source = source.labels, source.captions, source
+        self.names = lambda: names_of(source)
         self._examples: list[Example | None] = [None] * len(source)
 
     def __len__(self) -> int:

@@ -79,6 +79,7 @@ def read_directory(
     variant: str | None = None,
     shardings: Shardings | None = None,
     without: Collection[str] = (),
+    weights: bool = True,
 ) -> Bundle:
     """Returns a pipeline from the directory that diffusers saves.
 
@@ -88,6 +89,7 @@ def read_directory(
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       shardings: where parameters go; None: to the default device.
       without: names of components to leave out, such as `safety_checker`.
+      weights: whether to read them; else parameters are shapes.
 
     Raises:
       FileNotFoundError: if the directory is not a model; the message says what is missing.
@@ -112,7 +114,9 @@ def read_directory(
         else:
             place = None if shardings is None else (lambda shapes, name=name: shardings(name, shapes))
             changed = lambda json, name=name: mend.component(bundle.kind, name, json)
-            part = read_component(folder, kind=kind, dtype=dtype, variant=variant, shardings=place, mend=changed)
+            part = read_component(
+                folder, kind=kind, dtype=dtype, variant=variant, shardings=place, mend=changed, weights=weights
+            )
             bundle.components[name] = part
     _check(path, bundle)
     return bundle
@@ -154,6 +158,7 @@ def read_component(
     variant: str | None = None,
     shardings: Callable[[Params], Any] | None = None,
     mend: Callable[[Json], Json] = lambda json: json,
+    weights: bool = True,
 ) -> Component:
     """Reads one network from the folder that has its config.json and weights.
 
@@ -164,6 +169,7 @@ def read_component(
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       shardings: tree of shapes -> tree of shardings, or one for all.
       mend: config.json -> what the reference makes of it.
+      weights: whether to read them; else parameters are shapes.
 
     Raises:
       FileNotFoundError: if config.json or the weights are missing.
@@ -180,6 +186,8 @@ def read_component(
     one = family(kind)
     net = one.config(config_json)
     shapes = one.shapes(net, config_json)
+    if not weights:
+        return Component(kind, config_json, net, shapes)
     tensors = files.read_weights(path, variant)
     try:
         params = from_tensors(tensors, shapes, one.rules(net, config_json), placed(shapes, dtype, shardings))

@@ -83,6 +83,7 @@ def read(
     shardings: Shardings | None = None,
     configs: Mapping[str, Json] | None = None,
     without: Collection[str] = (),
+    weights: bool = True,
 ) -> Bundle:
     """Returns a pipeline from one file (.safetensors, or .ckpt through the restricted loader).
 
@@ -94,6 +95,7 @@ def read(
       shardings: where parameters go; None: to the default device.
       configs: config.json by part, where they are not the published models'.
       without: parts that are not read, and need not be in the file.
+      weights: whether to read them; else parameters are shapes.
 
     Raises:
       ValueError: if the file is not such a checkpoint, tensors do not fit, or `prediction` is needed.
@@ -118,6 +120,9 @@ def read(
         one = family(KINDS[part])
         net = one.config(json)
         shapes = one.shapes(net, json)
+        if not weights:
+            components[part] = Component(KINDS[part], json, net, shapes)
+            continue
         where = None if shardings is None else (lambda shapes, part=part: shardings(part, shapes))
         table = rules(part, prefix, net, json)
         if part == "unet" and averaged:

@@ -117,7 +117,7 @@ def write(name: str, config: Json, vae: Json) -> tuple[dict[str, np.ndarray], di
       ValueError: for a process that one file cannot say; names the fields.
     """
     kind = config.get("prediction_type", "epsilon")
-    note = {"modelspec.sai_model_spec": "1.0.0", "modelspec.implementation": f"{_WRITER}{__version__}"}
+    note = signature()
     if kind not in _ARCHITECTURES[name]:
         raise ValueError(f"one file cannot say prediction_type={kind!r}, only epsilon or v_prediction: {_INSTEAD}")
     note |= {"modelspec.architecture": _ARCHITECTURES[name][kind]}
@@ -145,6 +145,11 @@ def write(name: str, config: Json, vae: Json) -> tuple[dict[str, np.ndarray], di
     if lost:
         raise ValueError(f"one file cannot say {few(lost)} of the scheduler: {_INSTEAD}")
     return tensors, note
+
+
+def signature() -> dict[str, str]:
+    """The metadata by which `ours` knows what was written here."""
+    return {"modelspec.sai_model_spec": "1.0.0", "modelspec.implementation": f"{_WRITER}{__version__}"}
 
 
 def ours(note: Mapping[str, str]) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,6 +23,7 @@ from jaxdiff.data.tokenizer_clip import END, ClipTokenizer
 from jaxdiff.pretrained import files
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.widths import of_text
+from jaxdiff.typing import Params
 
 _SDXL = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 _UNNAMED = ("", "*", "emb_params", "string_to_param.*")
@@ -97,29 +99,59 @@ def add(bundle: Bundle, path: Path | str, word: str | None = None) -> Bundle:
     path, said = parse(path)
     own, found = read(path)
     word = word or said or own
-    components, tokenizers = dict(bundle.components), dict(bundle.tokenizers)
-    for encoder, vectors in _by_encoder(bundle, found, path).items():
-        part, name = components[encoder], encoder.replace("text_encoder", "tokenizer")
-        if name not in tokenizers:
+    vectors = _by_encoder(bundle, found, path)
+    for encoder in vectors:
+        if encoder.replace("text_encoder", "tokenizer") not in bundle.tokenizers:
             raise ValueError(f"{path} needs the tokenizer of {encoder}, which this model lacks")
-        if not isinstance(tokenizers[name], ClipTokenizer):
+        if not isinstance(bundle.tokenizers[encoder.replace("text_encoder", "tokenizer")], ClipTokenizer):
             raise ValueError(f"{path} is a word for CLIP's tokenizer, and {encoder} of {bundle.kind} has another")
-        table = part.params["token_embed"]["embedding"]
+    try:
+        return with_word(bundle, word, vectors)
+    except KnownWordError as error:
+        raise ValueError(f"{path}: {error}, as {path}:WORD") from None
+
+
+class KnownWordError(ValueError):
+    """A word that is none, or that a tokenizer has already."""
+
+
+def with_word(bundle: Bundle, word: str, vectors: Mapping[str, Any]) -> Bundle:
+    """The bundle whose prompts may say `word`, with these vectors [n, width] by text encoder.
+
+    Where parameters are shapes, they stay so.
+
+    Raises:
+      KnownWordError: if a tokenizer knows the word.
+      ValueError: if a table ends before the tokenizer's ids.
+    """
+    components, tokenizers = dict(bundle.components), dict(bundle.tokenizers)
+    for encoder, own in vectors.items():
+        part, name = components[encoder], encoder.replace("text_encoder", "tokenizer")
         try:
-            tokenizers[name] = tokenizers[name].with_word(word, len(vectors))
+            tokenizers[name] = tokenizers[name].with_word(word, len(own))
         except ValueError as error:
-            raise ValueError(f"{path}: {error}, as {path}:WORD") from None
+            raise KnownWordError(str(error)) from None
+        table = part.params["token_embed"]["embedding"]
         # ids count from the tokenizer's size, which may be below the table's
-        start = tokenizers[name].size - len(vectors)
-        if start > len(table):
-            raise ValueError(f"{encoder} has vectors for {len(table)} tokens, but its tokenizer has {start} tokens")
-        table = jnp.concatenate([table[:start], vectors.astype(table.dtype)])
-        params = {**part.params, "token_embed": {"embedding": table}}
+        start = tokenizers[name].size - len(own)
+        if start > table.shape[0]:
+            count = table.shape[0]
+            raise ValueError(f"{encoder} has vectors for {count} tokens, but its tokenizer has {start} tokens")
+        params = with_rows(part.params, start, own)
         # a new word has the largest id, so the end can no longer be told by that
-        config = dataclasses.replace(part.config, vocabulary=len(table), end=tokenizers[name].ids[END])
-        json = {**part.json, "vocab_size": len(table), "eos_token_id": config.end}
+        count = start + len(own)
+        config = dataclasses.replace(part.config, vocabulary=count, end=tokenizers[name].ids[END])
+        json = {**part.json, "vocab_size": count, "eos_token_id": config.end}
         components[encoder] = dataclasses.replace(part, params=params, config=config, json=json)
     return dataclasses.replace(bundle, components=components, tokenizers=tokenizers)
+
+
+def with_rows(params: Params, start: int, vectors: Any) -> dict[str, Any]:
+    """Returns a text encoder's parameters, or their shapes, with vectors [n, width] from row `start` of its table on."""
+    join = lambda table: jnp.concatenate([table[:start], jnp.asarray(vectors).astype(table.dtype)])
+    table = params["token_embed"]["embedding"]
+    made = jax.eval_shape(join, table) if isinstance(table, jax.ShapeDtypeStruct) else join(table)
+    return {**params, "token_embed": {"embedding": made}}
 
 
 def _by_encoder(bundle: Bundle, found: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
@@ -151,6 +183,11 @@ def _by_encoder(bundle: Bundle, found: Mapping[str, np.ndarray], path: Path) -> 
     return fitting
 
 
-def write(path: Path | str, word: str, vectors: Any) -> None:
-    """Writes one word's vectors [n, width] as diffusers saves them."""
-    files.write_safetensors(path, {word: np.asarray(vectors)})
+def write(path: Path | str, word: str, vectors: Any, note: Mapping[str, str] | None = None) -> None:
+    """Writes one word's vectors [n, width] as diffusers saves them; {encoder: vectors} as SDXL's tools do."""
+    if isinstance(vectors, Mapping):
+        names = {encoder: name for name, encoder in _SDXL.items()}
+        tensors = {names[encoder]: np.asarray(x) for encoder, x in vectors.items()}
+    else:
+        tensors = {word: np.asarray(vectors)}
+    files.write_safetensors(path, tensors, note)

@@ -6,6 +6,7 @@ class is called `Config`, and the name of the module is its tag in config.json.
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +80,20 @@ class TaskConfig(abc.ABC):
           ValueError: where other tools have no such class.
         """
         raise ValueError(f"a run of the task {KINDS.kind(self)!r} is not a model that other tools know")
+
+    def apart(self, assets: Any, weights: Variables, out: Path, layout: str) -> Callable[[Path], None] | None:
+        """Returns what writes by itself what was trained, a LoRA for instance; None where a run is a whole model.
+
+        Args:
+          assets: of the run.
+          weights: with the averaged parameters.
+          out: what is to be written in the end: its ending tells a file from a directory.
+          layout: of whose tools, `diffusers` or `kohya`.
+
+        Raises:
+          ValueError: if other tools have no such file, in this layout, or under such a name.
+        """
+        return None
 
 
 KINDS: Kinds[TaskConfig] = Kinds("jaxdiff.tasks", TaskConfig)

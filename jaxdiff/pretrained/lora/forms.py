@@ -60,7 +60,9 @@ def change(factors: Factors, weight: jax.Array) -> jax.Array:
             total = base + delta
             axes = tuple(n for n in range(base.ndim) if n != base.ndim + axis)
             length = jnp.sqrt(jnp.sum(total**2, axes, keepdims=True))
-            new = jnp.broadcast_to(factors[name].astype(jnp.float32) / jnp.maximum(length, 1e-12), total.shape)
+            # in training, lengths are constants of the gradient: Liu et al. 2024, section 4.3
+            length = jax.lax.stop_gradient(jnp.maximum(length, 1e-12))
+            new = jnp.broadcast_to(factors[name].astype(jnp.float32) / length, total.shape)
             return total * new - base
     return delta
 

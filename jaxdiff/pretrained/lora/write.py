@@ -1,4 +1,7 @@
-"""Writes LoRA files with PEFT's names, which diffusers loads."""
+"""Writes LoRA files with PEFT's names, which diffusers loads, or with those of kohya's scripts.
+
+Kohya's scripts name the modules of SDXL's U-Net after the original code, and all others after diffusers.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,32 +12,62 @@ from jaxdiff.pretrained import files
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.lora.read import Lora
 from jaxdiff.pretrained.read import Component
-from jaxdiff.pretrained.rules import Stored, places
+from jaxdiff.pretrained.rules import Stored, compvis, places
+
+LAYOUTS = ("diffusers", "kohya")
 
 
-def write(path: Path | str, lora: Lora, components: Mapping[str, Component]) -> None:
+def write(
+    path: Path | str,
+    lora: Lora,
+    components: Mapping[str, Component],
+    layout: str = "diffusers",
+    note: Mapping[str, str] | None = None,
+) -> None:
     """Writes one safetensors file of a LoRA or a DoRA.
 
+    Args:
+      path: the file.
+      lora: its factors.
+      components: the networks it is for.
+      layout: one of `LAYOUTS`.
+      note: strings to carry beside the tensors.
+
     Raises:
-      ValueError: if the factors are of another form, which PEFT's LoRA files cannot hold.
+      ValueError: if the factors are of another form, which such files cannot hold, or the layout is unknown.
     """
+    if layout not in LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r} of a LoRA: expected one of {', '.join(LAYOUTS)}")
+    kohya, xl = layout == "kohya", "text_encoder_2" in components
+    down_of, up_of = ("lora_down", "lora_up") if kohya else ("lora_A", "lora_B")
     tensors: dict[str, np.ndarray | Stored] = {}
     for name, targets in lora.items():
-        table = family(components[name].kind).rules(components[name].config, components[name].json)
+        one = components[name]
+        table = family(one.kind).rules(one.config, one.json)
+        named = compvis.unet_rules(one.config, one.json) if kohya and xl and name == "unet" else table
         for target, factors in targets.items():
             place = next(places(target, table))
-            module = f"{name}.{place.name.removesuffix('.weight')}"
+            module = next(places(target, named)).name.removesuffix(".weight")
+            module = f"{_kohya(name, xl)}_{module.replace('.', '_')}" if kohya else f"{name}.{module}"
             if more := factors.keys() - {"down", "up", "scale", "magnitude"}:
                 raise ValueError(f"{path}: {module} has {', '.join(sorted(more))}: only LoRA and DoRA can be written")
             down, up = np.asarray(factors["down"]), np.asarray(factors["up"])
-            if place.kind == "conv":
+            rank, conv = len(up), place.kind == "conv"
+            if conv:
                 down, up = down.reshape((1,) * (4 - down.ndim) + down.shape), up[None, None]
-                tensors[f"{module}.lora_A.weight"] = down.transpose(3, 2, 0, 1)
-                tensors[f"{module}.lora_B.weight"] = up.transpose(3, 2, 0, 1)
+                down, up = down.transpose(3, 2, 0, 1), up.transpose(3, 2, 0, 1)
             else:
-                tensors[f"{module}.lora_A.weight"], tensors[f"{module}.lora_B.weight"] = down.T, up.T
+                down, up = down.T, up.T
+            tensors[f"{module}.{down_of}.weight"], tensors[f"{module}.{up_of}.weight"] = down, up
             if "magnitude" in factors:
-                size = (1, -1, 1, 1) if place.kind == "conv" else (-1,)
-                tensors[f"{module}.lora_magnitude_vector"] = np.asarray(factors["magnitude"]).reshape(size)
-            tensors[f"{module}.alpha"] = np.asarray(factors["scale"] * up.shape[-2], np.float32)
-    files.write_safetensors(path, tensors)
+                role = "dora_scale" if kohya else "lora_magnitude_vector"
+                each = (-1, *(1,) * (down.ndim - 1)) if kohya else (1, -1, 1, 1) if conv else (-1,)
+                tensors[f"{module}.{role}"] = np.asarray(factors["magnitude"]).reshape(each)
+            tensors[f"{module}.alpha"] = np.asarray(factors["scale"] * rank, np.float32)
+    files.write_safetensors(path, tensors, note)
+
+
+def _kohya(name: str, xl: bool) -> str:
+    """What kohya's scripts call a component."""
+    first = "lora_te1" if xl else "lora_te"
+    return {"unet": "lora_unet", "text_encoder": first, "text_encoder_2": "lora_te2"}[name]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxdiff.models.controlnet import ControlNet, ControlNetConfig
 from jaxdiff.pretrained.rules import Rule, Rules, unet, unet_config
 from jaxdiff.pretrained.rules.fields import brief, each, one_of, settle, text, whole
-from jaxdiff.typing import Params
+from jaxdiff.typing import Key, Params
 
 _FIELDS = {
     "down_block_types": each(text(""), ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)),
@@ -66,11 +66,12 @@ def rules(net: ControlNetConfig, json: Mapping[str, Any]) -> Rules:
 
 def shapes(net: ControlNetConfig, json: Mapping[str, Any]) -> Params:
     """Returns the parameters, as shapes."""
+    return jax.eval_shape(lambda: init(net, json, jax.random.key(0)))
 
-    def init() -> Params:
-        x, t, cond = unet.inputs(net.net, json)
-        side = x.shape[1] * 2 ** (len(net.hint_channels) - 1)
-        hint = jnp.zeros((1, side, side, json.get("conditioning_channels", 3)))
-        return ControlNet(net).init(jax.random.key(0), x, t, cond, hint)
 
-    return jax.eval_shape(init)["params"]
+def init(net: ControlNetConfig, json: Mapping[str, Any], key: Key) -> Params:
+    """Returns the first parameters, all by chance but the layers that start at zero."""
+    x, t, cond = unet.inputs(net.net, json)
+    side = x.shape[1] * 2 ** (len(net.hint_channels) - 1)
+    hint = jnp.zeros((1, side, side, json.get("conditioning_channels", 3)))
+    return ControlNet(net).init(key, x, t, cond, hint)["params"]

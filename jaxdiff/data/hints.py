@@ -1,0 +1,41 @@
+"""Pictures that steer a ControlNet, made of the pictures themselves on the host: edges, and what a blur leaves.
+
+`canny` follows OpenCV's: the gradient is Sobel's, |dx| + |dy|, of the channel where that is largest; a pixel is an edge
+where the gradient is largest along its own direction, and above `high`, or above `low` and joined to such pixels.
+
+Sources: Canny 1986, IEEE TPAMI 8(6), section VI; Zhang et al. 2023, arXiv 2302.05543, section 4 (hints).
+"""
+
+import numpy as np
+from jaxtyping import UInt8
+from scipy import ndimage
+
+
+def canny(image: UInt8[np.ndarray, "h w 3"], low: float = 100.0, high: float = 200.0) -> UInt8[np.ndarray, "h w 3"]:
+    """Edges as white lines on black, the same in all three channels."""
+    x = image.astype(np.float32)
+    along = lambda axis: np.stack([ndimage.sobel(x[..., c], axis, mode="nearest") for c in range(3)], -1)
+    gradients = [along(axis) for axis in (0, 1)]
+    sizes = np.abs(gradients[0]) + np.abs(gradients[1])
+    chosen = sizes.argmax(-1)[..., None]
+    dy, dx, size = (np.take_along_axis(y, chosen, -1)[..., 0] for y in (*gradients, sizes))
+    padded = np.pad(size, 1)
+    around = {
+        (i, j): padded[1 + i : 1 + i + len(x), 1 + j : 1 + j + x.shape[1]] for i in (-1, 0, 1) for j in (-1, 0, 1)
+    }
+    flat = np.abs(dy) < np.tan(np.pi / 8) * np.abs(dx)
+    steep = np.abs(dy) > np.tan(3 * np.pi / 8) * np.abs(dx)
+    same = dy * dx > 0
+    # of two equals the first is the edge, so that a plateau of two pixels gives one line
+    before = np.select([flat, steep, same], [around[0, -1], around[-1, 0], around[-1, -1]], around[-1, 1])
+    after = np.select([flat, steep, same], [around[0, 1], around[1, 0], around[1, 1]], around[1, -1])
+    weak = (size > low) & (size > before) & (size >= after)
+    labels, count = ndimage.label(weak, np.ones((3, 3)))
+    kept = np.zeros(count + 1, bool)
+    kept[labels[weak & (size > high)]] = True
+    return np.repeat(np.where(kept[labels], np.uint8(255), np.uint8(0))[..., None], 3, -1)
+
+
+def blur(image: UInt8[np.ndarray, "h w 3"], deviation: float = 8.0) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture through a Gaussian of this deviation, in pixels."""
+    return np.round(ndimage.gaussian_filter(image.astype(np.float32), (deviation, deviation, 0))).astype(np.uint8)

@@ -1,0 +1,194 @@
+"""A model of others that training starts from: read, told apart by its hash, split into what moves and what not.
+
+Parameters are by component, {"unet": ..., "text_encoder": ...}; a path is 'unet/down_0/resnet_0/conv1/kernel'. A run
+keeps no copy of the model: it notes the SHA-256 of the U-Net's files as base.json, and refuses another model later.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxdiff.pipelines.model import Model, make_model
+from jaxdiff.pretrained import single_file
+from jaxdiff.pretrained.files import read_json
+from jaxdiff.pretrained.read import Bundle, read_directory
+from jaxdiff.pretrained.rules import few, flatten, unflatten
+from jaxdiff.training.workdir import write_text
+from jaxdiff.typing import Params
+
+NOTE = "base.json"
+_WITHOUT = ("safety_checker", "image_encoder")
+_FORMS = ("*.safetensors", "*.bin")
+
+
+class Base(NamedTuple):
+    """A model that is trained on, as far as it is known without its weights.
+
+    Attributes:
+      path: a directory of diffusers, or a single file.
+      bundle: its parts; parameters are shapes.
+      model: how they are put together.
+      sha256: of the U-Net's files.
+    """
+
+    path: Path
+    bundle: Bundle
+    model: Model
+    sha256: str = ""
+
+
+def outline(
+    path: Path | None,
+    *,
+    tokenizer: Path | None = None,
+    prediction: str | None = None,
+    zero_terminal: bool = False,
+    dtype: str = "float32",
+) -> Base:
+    """Reads what a model is, without its weights.
+
+    Args:
+      path: a directory of diffusers, or a single file.
+      tokenizer: its directory, for a single file, which has none.
+      prediction: what the network is to predict from now on; None: what it does.
+      zero_terminal: whether its trained steps are to end without signal from now on.
+      dtype: of the computation; an autoencoder that overflows stays in float32.
+
+    Raises:
+      FileNotFoundError: if there is no model.
+      ValueError: if it is none in an autoencoder's latents that reads prompts by CLIP, or takes another picture.
+    """
+    if path is None:
+        raise ValueError("task.model is not given: name a directory of diffusers, or a file of Stable Diffusion")
+    if not path.exists():
+        raise FileNotFoundError(f"task.model is {path}, and nothing is there: name a directory of diffusers, or a file")
+    if path.is_file() and tokenizer is None:
+        raise ValueError(
+            f"task.model is {path}, one file, which has no tokenizer: give task.tokenizer, CLIP's directory"
+        )
+    bundle = _retrained(_read(path, tokenizer, prediction, weights=False), prediction, zero_terminal)
+    parts = {}
+    for name, part in bundle.components.items():
+        own = "float32" if getattr(part.config, "upcast", False) else dtype
+        parts[name] = dataclasses.replace(part, config=dataclasses.replace(part.config, dtype=own))
+    bundle = dataclasses.replace(bundle, components=parts)
+    model = make_model(bundle)
+    if not model.chunked or "vae" not in model.nets or model.process.says != "prediction":
+        raise ValueError(f"task.model is {path}, a {bundle.kind}: expected Stable Diffusion 1, 2 or XL, or its refiner")
+    if model.extra:
+        raise ValueError(
+            f"task.model is {path}, whose U-Net takes {model.extra} more channels, of another picture: expected one "
+            "that makes pictures from text alone"
+        )
+    return Base(path, bundle, model)
+
+
+def _read(path: Path, tokenizer: Path | None, prediction: str | None, **options: Any) -> Bundle:
+    if path.is_file():
+        return single_file.read(path, tokenizer=tokenizer, prediction=prediction, without=_WITHOUT, **options)
+    if tokenizer is not None:
+        raise ValueError(f"task.tokenizer is given, and {path} is a directory, which has its own: leave it out")
+    return read_directory(path, without=_WITHOUT, **options)
+
+
+def load(base: Base, tokenizer: Path | None, place: Callable[[Params], Any]) -> Params:
+    """Reads all parameters by component as the files have them, each to where `place` says."""
+    prediction = base.bundle.schedulers["scheduler"].get("prediction_type")
+    where = lambda name, shapes: place({name: shapes})[name]
+    bundle = _read(base.path, tokenizer, prediction if base.path.is_file() else None, shardings=where)
+    return {name: part.params for name, part in bundle.components.items()}
+
+
+def _retrained(bundle: Bundle, prediction: str | None, zero_terminal: bool) -> Bundle:
+    """The bundle with the scheduler of what the network becomes: a class that can say it, begun where noise is pure."""
+    config = dict(bundle.schedulers["scheduler"])
+    config |= {"prediction_type": prediction} if prediction else {}
+    if zero_terminal:
+        if config.get("prediction_type") != "v_prediction":
+            raise ValueError("task.zero_terminal wants task.prediction v_prediction: noise says nothing of eps")
+        config |= {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        config |= {"clip_sample": False, "set_alpha_to_one": True}
+    changed = {name for name, value in config.items() if value != bundle.schedulers["scheduler"].get(name)}
+    if "_use_default_values" in config:  # whose fields say nothing
+        config["_use_default_values"] = [name for name in config["_use_default_values"] if name not in changed]
+    index = {**bundle.index, "scheduler": ["diffusers", config["_class_name"]]}
+    return dataclasses.replace(bundle, index=index, schedulers={**bundle.schedulers, "scheduler": config})
+
+
+def noted(base: Base, folder: Path, new: bool) -> Base:
+    """The base with its hash, which a new run writes down, and an old one compares.
+
+    Raises:
+      FileNotFoundError: if an old run has no note.
+      ValueError: if the model is another now.
+    """
+    sha256 = _sha256(base.path)
+    if new:
+        write_text(folder / NOTE, json.dumps({"model": str(base.path), "sha256": sha256}, indent=2) + "\n")
+    elif (told := read_json(folder / NOTE)).get("sha256") != sha256:
+        raise ValueError(
+            f"task.model is {base.path}, another model (hash {sha256[:12]}) than {folder} was trained on "
+            f"({told.get('model')}, {str(told.get('sha256'))[:12]}): name that one in {folder / 'config.json'}"
+        )
+    return base._replace(sha256=sha256)
+
+
+def _sha256(path: Path) -> str:
+    """The hash of a single file, or of the weights in a directory's unet folder, in the order of their names."""
+    folder = path / "unet" if (path / "unet").is_dir() else path
+    files = [path] if path.is_file() else sorted(file for form in _FORMS for file in folder.glob(form))
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(2**24):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def trainable(base: Base, patterns: Sequence[str], field: str) -> list[str]:
+    """The paths of the U-Net's and the text encoders' parameters that one of the patterns matches as a whole.
+
+    Raises:
+      ValueError: if a pattern is none, or matches no parameter.
+    """
+    trees = {name: part.params for name, part in base.bundle.components.items() if name.startswith(("unet", "text"))}
+    paths, found = list(flatten(trees)), set[str]()
+    for pattern in patterns:
+        try:
+            own = [path for path in paths if re.fullmatch(pattern, path)]
+        except re.error as error:
+            raise ValueError(f"{field} has {pattern!r}, which is no pattern: {error}") from None
+        if not own:
+            raise ValueError(
+                f"{field} has {pattern!r}, which matches no parameter of {', '.join(trees)}: patterns match whole "
+                f"paths, such as {few(paths[:2])}"
+            )
+        found |= {*own}
+    return [path for path in paths if path in found]
+
+
+def split(tree: Params, paths: Sequence[str]) -> tuple[Params, Params]:
+    """The leaves at these paths, and all others, as two trees; `join` is the inverse."""
+    chosen, flat = {*paths}, flatten(tree)
+    return tuple(unflatten({p: x for p, x in flat.items() if (p in chosen) == side}) for side in (True, False))  # type: ignore[return-value]
+
+
+def join(one: Params, other: Params) -> dict[str, Any]:
+    """The tree with the leaves of two."""
+    return unflatten({**flatten(one), **flatten(other)})
+
+
+def cast(tree: Params, dtype: Callable[[str], str | None]) -> dict[str, Any]:
+    """Leaves of floating point in the dtype that `dtype` says for their path; None leaves one as it is."""
+
+    def one(path: str, x: Any) -> Any:
+        to = dtype(path)
+        return x.astype(to) if to and jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return unflatten({path: one(path, x) for path, x in flatten(tree).items()})
