@@ -121,7 +121,7 @@ def load(
         if not any((dtype, decode_dtype, clip_skip, decode != "whole", devices, programs)):
             return run.config.task.pipeline(run.assets, run.weights, spec)
         bundle = run.config.task.bundle(run.assets, run.weights)
-    bundle = _computing(bundle, dtype, decode_dtype)
+    bundle = computing(bundle, dtype, decode_dtype)
     pairs = lora.parse(loras)
     weights = [weight for _, weight in pairs]
     read = [lora.read(file, bundle.components) for file, _ in pairs]
@@ -163,6 +163,17 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
     if not (path / "model_index.json").is_file() or any(options.get(name) for name in beside):
         pipe: Any = load(path, **options)
         return getattr(pipe, "model", None), pipe.Options
+    bundle = outline_bundle(path, safety=options.get("safety", False))
+    model = make_model(bundle, clip_skip=options.get("clip_skip", 0), safety=options.get("safety", False))
+    return model, of_model(model, guidance=bundle.guidance)
+
+
+def outline_bundle(path: Path, *, safety: bool = False) -> Bundle:
+    """Returns the networks of a directory of diffusers with shapes in place of weights.
+
+    Raises:
+      ValueError, OSError: if a config is damaged or missing.
+    """
     index = read_json(path / "model_index.json")
     bundle = Bundle(index.get("_class_name", ""), index, {}, {}, {})
     for name, entry in index.items():
@@ -172,12 +183,11 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
             bundle.tokenizers[name] = tokenizer_clip.read(folder)
         elif name.endswith("scheduler") and kind:
             bundle.schedulers[name] = read_json(folder / "scheduler_config.json")
-        elif kind in FAMILIES and (name != "safety_checker" or options.get("safety")):
+        elif kind in FAMILIES and (name != "safety_checker" or safety):
             json = read_json(folder / "config.json")
             net = FAMILIES[kind].config(json)
             bundle.components[name] = Component(kind, json, net, FAMILIES[kind].shapes(net, json))
-    model = make_model(bundle, clip_skip=options.get("clip_skip", 0), safety=options.get("safety", False))
-    return model, of_model(model, guidance=bundle.guidance)
+    return bundle
 
 
 def is_published(path: Path) -> bool:
@@ -255,7 +265,7 @@ def _narrow(bundle: Bundle, kind: str) -> Bundle:
     return dataclasses.replace(bundle, components=parts)
 
 
-def _computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bundle:
+def computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bundle:
     """Networks that compute in `dtype`; an autoencoder in float32 where it would overflow.
 
     Those of our own training have weights of any dtype cast to it, and compute as they were trained if it is None.

@@ -129,6 +129,20 @@ class DiffusionPipeline:
           ValueError: if inputs do not fit each other or the model; nothing has been compiled then.
           FloatingPointError: if pictures are not finite.
         """
+        whole, batch = self.arguments(prompts, key=key, options=options, **fields)
+        out = self._run(whole, batch)
+        _check_finite(self.model, out)
+        if "flagged" in out and out["flagged"].any():
+            which = ", ".join(map(str, np.flatnonzero(out["flagged"])))
+            warnings.warn(f"the safety checker has blackened pictures {which}", stacklevel=2)
+        return (out["pixels"], out["latents"]) if latents else out["pixels"]
+
+    def arguments(self, prompts: str | Sequence[str], *, key: Any, options: Any = None, **fields: Any) -> Any:
+        """Returns what the compiled program of such a call is given: (weights and numbers, one row for each picture).
+
+        Raises:
+          ValueError: if inputs do not fit each other or the model.
+        """
         model, o = self.model, self.options(options, **fields)
         given = [o.hints] if isinstance(o.hints, np.ndarray) else list(o.hints)
         prompts = inputs.prompts(prompts)
@@ -179,12 +193,7 @@ class DiffusionPipeline:
             rescale=o.rescale,
             picture_guidance=o.picture_guidance,
         )
-        out = self._run((self.params, made), batch)
-        _check_finite(model, out)
-        if "flagged" in out and out["flagged"].any():
-            which = ", ".join(map(str, np.flatnonzero(out["flagged"])))
-            warnings.warn(f"the safety checker has blackened pictures {which}", stacklevel=2)
-        return (out["pixels"], out["latents"]) if latents else out["pixels"]
+        return (self.params, made), batch
 
     def options(self, given: Any = None, **fields: Any) -> Options:
         """The options that a call with these runs with: checked, what is left open filled in.
