@@ -19,7 +19,7 @@ from jaxdiff.data.source import check as check_data
 from jaxdiff.metrics import chips, speed
 from jaxdiff.parallel import MeshSpec, executable
 from jaxdiff.pretrained.read import read_json
-from jaxdiff.tasks import TaskConfig
+from jaxdiff.tasks import TaskConfig, saved
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, Task, TrainConfig, TrainState, Variables
 from jaxdiff.training import checkpoint as checkpoints
 from jaxdiff.training import optimizer as optimizers
@@ -124,6 +124,7 @@ def check(config: Experiment, devices: int | None = None) -> None:
             f"train.accumulate {config.train.accumulate}: choose a multiple of {devices * config.train.accumulate}"
         )
     config.task.check(config.data, config.optimizer)
+    config.task.check_steps(config.train.steps)
 
 
 def to_json(config: Experiment) -> str:
@@ -214,33 +215,25 @@ def open_run(path: Path | str, place: Callable[[Params], Any] | None = None) -> 
         )
     config = read(folder)
     assets = config.task.assets(folder, config.data)
-    task = config.task.task(assets)
-    loaded = task.load(place or parallel.place(MeshSpec(data=1), devices=jax.local_devices()[:1]))
-    batch = blank(config, task)
-    shapes = jax.eval_shape(task.init, jax.random.key(0), loaded, batch)
-    params = {name: shapes.params[name] for name in task.averaged} if task.averaged else shapes.params
-    params, extra = (_placed(tree, place) for tree in (params, shapes.extra))
-    params = training.load_params(path, params)
-    extra = checkpoints.load_extra(path, extra) if jax.tree.leaves(extra) else extra
-    frozen = shapes.frozen
-    if jax.tree.leaves(frozen):
-        frozen = jax.jit(lambda loaded: task.init(jax.random.key(0), loaded, batch).frozen)(loaded)
-    return Run(config, assets, Variables(params, frozen, extra))
+    with _named(folder / "config.json"):
+        task = config.task.sampled().task(assets)
+        return Run(config, assets, saved.read_weights(path, task, config.data.size, place))
 
 
-def _placed(shapes: Any, place: Callable[[Params], Any] | None) -> Any:
-    if place is None:
-        return shapes
-    with_sharding = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
-    return jax.tree.map(with_sharding, shapes, place(shapes))
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Within, what is wrong with the numbers of a config names its file."""
+    try:
+        yield
+    except (ValueError, OverflowError, ZeroDivisionError) as error:
+        if str(path.parent) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def blank(config: Experiment, task: Task, count: int = 1) -> dict[str, np.ndarray]:
     """Returns a batch of black pictures that say nothing, for its shapes."""
-    size = config.data.size
-    black: Any = {"image": np.zeros((size, size, 3), np.uint8), "caption": "", "label": 0}
-    rows = [task.example(dict(black), np.random.default_rng(0)) for _ in range(count)]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return saved.blank(task, config.data.size, count)
 
 
 def run(
@@ -354,7 +347,7 @@ def _programs(config: Experiment, task: Task, stream: data.Batches) -> tuple[par
             yield from itertools.islice(own, config.held_out_batches)
 
     measure = compiled(functools.partial(training.make_eval_step, task))
-    return program, training.make_evaluate(measure, held_out, jax.random.key(1), config.train.batch_size)
+    return program, training.make_evaluate(measure, held_out, jax.random.key(1), config.train.batch_size, task.summary)
 
 
 def executable_key(config: Experiment, arguments: Any, mesh: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import math
 import pkgutil
 import re
 import types
@@ -21,6 +22,8 @@ from typing import Any, Generic, Literal, TypeVar
 T = TypeVar("T")
 
 _CONFIG = re.compile(r"^(class Config\b|Config\s*[:=])", re.MULTILINE)
+MOST = 2**32
+"""What whole numbers of a config stay below; beyond, arithmetic on shapes overflows."""
 _BY_BASE: dict[type, "Kinds[Any]"] = {}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -161,6 +164,10 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     if kind is type(None) and value is None:
         return None
     whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and abs(value) >= MOST:
+        raise ValueError(f"{path} is {value}: expected a number below {MOST}")
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{path} is nan: expected {_WORDS.get(kind, 'another value')}")
     if kind is float and whole:
         return float(value)
     if kind in _WORDS and (whole if kind is int else type(value) is kind):

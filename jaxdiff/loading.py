@@ -11,20 +11,24 @@ from typing import Any, Literal
 import jax
 
 from jaxdiff import experiment
-from jaxdiff.data import tokenizer_clip
 from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
+from jaxdiff.pipelines.cascade import Cascade
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.model import Model, make_model
 from jaxdiff.pipelines.options import of_model
+from jaxdiff.pipelines.unclip import UnclipPipeline
 from jaxdiff.pretrained import ip_adapter as ip_adapters
 from jaxdiff.pretrained import lora, quantize, single_file, single_part, textual_inversion
 from jaxdiff.pretrained.components import FAMILIES
-from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json
+from jaxdiff.pretrained.index import guidance
+from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json, read_tokenizer
 from jaxdiff.typing import Params
 
 DTYPES = ("float32", "bfloat16", "float16")
 NARROW = ("unet", "controlnet", "text_encoder")
 """Parts that may have weights in 8 bits: the others are small, or lose too much."""
+OTHERS = {"UnCLIPPipeline": UnclipPipeline}
+"""Classes of the reference that have a pipeline, and a program, of their own."""
 Spec = MeshSpec | Literal["pmap"]
 
 
@@ -48,6 +52,7 @@ def load(
     clip_skip: int = 0,
     decode: Literal["whole", "sliced", "tiled"] = "whole",
     safety: bool = False,
+    then: Sequence[str | Path] = (),
     devices: Sequence[jax.Device] | None = None,
     programs: Path | None = None,
 ) -> Any:
@@ -74,6 +79,8 @@ def load(
       clip_skip: text states are taken so many blocks earlier than usual.
       decode: whole, sliced (a picture after another), or tiled (squares of a picture): less memory.
       safety: whether the model's safety checker blackens pictures.
+      then: directories of later stages, which make the pictures larger (DeepFloyd IF, and Stable Diffusion's upscaler);
+        those that read T5 share the first one's. The pipeline is a `Cascade` then.
       devices: which share a batch; None: all.
       programs: a folder that keeps traced programs, so that another start traces nothing.
 
@@ -93,6 +100,20 @@ def load(
     dtype = "bfloat16" if narrow else dtype
     mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
     place = lambda shapes: param_shardings(shapes, mesh)
+    if then:
+        wide: dict[str, Any] = {
+            "loras": loras,
+            "fuse": fuse,
+            "textual_inversions": textual_inversions,
+            "controlnets": controlnets,
+        }
+        wide |= {"adapter": adapter, "ip_adapter": ip_adapter, "image_encoder": image_encoder, "vae": vae}
+        wide |= {"tokenizer": tokenizer, "prediction": prediction, "clip_skip": clip_skip, "safety": safety}
+        if wrong := [name for name, value in (wide | {f"dtype {narrow}": narrow}).items() if value]:
+            raise ValueError(f"stages that follow each other take no {', '.join(wrong)}: leave it out, or then")
+        bundles = _stages([path, *map(Path, then)], dtype, variant, place)
+        how: dict[str, Any] = {"spec": spec, "devices": devices, "programs": programs, "decode": decode}
+        return Cascade([DiffusionPipeline(_computing(one, dtype, decode_dtype), **how) for one in bundles])
     more = {"vae": vae, "adapter": adapter, "image_encoder": image_encoder}
     more |= {f"controlnet_{n:02d}": folder for n, folder in enumerate(controlnets)}
     if is_published(path):
@@ -122,6 +143,12 @@ def load(
             return run.config.task.pipeline(run.assets, run.weights, spec)
         bundle = run.config.task.bundle(run.assets, run.weights)
     bundle = computing(bundle, dtype, decode_dtype)
+    if bundle.kind in OTHERS:
+        wide = {"loras": loras, "controlnets": controlnets, "ip_adapter": ip_adapter, "clip_skip": clip_skip}
+        wide |= {"fuse": fuse, "safety": safety, f"dtype {narrow}": narrow, **more}
+        if wrong := [name for name, value in wide.items() if value]:
+            raise ValueError(f"{path} is an {bundle.kind}, which takes no {', '.join(wrong)}: leave it out")
+        return OTHERS[bundle.kind](bundle, spec=spec, devices=devices, programs=programs)
     pairs = lora.parse(loras)
     weights = [weight for _, weight in pairs]
     read = [lora.read(file, bundle.components) for file, _ in pairs]
@@ -159,7 +186,7 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
     Raises:
       ValueError, OSError: see `load`.
     """
-    beside = ("controlnets", "adapter", "ip_adapter", "image_encoder", "vae", "loras")
+    beside = ("then", "controlnets", "adapter", "ip_adapter", "image_encoder", "vae", "loras")
     if not (path / "model_index.json").is_file() or any(options.get(name) for name in beside):
         pipe: Any = load(path, **options)
         return getattr(pipe, "model", None), pipe.Options
@@ -175,12 +202,15 @@ def outline_bundle(path: Path, *, safety: bool = False) -> Bundle:
       ValueError, OSError: if a config is damaged or missing.
     """
     index = read_json(path / "model_index.json")
-    bundle = Bundle(index.get("_class_name", ""), index, {}, {}, {})
+    kind = index.get("_class_name", "")
+    if kind in OTHERS:
+        return None, OTHERS[kind].Options
+    bundle = Bundle(kind, index, {}, {}, {}, guidance=guidance(kind))
     for name, entry in index.items():
         kind = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
         folder = path / name if (path / name).is_dir() else path
         if name.startswith("tokenizer") and kind:
-            bundle.tokenizers[name] = tokenizer_clip.read(folder)
+            bundle.tokenizers[name] = read_tokenizer(folder, kind)
         elif name.endswith("scheduler") and kind:
             bundle.schedulers[name] = read_json(folder / "scheduler_config.json")
         elif kind in FAMILIES and (name != "safety_checker" or safety):
@@ -188,6 +218,12 @@ def outline_bundle(path: Path, *, safety: bool = False) -> Bundle:
             net = FAMILIES[kind].config(json)
             bundle.components[name] = Component(kind, json, net, FAMILIES[kind].shapes(net, json))
     return bundle
+
+
+def is_diffusion(path: Path) -> bool:
+    """Whether a model in another library's layout is sampled by `DiffusionPipeline`."""
+    file = path / "model_index.json"
+    return is_published(path) and not (file.is_file() and read_json(file).get("_class_name") in OTHERS)
 
 
 def is_published(path: Path) -> bool:
@@ -251,6 +287,25 @@ def read_bundle(
     return bundle
 
 
+def _stages(
+    paths: Sequence[Path], dtype: str | None, variant: str | None, place: Callable[[Params], Any]
+) -> list[Bundle]:
+    """The bundles of a cascade's stages; T5 is read once, for all that were trained with it."""
+    made: list[Bundle] = []
+    texts = ("text_encoder", "tokenizer")
+    for path in paths:
+        if not (path / "model_index.json").is_file():
+            raise FileNotFoundError(f"{path} is no stage of a cascade: model_index.json is missing")
+        shares = made and made[0].kind.startswith("IF") and str(read_json(path / "model_index.json").get("_class_name"))
+        without = ["safety_checker", *(texts if shares and shares.startswith("IF") else ())]
+        bundle = read_bundle(path, dtype=dtype, variant=variant, without=without, place=place)
+        if texts[0] in without:
+            parts = {**bundle.components, texts[0]: made[0].components[texts[0]]}
+            bundle = dataclasses.replace(bundle, components=parts, tokenizers=dict(made[0].tokenizers))
+        made.append(bundle)
+    return made
+
+
 def _own_config(path: Path, name: str) -> Mapping[str, Any]:
     """config.json of a model's own component, whether its weights are there or not."""
     return single_file.configs_of(path)[name] if path.is_file() else read_json(path / name / "config.json")
@@ -270,11 +325,6 @@ def computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bu
 
     Those of our own training have weights of any dtype cast to it, and compute as they were trained if it is None.
     """
-
-    def config(net: Any, dtype: str) -> Any:
-        inner = {"net": config(net.net, dtype)} if hasattr(net, "net") else {"dtype": dtype}
-        return dataclasses.replace(net, **inner)
-
     made, own = {}, bundle.native is not None
     for name, part in bundle.components.items():
         chosen = dtype or (None if own else "float32")
@@ -282,7 +332,9 @@ def computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bu
             chosen = decode_dtype or ("float32" if getattr(part.config, "upcast", False) else chosen)
         if own and dtype:
             part = dataclasses.replace(part, params=jax.tree.map(lambda x: x.astype(dtype), part.params))
-        made[name] = dataclasses.replace(part, config=config(part.config, chosen)) if chosen else part
+        made[name] = (
+            dataclasses.replace(part, config=dataclasses.replace(part.config, dtype=chosen)) if chosen else part
+        )
     return dataclasses.replace(bundle, components=made)
 
 

@@ -32,6 +32,7 @@ class Cond:
       context_mask: true where a token of `context` counts.
       label: class ids.
       pooled: a vector added to the time embedding.
+      embed: CLIP's embedding of a picture, seen or imagined by a prior.
       image: concatenated to the network's input (a low resolution picture, a mask, a depth map).
       augment: the noise-conditioning level of `image`.
       hints: pictures for ControlNets, one for each.
@@ -44,6 +45,7 @@ class Cond:
     context_mask: Bool[Array, "b l"] | None = None
     label: Int[Array, " b"] | None = None
     pooled: Float[Array, "b p"] | None = None
+    embed: Float[Array, "b v"] | None = None
     image: Float[Array, "b h w c"] | None = None
     augment: Float[Array, " b"] | None = None
     hints: tuple[Float[Array, "b ..."], ...] = ()

@@ -1,5 +1,6 @@
-"""One of two processes that train by `experiment.run`: run_of_two.py PORT INDEX FOLDER FSDP."""
+"""Run one of two processes that train, and write what it said: run_of_two.py PORT INDEX FOLDER FSDP."""
 
+import pathlib
 import sys
 
 import jax
@@ -36,5 +37,6 @@ if __name__ == "__main__":
         train=TrainConfig(steps=2, batch_size=8, preview_every=1),
         checkpoint=CheckpointConfig(every=1),
     )
-    state = run(config, f"{folder}/run", say=print)
-    print("done", int(state.step))
+    said: list[str] = []
+    state = run(config, f"{folder}/run", say=said.append)
+    pathlib.Path(folder, f"said{index}.txt").write_text("\n".join([*said, f"done {int(state.step)}"]))

@@ -1,51 +1,105 @@
-"""Every config runs small: trained, resumed bit for bit, and sampled."""
+"""Every config runs small, resumes bit for bit, and is sampled."""
 
+import functools
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdiff import experiment
+from jaxdiff import experiment, training
+from jaxdiff.cli.config import read_config
 from jaxdiff.cli.main import main
+from jaxdiff.tasks import teacher
 
+NEEDS = {
+    "openmoji_ldm": "openmoji_kl",
+    "openmoji_ldm_vq": "openmoji_vq",
+    "ldm256": "openmoji_vq",
+    "sd15": "openmoji_kl",
+}
+"""Configs that stand on a run of another, their autoencoder's."""
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache():
+    """Programs that one run compiled, the runs after it read, however small they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+        before = jax.config.jax_persistent_cache_min_compile_time_secs
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        yield
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(config) -> the workdir of its small run: checkpoints at 3 and 6; what it needs is trained first."""
+
+    @functools.cache
+    def train(name):
+        path, workdir = CONFIGS[0].parent / f"{name}.py", tmp_path_factory.mktemp(name)
+        train_small(path, workdir, *needed(path))
+        return workdir
+
+    def needed(path):
+        if first_stage := NEEDS.get(path.stem):
+            return ["--task.autoencoder", str(train(first_stage))]
+        named = getattr(read_config(path, small=True).task, "teacher", None)
+        return ["--task.teacher", str(train(named.name.removesuffix("-small")))] if named else []
+
+    train.needed = needed
+    return train
+
+
+def train_small(path, workdir, *more):
+    main(["train", str(path), "--small", "--workdir", str(workdir), "--train.preview_every", "0", *more])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_passes_its_checks_as_it_is(path, monkeypatch):
+    """As far as they need no data; of a teacher's run, its config stands for it."""
+
+    def read(run):
+        taught = read_config(path.parent / f"{run.name}.py")
+        return teacher.Teacher(run, taught.task, taught.data.size)
+
+    monkeypatch.setattr(teacher, "read", read)
+    experiment.check(read_config(path))
+
+
+def picture(task, folder):
+    return ["--prompt", [*task["preview"]["prompts"], ""][0], "--steps", "2", "--num", "1"]
+
+
+def first_stage(task, folder):
+    Image.new("RGB", (20, 16), "red").save(folder / "red.png")
+    return ["--init", str(folder / "red.png")]
+
+
+WORDS = {"picture": picture, "latent": picture, "first_stage": first_stage}
+"""The words of `jaxdiff sample` that each kind of task takes."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
-
-    def train(workdir, *more):
-        main(["train", str(path), "--small", "--workdir", str(tmp_path / workdir), "--train.preview_every", "0", *more])
-
-    # a constant learning rate, for that of a cosine at step 3 depends on where it ends
-    constant = ("--optimizer.decay", "constant")
-    train("parts", "--train.steps", "3", *constant)
-    train("parts", "--train.steps", "6", *constant)
-    train("whole", "--train.steps", "6", *constant)
-    parts, whole = (experiment.open_run(tmp_path / name).weights for name in ("parts", "whole"))
-    jax.tree.map(np.testing.assert_array_equal, parts, whole)
-    told = json.loads((tmp_path / "parts" / "config.json").read_text())
+def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, trained):
+    whole, parts, out = trained(path.stem), tmp_path / "parts", tmp_path / "sample.png"
+    told = json.loads((whole / "config.json").read_text())
     assert told["name"] == f"{path.stem}-small"
-    prompt = told["task"]["preview"]["prompts"][0]
-    out = tmp_path / "sample.png"
-    main(
-        [
-            "sample",
-            "--model",
-            str(tmp_path / "parts"),
-            "--prompt",
-            prompt,
-            "--num",
-            "1",
-            "--steps",
-            "2",
-            "--out",
-            str(out),
-        ]
-    )
+    if "process" in told["task"]:  # a loss of diffusion is told by its noise
+        lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+        assert all(np.isfinite(line[f"loss_q{n}"]) for line in lines for n in range(4))
+    shutil.copytree(whole, parts)
+    shutil.rmtree(parts / "checkpoints" / "6")  # as if it had been killed there
+    train_small(path, parts, *trained.needed(path))
+    saved = [jax.tree.leaves(training.load_params(at / "checkpoints" / "6")) for at in (parts, whole)]
+    for ours, other in zip(*saved, strict=True):
+        np.testing.assert_array_equal(ours, other)
+    words = WORDS[told["task"]["kind"]](told["task"], tmp_path)
+    main(["sample", "--model", str(parts), "--out", str(out), *words])
     assert Image.open(out).size[0] >= 16

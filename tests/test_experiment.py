@@ -111,7 +111,7 @@ def test_what_json_may_not_say_is_refused_with_its_path(text, words):
         ("held_out", "", "held_out"),
         ("task.net.heads", (1,), "heads is .* one entry for each of the 2 levels"),
         ("task.net.attention", ("none",), "attention"),
-        ("task.net.attention", ("none", "crss"), "expected none, self or cross"),
+        ("task.net.attention", ("none", "crss"), "expected none, self, cross, joint or context"),
         ("task.net.groups", 5, "which does not divide by groups 5"),
         ("task.net.heads", (1, 3), "or by 3 heads"),
         ("task.net.patch", 64, "32x32 does not cut into patches of 64"),
@@ -120,8 +120,10 @@ def test_what_json_may_not_say_is_refused_with_its_path(text, words):
         ("task.net.pooled", False, "task.net.pooled is False: text, and only text, needs it"),
         ("task.vocabulary", 5000, "task.text.vocabulary is 1024, below task.vocabulary 5000"),
         ("task.vocabulary", 3, "vocabulary size 3"),
-        ("task.process.variance", "learned", "expected small, large"),
-        ("task.process.objective", "progressive", "whose models this task cannot sample"),
+        ("task.process.variance", "learned", "variance = learned does not go with times = uniform"),
+        ("task.process", ProcessConfig(schedule="linear", zero_terminal=True), "eps prediction divides by alpha"),
+        ("task.process", ProcessConfig(objective="progressive", prediction="v"), "give the run to learn from"),
+        ("task.net.out_channels", 6, "task.net.out_channels is 6: expected 3 for 3 channels"),
     ],
 )
 def test_what_cannot_be_is_refused_by_the_names_of_its_fields(path, value, words):

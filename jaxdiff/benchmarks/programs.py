@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxdiff import parallel, sampling, training
 from jaxdiff.benchmarks import subject as subjects
 from jaxdiff.benchmarks.subject import Subject
-from jaxdiff.diffusion import prediction
+from jaxdiff.diffusion import denoiser
 from jaxdiff.diffusion.schedule import scaled_linear
 from jaxdiff.models.autoencoder_kl import unscaled
 from jaxdiff.models.unet import UNet
@@ -96,12 +96,13 @@ def loop(subject: Subject, batch: int, devices: Devices, steps: int) -> Case:
     schedule = process.schedule if process else scaled_linear()
     table = jax.tree.map(np.float32, sampling.make_table("ddim", schedule, steps))
     network: Any = UNet(subject.unet)
-    kind = process.kind if process else "eps"
+    kind, says = (process.kind, process.says) if process else ("eps", "prediction")
     apply = lambda params, x, t, cond: network.apply({"params": params}, x, t, cond)
 
     def sample(whole: Any, x: jax.Array, t: jax.Array, told: Any, keys: jax.Array) -> Any:
         params, table = whole
-        return sampling.run(table, prediction.denoiser(apply, params, Cond(**told), schedule, kind), x, keys)
+        denoise = denoiser.make(apply, params, Cond(**told), None, schedule, kind, says)
+        return sampling.run(table, denoise, x, keys)
 
     whole = (subjects.unet_params(subject), table)
     program, arguments = _spread(sample, whole, [(*more, keys) for more in inputs], devices)

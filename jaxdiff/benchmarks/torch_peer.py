@@ -22,7 +22,7 @@ from jaxdiff.models.unet import UNetConfig
 from jaxdiff.pipelines.program import FIRST, unit_noise
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Component
-from jaxdiff.pretrained.rules.unet import mirror, pixel_json
+from jaxdiff.pretrained.rules.unet_config import mirror, pixel_json
 from jaxdiff.pretrained.single_file import KINDS
 from jaxdiff.pretrained.write import write_component
 

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shutil
-import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +10,7 @@ import jax
 import tyro
 
 from jaxdiff import experiment, loading
-from jaxdiff.pretrained import files, lora, pixels, single_file, single_process
+from jaxdiff.pretrained import files, latent_model, lora, pixels, single_file, single_process
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.write import write_directory
 
@@ -24,7 +23,8 @@ class Args:
 
     Attributes:
       model: a directory with model_index.json; a .safetensors or .ckpt file of Stable Diffusion; or a run of `jaxdiff
-        train` in pixels without text, or one of its checkpoints, whose averaged weights are taken.
+        train`, or one of its checkpoints, whose averaged weights are taken: of an autoencoder, in pixels without text,
+        in latents told nothing, or in those of a KL autoencoder told a frozen CLIP's states.
       out: a new directory, for diffusers; or a file that ends in .safetensors, in Stable Diffusion's own layout. Only a
         file that this program wrote is overwritten.
       dtype: of the weights; by default as they are.
@@ -51,11 +51,8 @@ def main(argv: list[str]) -> None:
     """Reads, and writes under another name that becomes `out` when all is there."""
     args = tyro.cli(Args, args=argv, prog="jaxdiff convert")
     check(args)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(message, flush=True)
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            bundle = read(args)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        bundle = read(args)
     for name, part in bundle.components.items():
         leaves = jax.tree.leaves(part.params)
         kinds = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))
@@ -138,7 +135,10 @@ def read(args: Args) -> Bundle:
             raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
         run = experiment.open_run(args.model)
         averaged = jax.tree.map(lambda x: x.astype(args.dtype or x.dtype), run.weights)
-        return pixels.published(run.config.task.bundle(run.assets, averaged))
+        bundle = run.config.task.bundle(run.assets, averaged)
+        if "unet" not in bundle.components:
+            return bundle
+        return (latent_model if "vae" in bundle.components else pixels).published(bundle)
     bundle = loading.read_bundle(
         args.model,
         dtype=args.dtype,

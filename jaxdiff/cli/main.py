@@ -1,14 +1,18 @@
 """`jaxdiff PROGRAM ...`: finds the program, and turns the errors a user can mend into one message."""
 
+import contextlib
 import importlib
 import os
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxdiff import __version__
 
 PROGRAMS = {
     "train": "train a model from a config file; resumes by itself",
+    "latents": "encode the pictures of a data set once, to train on their latents",
     "sample": "make pictures with a trained model",
     "convert": "write a model in another format, for other tools",
     "evaluate": "measure the quality of a model or of a folder of pictures",
@@ -38,7 +42,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"jaxdiff: no program {name!r}\n{USAGE}" if name else USAGE, file=sys.stderr)
         sys.exit(2)
     try:
-        importlib.import_module(f"jaxdiff.cli.{name}").main(argv[1:])
+        with plain_warnings():
+            importlib.import_module(f"jaxdiff.cli.{name}").main(argv[1:])
     except KeyboardInterrupt:
         if debug:
             raise
@@ -49,6 +54,20 @@ def main(argv: list[str] | None = None) -> None:
             raise
         print(f"jaxdiff {name}: {_process()}{message}", file=sys.stderr, flush=True)
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Within, a warning is one line on standard error, said each time, without the place in the code that gave it."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.filterwarnings("ignore", module="tyro")  # what it finds odd in a config's types, `check` refuses
+        warnings.showwarning = show
+        yield
 
 
 def _message(error: BaseException) -> str | None:

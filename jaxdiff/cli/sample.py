@@ -6,8 +6,9 @@ What is slow to import is imported where it is used, so that --help and mistakes
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from jaxdiff.cli.sample_args import GENERAL, OPTIONS, OTHERS, Args, narrowed
 if TYPE_CHECKING:
     import numpy as np
 
+    from jaxdiff.pipelines.cascade import Cascade
     from jaxdiff.pipelines.diffusion import DiffusionPipeline
     from jaxdiff.pipelines.options import Options
     from jaxdiff.pipelines.pipeline import Pipeline
@@ -46,10 +48,7 @@ def main(argv: list[str]) -> None:
         dry_run(args, how)
         return
     compilation_cache()
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(message, flush=True)
-        sample(args, unknown)
+    sample(args, unknown)
 
 
 def dry_run(args: Args, how: How) -> None:
@@ -78,14 +77,17 @@ def dry_run(args: Args, how: How) -> None:
 
 
 def _is_published(args: Args) -> bool:
-    from jaxdiff.loading import is_published
+    from jaxdiff.loading import is_diffusion
 
-    return is_published(Path(args.model))
+    return is_diffusion(Path(args.model))
 
 
 def _check_once(argv: list[str]) -> None:
-    """Refuses an option that is given twice, of which the parser would take the last in silence."""
+    """Refuses an option that is given twice, of which the parser would take the last in silence, or with nothing."""
     flags = [word.split("=")[0].replace("_", "-") for word in argv if word.startswith("--")]
+    for flag, word in itertools.pairwise(argv):
+        if flag.startswith("--") and not word and not flag.endswith("prompt"):
+            raise ValueError(f"{flag} is empty: give a value after it, or leave it out")
     if twice := sorted({flag for flag in flags if flags.count(flag) > 1}):
         raise ValueError(f"{twice[0]} is given twice: give all its values after one {twice[0]}")
 
@@ -102,10 +104,14 @@ def check(args: Args) -> None:
     for name in ("seed", "interpolate"):
         if (seed := getattr(args, name)) is not None and not 0 <= seed < 2**64:
             raise ValueError(f"{name} is {seed}: expected 0 to 2^64 - 1")
-    for name in ("upscale", "upscale_strength"):
+    for name, lowest in (("upscale", 0.01), ("upscale_strength", 0.0)):
         value = getattr(args, name)
-        if value is not None and not 0 < value <= 2**14:
-            raise ValueError(f"{name} is {value}: expected a number above 0, and none beyond all sizes of pictures")
+        if value is not None and not lowest <= value <= 2**14:
+            raise ValueError(f"{name} is {value}: expected a number from {lowest:g} to {2**14}")
+    read = {name: [getattr(args, name)] for name in ("image", "mask", "picture", "init_noise")} | {"hint": args.hint}
+    for name, paths in read.items():
+        if folder := next((path for path in paths if path and path.is_dir()), None):
+            raise ValueError(f"--{name.replace('_', '-')} is {folder}, a folder: give a file")
     if args.outpaint and (args.mask or not args.image):
         raise ValueError("--outpaint extends --image and makes the mask itself: give --image and no --mask")
     if args.source_prompt is not None:
@@ -116,6 +122,10 @@ def check(args: Args) -> None:
                 "--source-prompt says what --image shows, which is inverted as a whole: give --image"
                 + (f"; it does not go with {', '.join(wrong)}" if wrong else "")
             )
+    if args.interpolate is not None and args.num < 2:
+        raise ValueError(
+            f"--interpolate leads through the pictures of a prompt, and --num is {args.num}: give 2 or more"
+        )
     if args.interpolate is not None and args.init_noise:
         raise ValueError("--interpolate walks from --seed to another seed: --init-noise does not go with it")
     if args.upscale_strength is not None and not args.upscale:
@@ -124,6 +134,8 @@ def check(args: Args) -> None:
     if args.save_latents:
         if args.save_latents.is_dir():
             raise ValueError(f"--save-latents {args.save_latents} is a folder: give a file in it")
+        if args.save_latents.suffix != ".npy":
+            raise ValueError(f"--save-latents {args.save_latents}: expected a file that ends in .npy")
         out.check_place(args.save_latents)
     out.check_size(args.out, args.num * len(args.prompt), args.num, 1, 1)
     if args.out.suffix.lower() in (".jpg", ".jpeg") and len(json.dumps(args.prompt)) > 60_000:
@@ -135,6 +147,10 @@ def takes(args: Args) -> type:
     from jaxdiff.loading import is_published, outline
 
     model, options = outline(Path(args.model), **_loading(args))
+    if args.then:
+        known = {field.name for field in dataclasses.fields(options)}
+        names = [f.name for f in dataclasses.fields(Args) if OPTIONS.get(f.name, f.name) in known]
+        return narrowed([*names, *OTHERS, "then", "dtype"], {"model": args.model, "then": args.then})
     if model is None:
         return narrowed([*OTHERS], {"model": args.model}, options)
     fields = {field.name: field.default for field in dataclasses.fields(options)}
@@ -164,14 +180,21 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
     from jaxdiff.data.grid import grid
     from jaxdiff.loading import load
     from jaxdiff.pipelines import canvas, edit
+    from jaxdiff.pipelines.cascade import Cascade
     from jaxdiff.pipelines.diffusion import DiffusionPipeline
 
     print(f"reading {args.model}", flush=True)
     pipe = load(args.model, _spec(args), **_loading(args))
+    if isinstance(pipe, Cascade):
+        return _sample_stages(args, pipe)
     if not isinstance(pipe, DiffusionPipeline):
         return _sample_other(args, pipe, unknown)
     if unknown:
         tyro.cli(takes(args), args=list(unknown), prog="jaxdiff sample")
+    if pipe.model.extra and (
+        name := next((n for n in ("source_prompt", "upscale") if getattr(args, n) is not None), "")
+    ):
+        raise ValueError(f"--{name.replace('_', '-')} is of models that take noise alone: {args.model} takes pictures")
     given = _options(args)
     source = given.pop("image") if args.source_prompt is not None else None
     options = pipe.options(**given)
@@ -183,8 +206,9 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
     canvas.check_size(*sides)
     out.check_size(args.out, len(prompts), args.num, *sides)
     options = dataclasses.replace(options, height=height, width=width)
-    if args.out.exists():
-        print(f"replaces {args.out}", flush=True)
+    for path in (args.out, args.save_latents):
+        if path is not None and path.exists():
+            print(f"replaces {path}", flush=True)
     noise = _noise(args, pipe, options, len(prompts))
     keys = _keys(args)
     parts, latents = [], []
@@ -206,30 +230,63 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
     return None
 
 
-def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
-    """Samples a pipeline that is no diffusion: its options are the words that no other model knows."""
+def _sample_stages(args: Args, pipe: Cascade) -> None:
+    """Samples stages that follow each other."""
     import numpy as np
 
     from jaxdiff.cli.progress import counting
     from jaxdiff.data.grid import grid
+
+    given = _options(args)
+    prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
+    keys, parts = _keys(args), []
+    with counting("pictures", len(prompts), waiting="compiling") as tell:
+        for first in range(0, len(prompts), args.batch_size):
+            at = slice(first, first + args.batch_size)
+            parts.append(pipe(prompts[at], key=keys[at], **given))
+            tell(min(at.stop, len(prompts)))
+    if args.out.exists():
+        print(f"replaces {args.out}", flush=True)
+    sheet = grid(np.concatenate(parts), prompts, args.num if args.num > 1 else None)
+    named = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    out.write(args.out, sheet, {**named, "jaxdiff": __version__})
+    print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
+
+
+def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
+    """Samples a pipeline that is no diffusion: its options are the words that no other model knows."""
+    import jax
+    import numpy as np
+
+    from jaxdiff.cli.progress import counting
+    from jaxdiff.data.grid import grid
+    from jaxdiff.pipelines.inputs import root_key
 
     options: Any = tyro.cli(pipe.Options, args=list(words), prog=f"jaxdiff sample --model {args.model}")
     changed = [f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default and f.name not in OTHERS]
     if changed:
         known = ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(pipe.Options)) or "none"
         raise ValueError(f"--{changed[0].replace('_', '-')} is no option of {args.model}: its own options are {known}")
+    files = getattr(options, "init", ())  # of a pipeline that makes one picture of each
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     keys, parts = _keys(args), []
+    if files:
+        if args.num != Args.num:
+            raise ValueError(f"--num is {args.num}, and --init gives {len(files)} pictures: leave --num out")
+        prompts, keys = [prompts[0]] * len(files), jax.random.split(root_key(args.seed), len(files))
     with counting("pictures", len(prompts), waiting="compiling") as tell:
         for first in range(0, len(prompts), args.batch_size):
             at = slice(first, first + args.batch_size)
-            parts.append(pipe(prompts[at], key=keys[at], options=options))
+            here = dataclasses.replace(options, init=files[at]) if files else options
+            parts.append(pipe(prompts[at], key=keys[at], options=here))
             tell(min(at.stop, len(prompts)))
     if args.out.exists():
         print(f"replaces {args.out}", flush=True)
-    named = {"model": args.model, "prompt": args.prompt, "num": args.num, "seed": args.seed}
-    sheet = grid(np.concatenate(parts), prompts, args.num if args.num > 1 else None)
-    out.write(args.out, sheet, {**named, **dataclasses.asdict(options), "jaxdiff": __version__})
+    named = {"model": args.model, "prompt": args.prompt, "num": 1 if files else args.num, "seed": args.seed}
+    captions, columns = ([Path(file).name for file in files], None) if files else (prompts, args.num)
+    sheet = grid(np.concatenate(parts), captions, columns if args.num > 1 else None)
+    told = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    out.write(args.out, sheet, {**named, **told, "jaxdiff": __version__})
     print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
 
 
@@ -243,7 +300,7 @@ def _loading(args: Args) -> dict[str, Any]:
     """The options of `load`."""
     same = "dtype decode_dtype variant tokenizer prediction fuse adapter ip_adapter image_encoder vae clip_skip decode"
     return {
-        **{name: getattr(args, name) for name in (*same.split(), "safety", "programs")},
+        **{name: getattr(args, name) for name in (*same.split(), "safety", "programs", "then")},
         "loras": args.lora,
         "controlnets": args.controlnet,
         "textual_inversions": args.textual_inversion,
@@ -261,7 +318,7 @@ def _options(args: Args) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(Options)}
     named = {OPTIONS.get(f.name, f.name): getattr(args, f.name) for f in dataclasses.fields(Args)}
     options = {name: value for name, value in named.items() if name in known and value not in (None, ())}
-    for name in ("image", "picture"):
+    for name in ("image", "original", "picture"):
         if name in options:
             options[name] = decode(options[name])[None]
     if args.mask:
@@ -286,13 +343,15 @@ def read_noise(path: Path) -> np.ndarray:
     """
     import numpy as np
 
-    try:
-        x = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no .npy file of noise: {error}") from error
-    if not isinstance(x, np.ndarray):
+    if zipfile.is_zipfile(path):
         raise ValueError(f"{path} is a .npz archive: expected a .npy file with one array")
-    return x
+    try:
+        return np.load(path, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # damaged headers raise a dozen kinds, from SyntaxError to MemoryError
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is no .npy file of noise: {what[:200]}") from error
 
 
 def _keys(args: Args) -> Any:

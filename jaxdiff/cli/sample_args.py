@@ -63,6 +63,7 @@ class Args:
       save_latents: a .npy file for the latents [pictures, height, width, channels].
       image: a picture to start from, to fill, to edit or to enlarge, whatever the model does.
       strength: how much of --image changes, from 0 to 1; by default 0.8, and 1 with a mask.
+      original: of the enlarged size, what an enlarged picture starts from, as far as --strength says.
       mask: a picture, white where --image gets new content.
       outpaint: pixels by which to extend --image to the left, right, top and bottom.
       source_prompt: what --image shows; it is inverted by DDIM and made again with --prompt.
@@ -82,6 +83,7 @@ class Args:
       lora: files or directories of LoRAs, each as PATH or PATH:WEIGHT; one that is given twice counts twice.
       fuse: add LoRAs to the weights once, instead of in each call.
       textual_inversion: files of new words for the prompt, each as PATH or PATH:WORD; by default the file names it.
+      then: directories of later stages, which make the pictures larger (of DeepFloyd IF, and Stable Diffusion's x4).
       vae: directory or file of another autoencoder.
       tokenizer: directory of the tokenizer for a model that is one file.
       prediction: what a Stable Diffusion 2 that is one file predicts.
@@ -116,6 +118,7 @@ class Args:
     save_latents: Path | None = None
     image: Path | None = None
     strength: float | None = None
+    original: Path | None = None
     mask: Path | None = None
     outpaint: tuple[int, int, int, int] | None = None
     source_prompt: str | None = None
@@ -135,6 +138,7 @@ class Args:
     lora: tuple[str, ...] = ()
     fuse: bool = False
     textual_inversion: tuple[Path, ...] = ()
+    then: tuple[Path, ...] = ()
     vae: Path | None = None
     tokenizer: Path | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None

@@ -1,6 +1,8 @@
 """What data are: the config that names them, one example, and what every source of examples can do."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -9,6 +11,8 @@ from jaxdiff.data.subsets import SUBSETS
 
 MOST_PIXELS_A_SIDE = 4096
 _MOST_WORKERS = 1024
+LATENTS = "latents.json"
+"""The file by which a directory is known as one of latents."""
 _LONGEST = 1000  # characters of a name or a path
 
 
@@ -46,7 +50,8 @@ class DataConfig:
     Attributes:
       name: a TFDS name, with its config where it has several ('openmoji', 'cifar10', 'imagenet_resized/32x32'), or a
         folder of pictures with captions (metadata.jsonl, metadata.csv, captions.txt, or NAME.txt beside NAME.png) or
-        with a subfolder for each class. Where a name is both, './NAME' is the folder and 'tfds:NAME' the data set.
+        with a subfolder for each class; or a directory that `jaxdiff latents` made. Where a name is both, './NAME' is
+        the folder and 'tfds:NAME' the data set.
       split: 'train', 'test', 'all', or what TFDS can read ('train[:10%]'); for a folder, a folder of that name in it.
       size: pictures are scaled and cut to size x size pixels.
       subset: a part of openmoji, chosen by caption: 'plain' or 'quickstart'; 'all' is everything, of any data.
@@ -65,6 +70,11 @@ class DataConfig:
     articles: bool = False
     dir: str | None = None
     workers: int = 2
+
+
+def is_latents(name: str) -> bool:
+    """Whether data of this name are a directory that `jaxdiff latents` made."""
+    return (Path(os.path.expanduser(name)) / LATENTS).is_file()
 
 
 def check(config: DataConfig) -> None:
@@ -87,7 +97,8 @@ def check(config: DataConfig) -> None:
             raise ValueError(f"data.{field} is {value!r}: expected True or False")
     if config.subset not in SUBSETS:
         raise ValueError(f"data.subset is {config.subset!r}: expected one of {', '.join(SUBSETS)}")
-    if config.subset != "all" and config.name.removeprefix("tfds:").partition("/")[0] != "openmoji":
+    parts = config.name.removeprefix("tfds:").partition("/")[0] == "openmoji" or is_latents(config.name)
+    if config.subset != "all" and not parts:
         raise ValueError(
             f"data.subset is {config.subset!r}, a part of openmoji that {config.name!r} does not have: give "
             "data.subset 'all'"

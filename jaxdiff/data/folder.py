@@ -59,8 +59,17 @@ class FolderSource:
         return len(self._items)
 
     def __getitem__(self, index: int) -> Example:
+        return self.shaped(index, self._size, self._size)
+
+    def shaped(self, index: int, height: int, width: int) -> Example:
+        """An example whose picture is scaled and cut to another shape."""
         path, caption, label = self._items[index]
-        return Example(image=picture.decode(path, self._size), caption=caption, label=label)
+        return Example(image=picture.decode(path, (height, width)), caption=caption, label=label)
+
+    def sides(self, index: int) -> tuple[int, int]:
+        """Height and width of a picture as it is."""
+        look = picture.look(self._items[index].path)
+        return look.height, look.width
 
     def captions(self) -> list[str]:
         """All captions in order."""

@@ -41,6 +41,7 @@ _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MOST_PIXELS says it, and as an error
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # what is damaged is refused here, in one line
 
 
 class Look(NamedTuple):
@@ -61,12 +62,13 @@ class Look(NamedTuple):
     several: bool
 
 
-def decode(encoded: bytes | Path, size: int | None = None, name: str = "") -> np.ndarray:
+def decode(encoded: bytes | Path, size: int | tuple[int, int] | None = None, name: str = "") -> np.ndarray:
     """Reads a picture as uint8 [size, size, 3], or [h, w, 3] as it is; the module says how.
 
     Args:
       encoded: the file, or its content.
-      size: the picture is scaled with antialiasing until its short side is `size`, and cut to its centre.
+      size: the picture is scaled with antialiasing until its short side is `size`, and cut to its centre; (height,
+        width): until it covers both.
       name: what errors call the picture; by default the file's path.
 
     Returns:
@@ -77,8 +79,9 @@ def decode(encoded: bytes | Path, size: int | None = None, name: str = "") -> np
     """
     with _opened(encoded, name) as image:
         turned = _turn(to_rgb(image), image)
-        if size is not None and turned.size != (size, size):
-            turned = ImageOps.fit(turned, (size, size), Image.Resampling.BICUBIC)
+        height, width = (size, size) if isinstance(size, int | None) else size
+        if height and width and turned.size != (width, height):
+            turned = ImageOps.fit(turned, (width, height), Image.Resampling.BICUBIC)
         pixels = np.array(turned)
     pixels.setflags(write=False)  # it may be kept and handed out again
     return pixels

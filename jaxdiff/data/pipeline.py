@@ -1,12 +1,9 @@
 """From a source to an endless stream of batches that can be resumed, on Grain.
 
-The global stream is the concatenation of the epochs, each in its own order drawn from the seed. Global
-batch n is rows n B .. n B + B - 1 of that stream. Batches may cross the border of two epochs, nothing is dropped, and
-a source may be smaller than a batch. Process p of P loads rows p B/P .. (p + 1) B/P - 1 of each global batch: which
-examples a batch holds, and which of them are mirrored, depends on neither P nor the number of threads.
+`order` says which examples global batch n holds. Process p of P loads rows p B/P .. (p + 1) B/P - 1 of each global
+batch: which examples a batch holds, and which of them are mirrored, depends on neither P nor the number of threads.
 """
 
-import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.data.config import DataConfig, Example, Source
+from jaxdiff.data.order import Order
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
@@ -76,7 +74,7 @@ def batches(
         and tokens int32 [B_local, L] if `encode` is given
 
     Args:
-      source: what `open_source(config)` gave.
+      source: what `open_source(config)` gave; where it has `groups`, a batch is of one of them.
       config: `flip` mirrors a picture and `articles` changes a caption, each with probability 1/2; `workers` threads
         load 2 batches each ahead.
       batch_size: of all processes together.
@@ -111,7 +109,7 @@ def batches(
         if config.articles:
             for one, wanted in zip(examples, chance(number, 2), strict=True):
                 one["caption"] = _article(one["caption"]) if wanted else one["caption"]
-        if config.flip:
+        if config.flip and "image" in examples[0]:  # latents cannot be mirrored: they are stored so too
             for one, wanted in zip(examples, chance(number, 1), strict=True):
                 one["image"] = one["image"][:, ::-1] if wanted else one["image"]
         bits = np.random.Philox(key=(seed << 64) + 3)  # one stream for each row, told apart by the counter
@@ -122,14 +120,11 @@ def batches(
             rows.append(example(one, rng))
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
-    # Grain's own shuffle needs no table, but in a small set it is slow: 0.2 ms an index among 161
-    @functools.lru_cache(4)
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng((seed, epoch)).permutation(len(source))
+    groups = tuple(getattr(source, "groups", (len(source),)))
+    order = Order(groups, batch_size, seed)
 
     def load(number: int) -> dict[str, np.ndarray]:
-        rows = range(number * batch_size, (number + 1) * batch_size)[mine]
-        index = np.array([order(row // len(source))[row % len(source)] for row in rows], np.int64)
+        index = order(number, mine)
         examples = [source[i] for i in index.tolist()]
         if example:
             return made(number, [Example(**one) for one in examples])
@@ -150,6 +145,7 @@ def batches(
 
     ahead = grain.ReadOptions(num_threads=config.workers, prefetch_buffer_size=2 * config.workers)
     origin = {"examples": len(source), "batch_size": batch_size, "seed": seed}
+    origin |= {f"group_{i}": size for i, size in enumerate(groups)} if len(groups) > 1 else {}
     return Batches(grain.MapDataset.range(sys.maxsize).map(load).to_iter_dataset(ahead), origin)
 
 

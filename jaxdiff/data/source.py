@@ -1,6 +1,7 @@
 """Random access to captioned pictures: `open_source(config)` finds a data set by name and opens it.
 
-A data set is a TFDS one with a feature of pictures ('openmoji', 'cifar10', ...) or a folder of pictures with captions.
+A data set is a TFDS one with a feature of pictures ('openmoji', 'cifar10', ...), a folder of pictures with captions, or
+a directory of latents that `jaxdiff latents` made.
 """
 
 import difflib
@@ -8,9 +9,10 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from jaxdiff.data.config import DataConfig, Example, Source, check
+from jaxdiff.data.config import DataConfig, Example, Source, check, is_latents
+from jaxdiff.data.latents import LatentSource
 from jaxdiff.data.subsets import SUBSETS
 
 _CACHE_BYTES = 256 * 2**20
@@ -27,6 +29,8 @@ def open_source(config: DataConfig) -> Source:
     """
     check(config)
     source = _open(config)
+    if isinstance(source, LatentSource):
+        return source
     if config.subset != "all":
         keep = [i for i, caption in enumerate(source.captions()) if SUBSETS[config.subset](caption)]
         source = Part(source, keep)
@@ -35,15 +39,29 @@ def open_source(config: DataConfig) -> Source:
     return Kept(source) if len(source) * config.size**2 * 3 < _CACHE_BYTES else source
 
 
-def kind_of(name: str) -> Literal["tfds", "folder"]:
+def open_shaped(config: DataConfig) -> Any:
+    """Opens data whose pictures can be had in other shapes than squares: `sides(index)`, `shaped(index, h, w)`.
+
+    Raises:
+      ValueError: as `open_source`, and for a subset.
+    """
+    check(config)
+    if config.subset != "all":
+        raise ValueError(f"data.subset is {config.subset!r}, whose pictures are all squares: leave buckets at 1")
+    return _open(config)
+
+
+def kind_of(name: str) -> Literal["tfds", "folder", "latents"]:
     """What a name of data means.
 
-    A name that begins with '.', '/' or '~' is a folder, one that begins with 'tfds:' a TFDS data set; another one is
-    whichever exists.
+    A folder with latents.json is one of latents. A name that begins with '.', '/' or '~' is a folder, one that begins
+    with 'tfds:' a TFDS data set; another one is whichever exists.
 
     Raises:
       ValueError: if a data set and a folder have the name, or neither; says how to name each, or which names are near.
     """
+    if is_latents(name):
+        return "latents"
     if name.startswith((".", "/", "~")):
         if not Path(os.path.expanduser(name)).is_dir():
             raise ValueError(f"data.name is {name!r}: there is no such folder; nearest: {_near(name, ())}")
@@ -77,7 +95,10 @@ def _near(name: str, known: Sequence[str]) -> str:
 def _open(config: DataConfig) -> Source:
     from jaxdiff.data import folder, tfds_source
 
-    return tfds_source.TfdsSource(config) if kind_of(config.name) == "tfds" else folder.FolderSource(config)
+    kind = kind_of(config.name)
+    if kind == "latents":
+        return LatentSource(config)
+    return tfds_source.TfdsSource(config) if kind == "tfds" else folder.FolderSource(config)
 
 
 class Part:

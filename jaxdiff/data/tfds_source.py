@@ -58,9 +58,18 @@ class TfdsSource:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
+        return self.shaped(index, self._size, self._size)
+
+    def shaped(self, index: int, height: int, width: int) -> Example:
+        """An example whose picture is scaled and cut to another shape."""
         record = self._records[index]
-        image = picture.decode(record[self._image], self._size, f"{self._name}, example {index}")
+        image = picture.decode(record[self._image], (height, width), f"{self._name}, example {index}")
         return Example(image=image, caption=self._caption_of(record), label=self._label_of(record))
+
+    def sides(self, index: int) -> tuple[int, int]:
+        """Height and width of a picture as it is."""
+        look = picture.look(self._records[index][self._image], f"{self._name}, example {index}")
+        return look.height, look.width
 
     def captions(self) -> list[str]:
         """All captions in order, without decoding a picture."""

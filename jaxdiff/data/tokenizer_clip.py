@@ -28,7 +28,6 @@ import numpy as np
 
 from jaxdiff.data import clip_files
 from jaxdiff.data.clip_words import END, START, letters, merge, spell, words
-from jaxdiff.data.clip_words import LETTER as _LETTER  # noqa: F401
 
 _SPECIAL = re.compile(f"({re.escape(START)}|{re.escape(END)})")
 

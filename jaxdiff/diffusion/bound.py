@@ -3,7 +3,7 @@
 For a chain of T steps at times t_1 < ... < t_T (t_i = i / T here), the negative log-likelihood of x0 is at most
 
     L = L_prior + sum_{i > 1} L_i + L_0
-    L_prior = KL(q(x_T | x0) || N(0, s_T^2 I)),  s_T^2 = alpha_T^2 sigma_data^2 + sigma_T^2 or 1
+    L_prior = KL(q(x_T | x0) || N(0, s_T^2 I)),  s_T^2 = alpha_T^2 + sigma_T^2
     L_i     = E_q KL(q(x_{i-1} | x_i, x0) || p(x_{i-1} | x_i)),     L_0 = E_q -log p(x0 | x_1)
 
 (DDPM, arXiv 2006.11239, equation 5). Both posteriors are Gaussians with the means of `sampling.solvers.ddim` at x0 and
@@ -21,7 +21,7 @@ returned for each example in bits per dimension.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 from jaxdiff.diffusion import draws, loss
 from jaxdiff.diffusion.prediction import over_pixels
 from jaxdiff.diffusion.schedule import Schedule
-from jaxdiff.typing import Denoise, Key
+from jaxdiff.typing import Denoise, Estimate, Key, LearnedDenoise
 
 BITS = 1 / math.log(2)
 
@@ -51,6 +51,14 @@ def posterior(schedule: Schedule, t: Float[Array, " b"], s: Float[Array, " b"]) 
     from_x = alpha * schedule.sigma(s) ** 2 / (below * schedule.sigma(t) ** 2)
     log_large = jnp.log(fresh) + 2 * jnp.log(schedule.sigma(t))
     return Posterior(from_x, below * fresh, jnp.log(fresh) + 2 * jnp.log(schedule.sigma(s)), log_large)
+
+
+def step(schedule: Schedule, i: Float[Array, " b"], steps: Any) -> Posterior:
+    """The posterior of step i of a chain; that of the first has no variance, and is the second's.
+
+    Source: Nichol & Dhariwal 2021, arXiv 2102.09672, released code.
+    """
+    return posterior(schedule, jnp.maximum(i, 2) / steps, jnp.maximum(i - 1, 1) / steps)
 
 
 def gaussian_kl(mean: Array, log_var: Array, other: Array, other_log_var: Array) -> Array:
@@ -81,20 +89,35 @@ def normal_log_prob(x0: Array, mean: Array, log_var: Array) -> Array:
     return -0.5 * ((x0 - mean) ** 2 * jnp.exp(-log_var) + log_var + math.log(2 * math.pi))
 
 
-def prior(schedule: Schedule, x0: Float[Array, " b *s"], std: float = 1.0) -> Float[Array, " b"]:
-    """L_prior in bits/dim: from q(x_1 | x0) to N(0, std^2 I)."""
+def prior(schedule: Schedule, x0: Float[Array, " b *s"]) -> Float[Array, " b"]:
+    """L_prior in bits/dim: from q(x_1 | x0) to the noise that sampling starts from, N(0, (alpha^2 + sigma^2) I)."""
     t = jnp.ones((), jnp.float32)
-    mean, log_var = schedule.alpha(t) * x0, 2 * jnp.log(schedule.sigma(t))
-    return BITS * loss.per_example(gaussian_kl(mean, log_var, jnp.zeros(()), 2 * jnp.log(jnp.float32(std))))
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    return BITS * loss.per_example(
+        gaussian_kl(alpha * x0, 2 * jnp.log(sigma), jnp.zeros(()), jnp.log(alpha**2 + sigma**2))
+    )
 
 
 def reconstruction(
-    denoise: Denoise, schedule: Schedule, x0: Float[Array, " b *s"], keys: Key, first: float, bins: int | None = 256
+    denoise: Denoise | LearnedDenoise,
+    schedule: Schedule,
+    x0: Float[Array, " b *s"],
+    keys: Key,
+    first: float,
+    bins: int | None = 256,
 ) -> Float[Array, " b"]:
-    """L_0 in bits/dim, from time `first`; its variance is that of x0 given x_t, sigma^2 / alpha^2."""
+    """L_0 in bits/dim, from time `first`.
+
+    Its variance is that of x0 given x_t, sigma^2 / alpha^2; or what a denoiser says that has learned it, for the first
+    step of a chain of 1 / first.
+    """
     t = jnp.full(x0.shape[:1], first, jnp.float32)
     x_t = loss.noised(x0, draws.noise_like(keys, x0), t, schedule)
-    return decoded(x0, denoise(x_t, t, {}), over_pixels(-schedule.log_snr(t), x0), bins)
+    q = step(schedule, jnp.ones_like(t), 1 / first)
+    said = denoise(x_t, t, {"log_variances": (over_pixels(q.log_small, x0), over_pixels(q.log_large, x0))})
+    if isinstance(said, Estimate):
+        return decoded(x0, said.x0, 2 * jnp.log(said.scale), bins)
+    return decoded(x0, said, over_pixels(-schedule.log_snr(t), x0), bins)
 
 
 def decoded(x0: Float[Array, " b *s"], mean: Array, log_var: Array, bins: int | None) -> Float[Array, " b"]:
@@ -104,19 +127,29 @@ def decoded(x0: Float[Array, " b *s"], mean: Array, log_var: Array, bins: int | 
 
 
 def diffusion(
-    denoise: Denoise, schedule: Schedule, x0: Float[Array, " b *s"], keys: Key, i: Float[Array, " b"], steps: int
+    denoise: Denoise | LearnedDenoise,
+    schedule: Schedule,
+    x0: Float[Array, " b *s"],
+    keys: Key,
+    i: Float[Array, " b"],
+    steps: int,
 ) -> Float[Array, " b"]:
-    """L_i in bits/dim of the step from i / steps down to (i - 1) / steps, with the posterior's variance."""
-    t, s = i / steps, (i - 1) / steps
-    lam = schedule.log_snr(t)
-    error = _error(denoise, schedule, x0, keys, t)
-    return BITS * 0.5 * jnp.exp(lam) * jnp.expm1(schedule.log_snr(s) - lam) * error
+    """L_i in bits/dim of the step from i / steps down to (i - 1) / steps.
 
-
-def _error(denoise: Denoise, schedule: Schedule, x0: Array, keys: Key, t: Array) -> Array:
-    """|x0 - D(x_t)|^2 per number."""
+    The variance is the posterior's own; or what a denoiser says that has learned it, and then the divergence of two
+    Gaussians of different variances counts.
+    """
+    t = i / steps
     x_t = loss.noised(x0, draws.noise_like(keys, x0), t, schedule)
-    return loss.per_example((x0 - denoise(x_t, t, {})) ** 2)
+    q = Posterior(*(over_pixels(a, x0) for a in step(schedule, i, steps)))
+    said = denoise(x_t, t, {"log_variances": (q.log_small, q.log_large)})
+    if isinstance(said, Estimate):
+        mean = lambda D: q.from_x * x_t + q.from_x0 * D
+        kl = gaussian_kl(mean(x0), q.log_small, mean(said.x0), 2 * jnp.log(said.scale))
+        return BITS * loss.per_example(kl)
+    above = schedule.log_snr((i - 1) / steps)
+    fall = jnp.exp(above) * -jnp.expm1(schedule.log_snr(t) - above)  # of SNR; its last value may be 0
+    return BITS * 0.5 * fall * loss.per_example((x0 - said) ** 2)
 
 
 class Bound(NamedTuple):
@@ -132,7 +165,7 @@ class Bound(NamedTuple):
 
 
 def discrete(
-    denoise: Denoise,
+    denoise: Denoise | LearnedDenoise,
     schedule: Schedule,
     x0: Float[Array, " b *s"],
     keys: Key,
@@ -174,9 +207,12 @@ def continuous(
     where the integrand -1/2 SNR' E|x0 - D|^2 varies least.
     """
     first = schedule.first if first is None else first
-    ends = schedule.log_snr(jnp.array([first, 1.0], jnp.float32))
+    # below -25 nothing is left of the integral, and some schedules have no end
+    ends = jnp.maximum(schedule.log_snr(jnp.array([first, 1.0], jnp.float32)), -25)
     lam = ends[0] + antithetic(draws.fold(keys, draws.TIME)) * (ends[1] - ends[0])
-    error = _error(denoise, schedule, x0, draws.fold(keys, draws.NOISE), schedule.time(lam))
+    t = schedule.time(lam)
+    x_t = loss.noised(x0, draws.noise_like(draws.fold(keys, draws.NOISE), x0), t, schedule)
+    error = loss.per_example((x0 - denoise(x_t, t, {})) ** 2)
     middle = BITS * 0.5 * (ends[0] - ends[1]) * jnp.exp(lam) * error
     last = reconstruction(denoise, schedule, x0, draws.fold(keys, draws.FIRST), first, bins)
     return Bound(prior(schedule, x0), middle, last)

@@ -31,8 +31,14 @@ def nearest(keys: Key, x0: Float[Array, " b *s"], k: int = 4) -> Float[Array, " 
     return jax.vmap(one)(draws.fold(keys, draws.NOISE), x0)
 
 
-def _assign(cost: Array | np.ndarray) -> np.ndarray:
-    return scipy.optimize.linear_sum_assignment(np.asarray(cost))[1].astype(np.int32)
+AT_ONCE = 2**14
+"""Numbers that a callback takes in one array. JAX copies larger ones (from 100 KiB) in a thread of the pool that the
+computation itself holds: on a machine of few cores it would wait for itself."""
+
+
+def _assign(*rows: Array | np.ndarray) -> np.ndarray:
+    cost = np.concatenate([np.asarray(part) for part in rows])
+    return scipy.optimize.linear_sum_assignment(cost)[1].astype(np.int32)
 
 
 def assignment(x0: Float[Array, " b *s"], eps: Float[Array, " b *s"]) -> Int[Array, " b"]:
@@ -40,7 +46,9 @@ def assignment(x0: Float[Array, " b *s"], eps: Float[Array, " b *s"]) -> Int[Arr
     a, b = x0.reshape(x0.shape[0], -1), eps.reshape(eps.shape[0], -1)
     # |a - b|^2 less what no permutation changes
     cost = -jnp.einsum("id,jd->ij", a, b, precision=jax.lax.Precision.HIGHEST)
-    return jax.pure_callback(_assign, jax.ShapeDtypeStruct((x0.shape[0],), jnp.int32), cost)
+    rows = max(AT_ONCE // len(cost), 1)
+    parts = [cost[i : i + rows] for i in range(0, len(cost), rows)]
+    return jax.pure_callback(_assign, jax.ShapeDtypeStruct((x0.shape[0],), jnp.int32), *parts)
 
 
 def optimal_transport(keys: Key, x0: Float[Array, " b *s"]) -> Float[Array, " b *s"]:

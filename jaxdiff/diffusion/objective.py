@@ -38,6 +38,9 @@ class Known(Protocol):
 Objective = Callable[..., tuple[Array, Metrics, Any]]
 """(params, known, x0 [b ...], cond, keys [b], teacher_cond=None) -> (mean loss [], metrics, stats)."""
 
+TeacherCond = Callable[[Any], Cond] | None
+"""From the teacher's parameters to what it is told, where that is made of them; None: what the student is told."""
+
 
 def make(c: "ProcessConfig", network: Network, teacher: Network) -> Objective:
     """Makes the loss of a config; `teacher` applies a teacher's parameters."""
@@ -60,7 +63,7 @@ def _denoising(c: "ProcessConfig", network: Network) -> Objective:
         each = loss.denoising(network, made, c.prediction, weight_of(c), noise, c.input_perturbation)
     at = time_sampler(c, made)
 
-    def f(params: Params, known: Known, x0: Array, cond: Cond, keys: Key, teacher_cond: Cond | None = None) -> Any:
+    def f(params: Params, known: Known, x0: Array, cond: Cond, keys: Key, teacher_cond: TeacherCond = None) -> Any:
         u = draws.uniform(keys)
         if c.times != "importance":
             return _means(u, each(params, x0, at(u), cond, keys), {}, {})
@@ -76,7 +79,7 @@ def _denoising(c: "ProcessConfig", network: Network) -> Objective:
 def _bound(c: "ProcessConfig", network: Network) -> Objective:
     each = vdm.bound_loss(network, c.prediction, c.bins or None)
 
-    def f(params: Params, known: Known, x0: Array, cond: Cond, keys: Key, teacher_cond: Cond | None = None) -> Any:
+    def f(params: Params, known: Known, x0: Array, cond: Cond, keys: Key, teacher_cond: TeacherCond = None) -> Any:
         u = draws.uniform(keys)
         terms = each(params, c.make_schedule(params), x0, u, cond, keys)
         return _means(u, terms.total, {name: term.mean() for name, term in terms._asdict().items()}, {})
@@ -91,11 +94,12 @@ def _consistency(c: "ProcessConfig", network: Network, teacher: Network) -> Obje
         position = lambda u: distill.log_normal_position(made, u, **_spread(c))
     each = distill.consistency(network, made, position)
 
-    def f(params: Params, known: Known, x0: Array, cond: Cond, keys: Key, teacher_cond: Cond | None = None) -> Any:
+    def f(params: Params, known: Known, x0: Array, cond: Cond, keys: Key, teacher_cond: TeacherCond = None) -> Any:
         u, taught = draws.uniform(keys), None
         if c.objective == "consistency_distillation":
-            told = cond if teacher_cond is None else teacher_cond
-            taught = prediction.denoiser(teacher, known.frozen["teacher"], told, made, c.prediction)
+            own = known.frozen["teacher"]
+            told = cond if teacher_cond is None else teacher_cond(own)
+            taught = prediction.denoiser(teacher, own, told, made, c.prediction)
         count = distill.intervals(known.step, c.stage, *span)
         losses = each(params, known.ema if c.target == "average" else params, x0, u, cond, keys, count, taught)
         return _means(u, losses, {"intervals": count}, {})
@@ -107,9 +111,10 @@ def _progressive(c: "ProcessConfig", network: Network, teacher: Network) -> Obje
     made, span = c.make_schedule(), process_check.span(c)
     each = distill.progressive(network, made, c.prediction, weight_of(c))
 
-    def f(params: Params, known: Known, x0: Array, cond: Cond, keys: Key, teacher_cond: Cond | None = None) -> Any:
-        u, told = draws.uniform(keys), cond if teacher_cond is None else teacher_cond
+    def f(params: Params, known: Known, x0: Array, cond: Cond, keys: Key, teacher_cond: TeacherCond = None) -> Any:
+        u = draws.uniform(keys)
         before = distill.teacher(params, known.extra["teacher"], known.step, c.stage, *span)
+        told = cond if teacher_cond is None else jax.lax.stop_gradient(teacher_cond(before))
         taught = prediction.denoiser(teacher, before, told, made, c.prediction)
         count = distill.intervals(known.step, c.stage, *span)
         losses = each(params, taught, x0, u, cond, keys, count)

@@ -28,7 +28,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jaxdiff.diffusion import distill, guidance, learned, objective, prediction, process_check, schedule, variance
+from jaxdiff.diffusion import denoiser as denoisers
+from jaxdiff.diffusion import learned, objective, prediction, process_check, schedule
+from jaxdiff.diffusion.denoiser import Says
 from jaxdiff.diffusion.importance import importance
 from jaxdiff.diffusion.objective import Objective
 from jaxdiff.diffusion.schedule import Schedule
@@ -168,7 +170,7 @@ class ProcessConfig:
           network: what is trained, a function of all parameters; it may draw dropout.
           teacher: the same network without dropout, for a teacher's parameters; by default `network`.
 
-        `teacher_cond` is what the teacher is told, by default `cond`.
+        `teacher_cond` makes what the teacher is told of its parameters; by default it is told `cond`.
         """
         return objective.make(self, network, teacher or network)
 
@@ -179,15 +181,14 @@ class ProcessConfig:
 
         With `null`, the condition to keep away from, it is guided by `aux["guidance"]`.
         """
-        made = self.make_schedule(params)
+        return denoisers.make(network, params, cond, null, self.make_schedule(params), self.prediction, self.says)
+
+    @property
+    def says(self) -> Says:
+        """What the trained network says beside or instead of its prediction."""
         if self.objective in process_check.CONSISTENCY:
-            mapped = lambda cond: distill.consistency_function(network, params, cond, made)
-            return mapped(cond) if null is None else guidance.contrast(mapped(cond), mapped(null))
-        if self.variance == "learned":
-            return variance.learned_denoiser(network, params, cond, made, self.prediction, null)
-        if null is None:
-            return prediction.denoiser(network, params, cond, made, self.prediction)
-        return guidance.classifier_free(network, params, cond, null, made, self.prediction)
+            return "consistency"
+        return "variance" if self.variance == "learned" else "prediction"
 
     def sampler(self) -> str:
         """The sampler for what was trained, a name in `sampling.SAMPLERS`."""

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxdiff.diffusion import guidance, loss, prediction
-from jaxdiff.diffusion.bound import BITS, bin_log_prob, gaussian_kl, normal_log_prob, posterior
+from jaxdiff.diffusion.bound import BITS, bin_log_prob, gaussian_kl, normal_log_prob, step
 from jaxdiff.diffusion.prediction import over_pixels
 from jaxdiff.diffusion.schedule import Schedule
 from jaxdiff.typing import Cond, Denoise, Estimate, Key, LearnedDenoise, Network, Params
@@ -89,8 +89,7 @@ def hybrid(
         simple = loss.weighted_mse(y, x0, eps, t, schedule, kind, weight)
         alpha, sigma = over_pixels(schedule.alpha(t), x0), over_pixels(schedule.sigma(t), x0)
         D = jax.lax.stop_gradient(prediction.to_x0(y, x_t, alpha, sigma, kind))
-        q = posterior(schedule, jnp.maximum(i, 2) / steps, jnp.maximum(i - 1, 1) / steps)
-        from_x, from_x0, small, large = (over_pixels(a, x0) for a in q)
+        from_x, from_x0, small, large = (over_pixels(a, x0) for a in step(schedule, i, steps))
         log_var = learned_log_variance(v, small, large)
         kl = gaussian_kl(from_x * x_t + from_x0 * x0, small, from_x * x_t + from_x0 * D, log_var)
         first = -(normal_log_prob(x0, D, log_var) if bins is None else bin_log_prob(x0, D, log_var, bins))

@@ -20,7 +20,7 @@ BOUNDS = {
     "k": (1, 10**4),
     "resamples": (0, 10**5),
     "steps": (1, 10**4),
-    "seed": (0, 2**32 - 1),
+    "seed": (0, 2**64 - 1),
     "bound_steps": (0, 10**6),
     "batch_size": (1, 2**16),
 }
@@ -63,7 +63,7 @@ class EvaluateConfig:
       steps: of the sampler.
       sampler: how to walk from noise to picture.
       guidance: 1 is off.
-      seed: picture i depends on the seed and i alone; 0 to 2^32 - 1.
+      seed: picture i depends on the seed and i alone; 0 to 2^64 - 1.
       bound_steps: of the bound's chain, one network call each; 0: its limit, estimated.
       batch_size: pictures at once on each device.
       sweep: samplers to compare, such as ddpm,ddim,dpmpp_2m,unipc,heun; each with every number of `calls`.

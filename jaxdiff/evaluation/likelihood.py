@@ -55,18 +55,29 @@ def bits_per_dim(
         raise ValueError(f"{kind}: bits/dim are of pixels, and this model works on latents: leave this metric out")
     if pictures.shape != (height, width):
         raise ValueError(f"{pictures.name} is {pictures.shape[1]}x{pictures.shape[0]}, the model {width}x{height}")
-    size = height * width * 3
+    if pipe.model.process.says == "consistency":
+        raise ValueError(
+            f"{kind}: a few-step model says where a trajectory starts and no density: leave this metric out"
+        )
+    size, has_signal = height * width * 3, bool(schedule.alpha(np.float64(1)) > 0)
 
     def function(params: Any, batch: Any) -> Any:
-        denoise = pipe.denoiser(params, batch["inputs"])
+        denoise: Any = pipe.denoiser(params, batch["inputs"])
         x, keys = batch["image"].astype(jnp.float32), batch["keys"]
         if kind == "bound":
             estimate = functools.partial(bound.discrete, steps=steps) if steps else bound.continuous
             return estimate(denoise, schedule, x / 127.5 - 1, keys).total
         fold = lambda n: jax.vmap(lambda key: jax.random.fold_in(key, n))(keys)
         u = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:]) - 0.5)(fold(0))
-        # the first trained step: below it a network was never asked
-        nats = ode.log_likelihood(denoise, schedule, (x + u) / 127.5 - 1, fold(1), first=1e-3, tolerance=1e-4)
+        nats = ode.log_likelihood(
+            denoise,
+            schedule,
+            (x + u) / 127.5 - 1,
+            fold(1),
+            first=float(schedule.first),  # below it a network was never asked
+            last=1.0 if has_signal else 1 - 1e-3,
+            tolerance=1e-4,
+        )
         return -nats / (size * np.log(2)) + np.log2(127.5)
 
     root = jax.random.key(seed)

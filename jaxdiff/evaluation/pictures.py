@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxdiff.data import captions, picture
-from jaxdiff.data.config import DataConfig
+from jaxdiff.data.config import DataConfig, is_latents
 from jaxdiff.data.source import open_source
 
 _MOST_AT_ONCE = 2**27  # pixels: networks take them as float32, 1.6 GB
@@ -123,6 +123,8 @@ def data_set(config: DataConfig) -> Pictures:
     Raises:
       ValueError: as `open_source`.
     """
+    if is_latents(config.name):
+        raise ValueError(f"{config.name} holds latents, no pictures: give --reference, the data that they were made of")
     source = open_source(config)
     name = f"{config.name} {config.split}" + (f" {config.subset}" if config.subset != "all" else "")
     shape = (config.size, config.size)

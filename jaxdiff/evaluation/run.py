@@ -48,7 +48,7 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
     cells: Sequence[sweep.Cell] = ()
     if config.sweep:
         assert pipe, "check"
-        cells = sweep.cells(config.sweep.split(","), calls(config), pipe.model.process.schedule)
+        cells = sweep.cells(config.sweep.split(","), calls(config), pipe.calls)
     size = config.size or (min(pipe.size) if pipe and "vae" not in pipe.model.nets else 0)
     made = _first(config.generated, config.num, size) if config.generated else None
     real = _reference(config, size or (made.shape[0] if made else 0))

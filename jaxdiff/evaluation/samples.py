@@ -16,7 +16,9 @@ import jax
 import numpy as np
 
 from jaxdiff.data import picture
+from jaxdiff.pipelines.inputs import root_key
 from jaxdiff.pipelines.pipeline import Pipeline
+from jaxdiff.pretrained.files import read_json
 
 SETTINGS = "settings.json"
 
@@ -40,7 +42,7 @@ def make(
       folder: where they go.
       prompts: at least one.
       num: how many pictures there should be.
-      seed: of all.
+      seed: of all, 0 to 2^64 - 1.
       batch_size: pictures at once on each device.
       report: called with the number of pictures that are there.
       origin: what else the pictures depend on, such as the model's path; kept beside them.
@@ -52,7 +54,7 @@ def make(
     _claim(folder, {"seed": seed, "prompts": list(prompts), **origin, **options})
     missing = [i for i in range(num) if not _path(folder, i).is_file()]
     report(num - len(missing))
-    root = jax.random.key(seed)
+    root = root_key(seed)
     at_once = batch_size * jax.device_count()
     for first in range(0, len(missing), at_once):
         rows = missing[first : first + at_once]
@@ -70,7 +72,9 @@ def prompts_of(folder: Path, count: int) -> list[str]:
     """The prompts of the first `count` pictures that `make` made; none of other folders."""
     if not (folder / SETTINGS).is_file():
         return []
-    prompts = json.loads((folder / SETTINGS).read_text())["prompts"]
+    prompts = read_json(folder / SETTINGS).get("prompts")
+    if not prompts or not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ValueError(f"{folder / SETTINGS} has no list of prompts: it is damaged, make the pictures again")
     return [prompts[i % len(prompts)] for i in range(count)]
 
 
@@ -88,7 +92,7 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
     file = folder / SETTINGS
     settings = json.loads(json.dumps(settings))
     if file.is_file():
-        there = json.loads(file.read_text())
+        there = read_json(file)
         differ = [
             f"{key} {reprlib.repr(there.get(key))}, not {reprlib.repr(settings.get(key))}"
             for key in sorted({*there, *settings})

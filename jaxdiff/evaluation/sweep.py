@@ -1,12 +1,11 @@
 """Quality against network calls: samplers side by side on one model."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxdiff import sampling
-from jaxdiff.diffusion.schedule import Schedule
 from jaxdiff.metrics.bootstrap import Estimate
 
 
@@ -27,22 +26,27 @@ class Cell:
     calls: int
 
 
-def cells(samplers: Sequence[str], calls: Sequence[int], schedule: Schedule) -> list[Cell]:
+def cells(samplers: Sequence[str], calls: Sequence[int], count: Callable[[str, int], int]) -> list[Cell]:
     """All cells of a sweep; those of one number of calls follow each other and share a compiled program.
+
+    Args:
+      samplers: their names.
+      calls: most network calls of each column.
+      count: (sampler, steps) -> the network calls that these take.
 
     Raises:
       ValueError: for a sampler that does not exist or cannot make so few calls.
     """
-    return [_cell(sampler, wanted, schedule) for wanted in calls for sampler in samplers]
+    return [_cell(sampler, wanted, count) for wanted in calls for sampler in samplers]
 
 
-def _cell(sampler: str, wanted: int, schedule: Schedule) -> Cell:
+def _cell(sampler: str, wanted: int, count: Callable[[str, int], int]) -> Cell:
     if wanted < 1:
         raise ValueError(f"calls is {wanted}: expected 1 or more")
     error: Exception | None = None
     for steps in range(wanted, 0, -1):
         try:
-            made = sampling.make_table(sampler, schedule, steps).calls
+            made = count(sampler, steps)
         except ValueError as problem:
             if sampler not in sampling.SAMPLERS:
                 raise

@@ -18,8 +18,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from jaxdiff.models.config import NetConfig, check_dtype
 from jaxdiff.nn.conv import Conv
 from jaxdiff.nn.norm import GroupNorm
 from jaxdiff.nn.resnet import Downsample, ResnetBlock, Upsample
@@ -30,7 +32,7 @@ _EPS = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
+class AutoencoderConfig(NetConfig):
     """The numbers of an autoencoder.
 
     Attributes:
@@ -43,7 +45,7 @@ class AutoencoderConfig:
       quant_conv, post_quant_conv: whether a 1x1 convolution follows the encoder, and goes before the decoder.
       scale, shift: see the module docstring.
       upcast: the weights were trained in float32 and overflow in float16: decode in float32 (bfloat16 does too).
-      dtype: of the computation. Outputs are float32.
+      dtype: of the computation; outputs are float32.
     """
 
     in_channels: int = 3
@@ -58,7 +60,37 @@ class AutoencoderConfig:
     scale: float | tuple[float, ...] = 0.18215
     shift: float | tuple[float, ...] = 0.0
     upcast: bool = True
-    dtype: str = "float32"
+
+    def build(self) -> nn.Module:
+        """Makes the network."""
+        return AutoencoderKL(self)
+
+    def check(self, *sides: int) -> None:
+        """Refuses numbers that do not fit each other, or pictures with these sides."""
+        for name in ("in_channels", "out_channels", "channels", "layers", "latent_channels", "groups"):
+            value = getattr(self, name)
+            if not value or min(value if isinstance(value, tuple) else (value,)) < 1:
+                raise ValueError(f"autoencoder: {name} is {value}: expected 1 or more")
+        check_dtype("autoencoder", self.dtype)
+        if not (np.isfinite(self.shift).all() and np.isfinite(self.scale).all() and np.all(self.scale)):
+            raise ValueError(
+                f"autoencoder: scale is {self.scale} and shift {self.shift}: expected numbers, scale not 0"
+            )
+        if wrong := [width for width in self.channels if width % self.groups]:
+            raise ValueError(f"autoencoder: channels has {wrong[0]}, which does not divide by groups {self.groups}")
+        if any(side % self.unit for side in sides):
+            raise ValueError(
+                f"autoencoder: a picture of {'x'.join(map(str, sides))} does not halve {len(self.channels) - 1} times: "
+                f"both sides must be multiples of {self.unit}"
+            )
+
+    @property
+    def unit(self) -> int:
+        """Picture pixels along a side for each latent."""
+        return 2 ** (len(self.channels) - 1)
+
+
+Config = AutoencoderConfig
 
 
 class AutoencoderKL(nn.Module):
@@ -120,12 +152,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j o"]:
         net = self.net
-        unit = 2 ** (len(net.channels) - 1)
-        if x.shape[1] % unit or x.shape[2] % unit:
-            raise ValueError(
-                f"autoencoder: a picture of {x.shape[1]}x{x.shape[2]} does not halve {len(net.channels) - 1} times: "
-                f"both sides must be multiples of {unit}"
-            )
+        net.check(*x.shape[1:3])
         x = Conv(net.channels[0], dtype=net.dtype, name="conv_in")(x)
         for i, width in enumerate(net.channels):
             x = Stack(net, width, net.layers, "down" if i < len(net.channels) - 1 else "", name=f"down_{i}")(x)

@@ -18,28 +18,31 @@ from jaxdiff.nn.conv import Conv
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VQConfig:
-    """The numbers of a VQ autoencoder.
+class VQConfig(AutoencoderConfig):
+    """The numbers of a VQ autoencoder: those of its encoder and decoder, whose quant_convs are always there, and these.
 
     Attributes:
-      net: encoder and decoder; its quant_conv and post_quant_conv are always there.
       codes: vectors in the codebook.
       width: of a vector.
     """
 
-    net: AutoencoderConfig
     codes: int = 256
     width: int = 3
 
-    @property
-    def scale(self) -> float | tuple[float, ...]:
-        """Of the latents a diffusion model sees."""
-        return self.net.scale
+    def build(self) -> nn.Module:
+        """Makes the network."""
+        return AutoencoderVQ(self)
 
-    @property
-    def shift(self) -> float | tuple[float, ...]:
-        """Of the latents a diffusion model sees."""
-        return self.net.shift
+    def check(self, *sides: int) -> None:
+        """Refuses numbers that do not fit each other, or pictures with these sides."""
+        super().check(*sides)
+        if self.codes < 2 or self.width < 1:
+            raise ValueError(
+                f"autoencoder: codes is {self.codes} and width {self.width}: expected at least 2 vectors of 1 or more"
+            )
+
+
+Config = VQConfig
 
 
 class AutoencoderVQ(nn.Module):
@@ -48,7 +51,7 @@ class AutoencoderVQ(nn.Module):
     config: VQConfig
 
     def setup(self) -> None:
-        net = self.config.net
+        net = self.config
         self.encoder = Encoder(net, net.latent_channels)
         self.decoder = Decoder(net)
         self.quant_conv = Conv(self.config.width, 1, dtype=net.dtype)

@@ -26,17 +26,22 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 WIDTHS = (*(str(channels) for *_, channels in STAGES), "1280")
+MAPS, MAPS_UNIT = 5, 16  # stages whose maps are given, and what the last of them has halved sides by
 
 
 class EfficientNetLite0(nn.Module):
-    """The classifier, of pixels as `prepare` makes them: means over places after each stage by width, and `logits`."""
+    """The classifier, of pixels as `prepare` makes them: means over places after each stage by width, and `logits`.
+
+    With `maps` it gives what each of the first `MAPS` stages makes of every place, by width; sides may then be any
+    multiple of `MAPS_UNIT`.
+    """
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b 224 224 3"]) -> dict[str, Float[Array, "b _"]]:
+    def __call__(self, x: Float[Array, "b h w 3"], maps: bool = False) -> dict[str, Float[Array, "b ..."]]:
         out = {}
         x = Filter(32, 3, 2, name="stem")(x)
         number = 0
-        for repeats, size, stride, factor, channels in STAGES:
+        for repeats, size, stride, factor, channels in STAGES[:MAPS] if maps else STAGES:
             for i in range(repeats):
                 y, before = x, x.shape[-1]
                 if factor > 1:
@@ -45,7 +50,9 @@ class EfficientNetLite0(nn.Module):
                 y = Filter(channels, 1, relu=False, name=f"block_{number}_project")(y)
                 x = x + y if y.shape == x.shape else y
                 number += 1
-            out[str(channels)] = x.mean((1, 2))
+            out[str(channels)] = x if maps else x.mean((1, 2))
+        if maps:
+            return out
         out["1280"] = Filter(1280, 1, name="head")(x).mean((1, 2))
         out["logits"] = nn.Dense(1000, name="fc")(out["1280"])
         return out

@@ -48,7 +48,8 @@ class Lpips(nn.Module):
             around = ((pad, pad), (pad, pad))
             h = nn.relu(Conv(channels, side, stride, around, name=f"conv_{first}")(h))
             if step.endswith("*"):
-                unit = h / (jnp.linalg.norm(h, axis=-1, keepdims=True) + 1e-10)
+                # bounded, since the gradient of a root is infinite at 0, which ReLU may give at every channel
+                unit = h / (jnp.sqrt(jnp.maximum((h * h).sum(-1, keepdims=True), 1e-20)) + 1e-10)
                 weight = self.param(f"weight_{level}", nn.initializers.ones, (channels,))
                 total += ((unit[:b] - unit[b:]) ** 2 @ weight).mean((1, 2))
                 level += 1

@@ -1,4 +1,4 @@
-"""The U-Net of diffusion models, in pixels or latents: DDPM, ADM, GLIDE's kind, and Stable Diffusion up to SDXL.
+"""The U-Net of diffusion models, in pixels or latents: DDPM, ADM, Imagen's, unCLIP's, Stable Diffusion up to SDXL.
 
     y = unet(x_t, t, cond)
 
@@ -8,12 +8,13 @@ and augmentation level) as one vector; attention lies after residual blocks at c
 published shapes because they differ in numbers only; presets are the functions at the end.
 
 Sources: Ho et al. 2020, arXiv 2006.11239, appendix B (DDPM); Dhariwal and Nichol 2021, arXiv 2105.05233, section 3
-(ADM); Rombach et al. 2022, arXiv 2112.10752, appendix E (cross-attention); Podell et al. 2023, arXiv 2307.01952 (SDXL).
+(ADM); Rombach et al. 2022, arXiv 2112.10752, appendix E (cross-attention); Nichol et al. 2021, arXiv 2112.10741,
+section 4 (joint attention); Saharia et al. 2022, arXiv 2205.11487, appendix B (efficient U-Net); Podell et al. 2023,
+arXiv 2307.01952 (SDXL).
 """
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 
 import einops
@@ -21,12 +22,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxdiff.models.config import NetConfig, check_dtype
+from jaxdiff.models import unet_check
+from jaxdiff.models.config import NetConfig
+from jaxdiff.nn.condition import EmbedTokens, Projected, TextEmbedding
 from jaxdiff.nn.conv import Conv
 from jaxdiff.nn.embedding import Mlp, sinusoidal
-from jaxdiff.nn.norm import GroupNorm
+from jaxdiff.nn.norm import ACTIVATIONS, normed
 from jaxdiff.nn.resnet import Downsample, ResnetBlock, Upsample
-from jaxdiff.nn.transformer import AttentionBlock, SpatialTransformer
+from jaxdiff.nn.transformer import AttentionBlock, JointAttentionBlock, SpatialTransformer
 from jaxdiff.typing import Cond, Key
 
 
@@ -38,16 +41,28 @@ class UNetConfig(NetConfig):
       out_channels: channels of the output.
       channels: width of each level.
       layers: residual blocks a level on the way down (one more on the way up).
-      attention: `none`, `self` (one attention over the positions) or `cross` (transformer blocks that see the context).
+      level_layers: the same for each level, where they differ; (): `layers`.
+      attention: `none`; `self`, one attention over the positions; `cross`, transformer blocks that see the context;
+        `joint`, one attention over positions and context side by side; `context`, the same over the context alone.
       mid_attention: the same for the middle.
       heads: attention heads.
       depth: transformer blocks in each `cross`.
       labels: number of classes; label `labels` itself means none (for guidance). 0: no label.
       pooled: whether `cond.pooled` is used; augment: whether `cond.augment` is.
+      addition: what else is added to the time: `text`, the context pooled by attention with `pool_heads`; `image`,
+        `cond.embed`; `text_image`, `cond.pooled` and `cond.embed`; `plain`, `cond.pooled` as it is.
+      tokens: what makes the context, of `context_width`: `text`, a projection of `cond.context`; `image`, 32 tokens of
+        `cond.embed`; `text_image`, 10 of it before the projected text; '': `cond.context` itself.
+      context_norm: whether the context of `joint` and `context` is normalised first.
       patch: the picture is cut into patch x patch squares first (space to depth).
-      groups, eps: of the normalisation; rescale: residual sums are divided by this.
-      time_shift, sin_first: see `sinusoidal`.
+      groups, eps: of the normalisation; rescale: residual sums are divided by this; mid_rescale: those of the middle's
+        residual blocks, 0: the same.
+      act: the activation, `silu` or `gelu`; time_act: one of the time's vector, once; bare_time: residual blocks then
+        take it without another.
+      time_shift, sin_first: see `sinusoidal`; embed_width: of the time's vector; 0: 4 `channels[0]`.
       scale_shift: time scales and shifts (ADM); adm_resample: residual blocks change the resolution (ADM).
+      shifted: the resolution changes before the blocks of a level on the way down and after those on the way up, and so
+        once more (Imagen's efficient U-Net); skip_scale: what is handed to the way up is multiplied by this.
       pad_after: strided convolutions are padded below and to the right only (DDPM's code).
       self_attends_context: levels at which the first attention of a `cross` block looks at the context too.
       dropout: rate in residual blocks, where the network is called with keys [b].
@@ -58,6 +73,7 @@ class UNetConfig(NetConfig):
     out_channels: int = 3
     channels: tuple[int, ...] = (128, 256, 256, 256)
     layers: int = 2
+    level_layers: tuple[int, ...] = ()
     attention: tuple[str, ...] = ("none", "self", "none", "none")
     mid_attention: str = "self"
     heads: tuple[int, ...] = (1, 1, 1, 1)
@@ -65,14 +81,26 @@ class UNetConfig(NetConfig):
     labels: int = 0
     pooled: bool = False
     augment: bool = False
+    addition: str = ""
+    pool_heads: int = 64
+    tokens: str = ""
+    context_width: int = 0
+    context_norm: bool = False
     patch: int = 1
     groups: int = 32
     eps: float = 1e-5
     rescale: float = 1.0
+    mid_rescale: float = 0.0
+    act: str = "silu"
+    time_act: str = ""
+    bare_time: bool = False
+    embed_width: int = 0
     time_shift: float = 1.0
     sin_first: bool = True
     scale_shift: bool = False
     adm_resample: bool = False
+    shifted: bool = False
+    skip_scale: float = 1.0
     pad_after: bool = False
     self_attends_context: tuple[int, ...] = ()
     dropout: float = 0.0
@@ -85,8 +113,18 @@ class UNetConfig(NetConfig):
         Strided convolutions padded on all sides round an odd side up, and the way up gives it back; what else halves
         would lose its last row.
         """
-        exact = self.adm_resample or self.pad_after
-        return self.patch * 2 ** (len(self.channels) - 1) if exact else self.patch
+        exact = self.adm_resample or self.pad_after or self.shifted
+        return self.patch * 2 ** (len(self.channels) - 1 + self.shifted) if exact else self.patch
+
+    @property
+    def reads_context(self) -> bool:
+        """Whether it attends to tokens that it is given."""
+        return bool({"cross", "joint", "context"} & {*self.attention, self.mid_attention}) and self.tokens != "image"
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Residual blocks of each level on the way down."""
+        return self.level_layers or (self.layers,) * len(self.channels)
 
     def build(self) -> "UNet":
         """Makes the network."""
@@ -98,44 +136,7 @@ class UNetConfig(NetConfig):
         Raises:
           ValueError: names the fields, what they are, and what is expected.
         """
-        levels = len(self.channels)
-        if not levels:
-            raise ValueError("UNet: channels is empty: expected the width of each level")
-        for name in ("attention", "heads", "depth"):
-            if len(getattr(self, name)) != levels:
-                raise ValueError(
-                    f"UNet: {name} is {getattr(self, name)}: expected one entry for each of the {levels} levels of "
-                    f"channels {self.channels}"
-                )
-        attends = [kind != "none" for kind in self.attention]
-        attends[-1] |= self.mid_attention != "none"
-        for name in ("channels", "heads", "depth", "out_channels", "layers", "patch", "groups"):
-            value = getattr(self, name)
-            counted = {"heads": attends, "depth": [kind == "cross" for kind in self.attention]}.get(name)
-            many = value if isinstance(value, tuple) else (value,)
-            if any(number < 1 for number, used in zip(many, counted or [True] * len(many), strict=True) if used):
-                raise ValueError(f"UNet: {name} is {value}: expected 1 or more")
-        if wrong := {*self.attention, self.mid_attention} - {"none", "self", "cross"}:
-            raise ValueError(f"UNet: attention {sorted(wrong)}: expected none, self or cross")
-        if self.labels < 0:
-            raise ValueError(f"UNet: labels is {self.labels}: expected 0 or more")
-        for name in ("eps", "rescale"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"UNet: {name} is {getattr(self, name)}: expected a number above 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"UNet: dropout is {self.dropout}: expected at least 0 and less than 1")
-        check_dtype("UNet", self.dtype)
-        for width, heads, used in zip(self.channels, self.heads, attends, strict=True):
-            if width % self.groups or (used and width % heads):
-                raise ValueError(
-                    f"UNet: channels has {width}, which does not divide by groups {self.groups} or by {heads} heads"
-                )
-        if any(side % self.unit for side in sides):
-            raise ValueError(
-                f"UNet: a picture of {'x'.join(map(str, sides))} does not cut into patches of {self.patch}"
-                + (f" and halve {levels - 1} times" if self.unit > self.patch else "")
-                + f": both sides must be multiples of {self.unit}"
-            )
+        unet_check.check(self, sides)
 
 
 Config = UNetConfig
@@ -170,6 +171,7 @@ class UNet(nn.Module):
         if cond.hints:
             raise ValueError("UNet: cond.hints are for ControlNets: call controlnet.controlled(...)")
         emb = embedding(net, t, cond)
+        cond = with_tokens(net, cond)
         x = x if cond.image is None else jnp.concatenate([x, cond.image.astype(x.dtype)], -1)
         p = net.patch
         x = einops.rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=p, q=p)
@@ -177,12 +179,14 @@ class UNet(nn.Module):
         x, skips = encoder(net, x, emb, cond, keys, cond.features)
         if residuals:
             *skips, x = (y + more.astype(y.dtype) for y, more in zip([*skips, x], residuals, strict=True))
+        skips = [net.skip_scale * y for y in skips] if net.skip_scale != 1 else skips
         for j, i in enumerate(reversed(range(len(net.channels)))):
-            taken, skips = skips[-net.layers - 1 :], skips[: -net.layers - 1]
+            blocks = net.blocks[i] + 1
+            taken, skips = skips[-blocks:], skips[:-blocks]
             size = skips[-1].shape[1:3] if skips else None
-            x, _ = Level(net, i, "up", net.layers + 1, name=f"up_{j}")(x, emb, cond, taken, keys, size=size)
+            x, _ = Level(net, i, "up", blocks, name=f"up_{j}")(x, emb, cond, taken, keys, size=size)
 
-        x = GroupNorm(net.groups, net.eps, silu=True, dtype=net.dtype, name="norm_out")(x)
+        x = normed(x, net.groups, net.eps, net.act, net.dtype, "norm_out")
         x = Conv(net.out_channels * p * p, zero=True, dtype=net.dtype, name="conv_out")(x)
         x = einops.rearrange(x, "b h w (p q c) -> b (h p) (w q) c", p=p, q=p)
         return x.astype(jnp.float32)
@@ -190,23 +194,64 @@ class UNet(nn.Module):
 
 def embedding(net: UNetConfig, t: Float[Array, " b"], cond: Cond) -> Float[Array, "b e"]:
     """Time, and everything else that is one vector a picture, added; its layers belong to the module that calls."""
-    first = net.channels[0]
-    mlp = functools.partial(Mlp, 4 * first, dtype=net.dtype)
+    first, width = net.channels[0], net.embed_width or 4 * net.channels[0]
+    mlp = functools.partial(Mlp, width, dtype=net.dtype)
+    dense = functools.partial(nn.Dense, width, dtype=net.dtype)
     wave = functools.partial(sinusoidal, dim=first, shift=net.time_shift, sin_first=net.sin_first)
-    emb = mlp(name="time_mlp")(wave(t))
-    for name, wanted in (("label", net.labels > 0), ("pooled", net.pooled), ("augment", net.augment)):
+    emb = mlp(act=net.act, name="time_mlp")(wave(t))
+    added = net.addition
+    takes = {
+        "label": net.labels > 0,
+        "pooled": net.pooled or added in ("plain", "text_image"),
+        "augment": net.augment,
+        "embed": added in ("image", "text_image") or net.tokens in ("image", "text_image"),
+    }
+    for name, wanted in takes.items():
         if wanted != (getattr(cond, name) is not None):
             raise ValueError(
                 f"UNet: cond.{name} is {'missing' if wanted else 'given'}, but the network was built "
                 f"{'with' if wanted else 'without'} it"
             )
     if cond.label is not None:
-        emb += nn.Embed(net.labels + 1, 4 * first, dtype=net.dtype, name="label_embed")(cond.label)
-    if cond.pooled is not None:
-        emb += mlp(name="pooled_mlp")(cond.pooled)
+        emb += nn.Embed(net.labels + 1, width, dtype=net.dtype, name="label_embed")(cond.label)
+    if net.pooled:
+        emb += mlp(name="pooled_mlp")(_needed(cond, "pooled"))
     if cond.augment is not None:
-        emb += mlp(name="augment_mlp")(wave(cond.augment))
-    return emb
+        emb += mlp(act=net.act, name="augment_mlp")(wave(cond.augment))
+    if added == "text":
+        text = TextEmbedding(width, net.pool_heads, net.dtype, name="text_embed")
+        emb += text(_needed(cond, "context"), cond.context_mask)
+    elif added == "image":
+        emb += Projected(width, net.dtype, name="image_embed")(_needed(cond, "embed"))
+    elif added == "text_image":
+        text_vector = Projected(width, net.dtype, name="text_embed")(_needed(cond, "pooled"))
+        emb += text_vector + dense(name="image_embed")(_needed(cond, "embed"))
+    elif added == "plain":
+        emb += _needed(cond, "pooled").astype(emb.dtype)
+    return ACTIVATIONS[net.time_act](emb) if net.time_act else emb
+
+
+def with_tokens(net: UNetConfig, cond: Cond) -> Cond:
+    """The condition with the context that the levels attend to; its layers belong to the module that calls."""
+    if not net.tokens:
+        return cond
+    made, mask = list[Array](), cond.context_mask
+    if net.tokens != "text":
+        count = 32 if net.tokens == "image" else 10
+        embed = EmbedTokens(count, net.context_width, net.tokens == "image", net.dtype, name="context_image")
+        made.append(embed(_needed(cond, "embed")))
+        mask = None if mask is None else jnp.pad(mask, ((0, 0), (count, 0)), constant_values=True)
+    if net.tokens != "image":
+        made.append(nn.Dense(net.context_width, dtype=net.dtype, name="context_proj")(_needed(cond, "context")))
+    return dataclasses.replace(cond, context=jnp.concatenate(made, 1), context_mask=mask)
+
+
+def _needed(cond: Cond, name: str) -> Array:
+    """A field of the condition that the network reads."""
+    value: Array | None = getattr(cond, name)
+    if value is None:
+        raise ValueError(f"UNet: cond.{name} is missing, but the network was built with it")
+    return value
 
 
 def encoder(
@@ -221,10 +266,10 @@ def encoder(
     levels = len(net.channels)
     if features and len(features) not in (levels, levels + 1):
         raise ValueError(f"UNet: {len(features)} features for {levels} levels and the middle")
-    skips = [x]
+    skips = [] if net.shifted else [x]
     for i in range(levels):
         feature = features[i] if features else None
-        x, more = Level(net, i, "down", net.layers, name=f"down_{i}")(x, emb, cond, [], keys, feature)
+        x, more = Level(net, i, "down", net.blocks[i], name=f"down_{i}")(x, emb, cond, [], keys, feature)
         skips += more
     x, _ = Level(net, levels - 1, "mid", 1, name="mid")(x, emb, cond, [], keys)
     return (x + features[-1].astype(x.dtype) if len(features) > levels else x), skips
@@ -253,11 +298,12 @@ class Level(nn.Module):
         wrap = nn.remat if net.remat else lambda block: block
         Block, Attend = wrap(ResnetBlock), wrap(SpatialTransformer)
 
+        rescale = (self.way == "mid" and net.mid_rescale) or net.rescale
+        fixed = (width, net.groups, net.eps, net.scale_shift, net.dropout, rescale)
+        resnet_of = functools.partial(Block, *fixed, act=net.act, bare_time=net.bare_time, dtype=net.dtype)
+
         def resnet(name: str, x: Array, resample: str | None = None) -> Array:
-            block = Block(
-                width, net.groups, net.eps, net.scale_shift, net.dropout, net.rescale, resample, net.dtype, name=name
-            )
-            return block(x, emb, keys)
+            return resnet_of(resample=resample, name=name)(x, emb, keys)
 
         def attend(name: str, x: Array, kind: str) -> Array:
             heads, width = net.heads[self.index], x.shape[-1]
@@ -265,6 +311,9 @@ class Level(nn.Module):
                 raise ValueError(f"UNet: {width} channels of level {self.index} do not divide into {heads} heads")
             if kind == "self":
                 return AttentionBlock(heads, net.groups, net.eps, net.rescale, net.dtype, name=name)(x)
+            if kind in ("joint", "context"):
+                fixed = (heads, net.groups, kind == "context", net.context_norm, net.dtype)
+                return JointAttentionBlock(*fixed, name=name)(x, _needed(cond, "context"), cond.context_mask)
             if kind == "cross":
                 depth = net.depth[self.index]
                 to_context = self.way != "mid" and self.index in net.self_attends_context
@@ -277,7 +326,15 @@ class Level(nn.Module):
             x = attend("attn_0", x, net.mid_attention)
             return resnet("resnet_1", x), out
 
-        crossed = net.attention[self.index] == "cross"
+        def down(x: Array) -> Array:
+            if net.adm_resample:
+                return resnet("downsample", x, "down")
+            return Downsample(width, net.pad_after, net.dtype, name="downsample")(x)
+
+        crossed = net.attention[self.index] in ("cross", "joint", "context")
+        if self.way == "down" and net.shifted:
+            x = down(x)
+            out.append(x)
         for j in range(self.blocks):
             if self.way == "up":
                 x = jnp.concatenate([x, skips.pop()], -1)
@@ -286,13 +343,12 @@ class Level(nn.Module):
             if feature is not None and crossed and j == self.blocks - 1:
                 x = x + feature.astype(x.dtype)
             out.append(x)
-        if self.way == "down" and self.index < len(net.channels) - 1:
-            down = Downsample(width, net.pad_after, net.dtype, name="downsample") if not net.adm_resample else None
-            x = down(x) if down else resnet("downsample", x, "down")
+        if self.way == "down" and self.index < len(net.channels) - 1 and not net.shifted:
+            x = down(x)
             out.append(x)
         if feature is not None and not crossed:  # levels without cross-attention take it last, after their resampling
             x = out[-1] = x + feature.astype(x.dtype)
-        if self.way == "up" and self.index:
+        if self.way == "up" and (self.index or net.shifted):
             x = (
                 resnet("upsample", x, "up")
                 if net.adm_resample

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxdiff.nn.norm import silu
+from jaxdiff.nn.norm import ACTIVATIONS
 
 
 def sinusoidal(
@@ -32,14 +32,15 @@ def sinusoidal(
 
 
 class Mlp(nn.Module):
-    """Two dense layers with a SiLU between them: from an embedding to the vector that every block gets."""
+    """Two dense layers with an activation between them: from an embedding to the vector that every block gets."""
 
     features: int
     zero: bool = False
+    act: str = "silu"
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b e"]:
         last = nn.initializers.zeros if self.zero else nn.initializers.lecun_normal()
-        x = silu(nn.Dense(self.features, dtype=self.dtype, name="fc1")(x))
+        x = ACTIVATIONS[self.act](nn.Dense(self.features, dtype=self.dtype, name="fc1")(x))
         return nn.Dense(self.features, kernel_init=last, dtype=self.dtype, name="fc2")(x)

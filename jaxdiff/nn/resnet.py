@@ -1,6 +1,5 @@
 """The residual block of DDPM and everything after it, and the two changes of resolution."""
 
-import functools
 import zlib
 
 import flax.linen as nn
@@ -10,13 +9,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxdiff.nn.conv import Conv, conv, direct_convolutions
-from jaxdiff.nn.norm import GroupNorm, silu
+from jaxdiff.nn.norm import ACTIVATIONS, normed
 from jaxdiff.nn.target import by_platform
 from jaxdiff.typing import Key
 
 
 class ResnetBlock(nn.Module):
-    """norm, SiLU, conv, + time, norm, SiLU, dropout, conv, + input.
+    """norm, activation, conv, + time, norm, activation, dropout, conv, + input.
 
     Attributes:
       features: output channels.
@@ -26,6 +25,7 @@ class ResnetBlock(nn.Module):
       dropout: rate, where keys are given.
       rescale: the sum is divided by this.
       resample: `up` or `down` changes the resolution inside the block, between first activation and convolution (ADM).
+      act: the activation, `silu` or `gelu`; bare_time: time is projected without it.
     """
 
     features: int
@@ -36,25 +36,30 @@ class ResnetBlock(nn.Module):
     rescale: float = 1.0
     resample: str | None = None
     dtype: str = "float32"
+    act: str = "silu"
+    bare_time: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], emb: Float[Array, "b e"] | None = None, keys: Key | None = None
     ) -> Float[Array, "b i j o"]:
-        y = GroupNorm(self.groups, self.eps, silu=True, dtype=self.dtype, name="norm1")(x)
+        act = ACTIVATIONS[self.act]
+        norm = lambda x, act, name: normed(x, self.groups, self.eps, act, self.dtype, name)
+        y = norm(x, self.act, "norm1")
         if self.resample:
             change = {"up": double, "down": halve}[self.resample]
             x, y = change(x), change(y)
         y = Conv(self.features, dtype=self.dtype, name="conv1")(y)
-        norm2 = functools.partial(GroupNorm, self.groups, self.eps, dtype=self.dtype, name="norm2")
-        time = functools.partial(nn.Dense, dtype=self.dtype, name="time")
         if emb is None:
-            y = norm2(silu=True)(y)
-        elif self.scale_shift:
-            scale, shift = jnp.split(time(2 * self.features)(silu(emb))[:, None, None], 2, -1)
-            y = silu(norm2()(y) * (1 + scale) + shift)
+            y = norm(y, self.act, "norm2")
         else:
-            y = norm2(silu=True)(y + time(self.features)(silu(emb))[:, None, None])
+            width = 2 * self.features if self.scale_shift else self.features
+            time = nn.Dense(width, dtype=self.dtype, name="time")(emb if self.bare_time else act(emb))[:, None, None]
+            if self.scale_shift:
+                scale, shift = jnp.split(time, 2, -1)
+                y = act(norm(y, None, "norm2") * (1 + scale) + shift)
+            else:
+                y = norm(y + time, self.act, "norm2")
         if self.dropout and keys is not None:
             y = dropout(y, fold(keys, "/".join(self.path)), self.dropout)
         y = Conv(self.features, zero=True, dtype=self.dtype, name="conv2")(y)

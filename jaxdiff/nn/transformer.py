@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jaxdiff.nn.attention import Attention
+from jaxdiff.nn.attention import Attention, attention
 from jaxdiff.nn.norm import GroupNorm
 from jaxdiff.nn.target import by_platform
 
@@ -134,3 +134,50 @@ class AttentionBlock(nn.Module):
         y = GroupNorm(self.groups, self.eps, dtype=self.dtype, name="norm")(x).reshape(b, h * w, c)
         y = Attention(self.heads, c // self.heads, bias=True, dtype=self.dtype, name="attn")(y)
         return (x + y.reshape(b, h, w, c)) / self.rescale if self.rescale != 1 else x + y.reshape(b, h, w, c)
+
+
+class JointAttention(nn.Module):
+    """One softmax over the context's keys and values and, unless `context_only`, the picture's own beside them.
+
+    Source: Nichol et al. 2021, arXiv 2112.10741 (GLIDE), section 4.1.
+    """
+
+    heads: int
+    context_only: bool = False
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n c"], context: Float[Array, "b m e"], mask: Bool[Array, "b m"] | None = None
+    ) -> Float[Array, "b n c"]:
+        b, n, c = x.shape
+
+        def heads(name: str, y: Array) -> Array:
+            return nn.Dense(c, dtype=self.dtype, name=name)(y).reshape(b, -1, self.heads, c // self.heads)
+
+        q, k, v = heads("q", x), heads("k_context", context), heads("v_context", context)
+        if not self.context_only:
+            k, v = jnp.concatenate([k, heads("k", x)], 1), jnp.concatenate([v, heads("v", x)], 1)
+            mask = None if mask is None else jnp.pad(mask, ((0, 0), (0, n)), constant_values=True)
+        return nn.Dense(c, dtype=self.dtype, name="out")(attention(q, k, v, mask=mask).reshape(b, n, c))
+
+
+class JointAttentionBlock(nn.Module):
+    """norm, `JointAttention`, + input; with `context_norm` the context goes through a group norm of 32 groups first."""
+
+    heads: int
+    groups: int = 32
+    context_only: bool = False
+    context_norm: bool = False
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], context: Float[Array, "b m e"], mask: Bool[Array, "b m"] | None = None
+    ) -> Float[Array, "b h w c"]:
+        b, h, w, c = x.shape
+        if self.context_norm:
+            context = GroupNorm(dtype=self.dtype, name="norm_context")(context)
+        y = GroupNorm(self.groups, dtype=self.dtype, name="norm")(x).reshape(b, h * w, c)
+        y = JointAttention(self.heads, self.context_only, self.dtype, name="attn")(y, context, mask)
+        return x + y.reshape(b, h, w, c)

@@ -53,7 +53,7 @@ def _with_fsdp(names: list[str | None], shape: tuple[int, ...], mesh: Mesh) -> P
 # costs one sum over tensor. A GEGLU's doubled width is split the same way; its halves then meet across devices. A
 # weight in 8 bits has two parts, below its own path.
 DEFAULT_RULES: Rules = (
-    (r".*/(q|k|v|k_picture|v_picture)/(kernel|bias)(/\w+)?", tensor(-1)),
+    (r".*/(q|k|v|k_picture|v_picture|k_context|v_context)/(kernel|bias)(/\w+)?", tensor(-1)),
     (r".*attn\w*/out/kernel(/\w+)?", tensor(0)),
     (r".*/fc1/(kernel|bias)(/\w+)?", tensor(-1)),
     (r".*/fc2/kernel(/\w+)?", tensor(0)),

@@ -101,8 +101,8 @@ class Spread:
             else jit_forward(traced, self._platform, out_shardings=self._out)
         )
 
-    def __call__(self, whole: Any, batch: Any) -> Any:
-        """The result for a batch of any size from 1.
+    def __call__(self, whole: Any, batch: Any, host: bool = True) -> Any:
+        """The result for a batch of any size from 1; without `host` it stays on the devices.
 
         Raises:
           ValueError: if there are no examples, or a program that was kept cannot be read.
@@ -116,8 +116,8 @@ class Spread:
             x = x[rows] if len(rows) > count else x
             return x.reshape(self.ways, len(rows) // self.ways, *x.shape[1:]) if self._split else lay(x, self._each)
 
-        def join(x: Any) -> np.ndarray:
-            x = np.asarray(x)
+        def join(x: Any) -> Any:
+            x = np.asarray(x) if host else x
             return (x.reshape(-1, *x.shape[2:]) if self._split else x)[:count]
 
         def put(x: Any) -> Any:

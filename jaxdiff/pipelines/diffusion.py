@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from jaxdiff import __version__
 from jaxdiff.data import prompt as prompt_text
 from jaxdiff.data.tokenizer import BytePair
+from jaxdiff.data.tokenizer_unigram import Unigram
 from jaxdiff.diffusion.schedule import Discrete
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
@@ -26,7 +27,7 @@ from jaxdiff.pretrained import lora, scheduler
 from jaxdiff.pretrained.ip_adapter import IPAdapter
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.single_file import LOW_RES
-from jaxdiff.typing import Denoise, Key, Params
+from jaxdiff.typing import Denoise, Key, LearnedDenoise, Params
 
 
 class DiffusionPipeline:
@@ -110,6 +111,7 @@ class DiffusionPipeline:
         key: Any,
         options: Any = None,
         latents: bool = False,
+        on_device: bool = False,
         **fields: Any,
     ) -> Any:
         """Pictures, one for each prompt.
@@ -120,6 +122,8 @@ class DiffusionPipeline:
           key: one key, split over the pictures, or keys [b].
           options: an `Options` of this pipeline; None: its defaults.
           latents: also return the latents.
+          on_device: return what a later stage takes as its image instead, float32 in [-1, 1], and leave it on the
+            devices; for models in pixels.
           fields: options by name, before those of `options`; `pipelines.options.Options` describes them.
 
         Returns:
@@ -129,12 +133,16 @@ class DiffusionPipeline:
           ValueError: if inputs do not fit each other or the model; nothing has been compiled then.
           FloatingPointError: if pictures are not finite.
         """
+        if on_device and "vae" in self.model.nets:
+            raise ValueError("this model's pictures are decoded from latents: a later stage takes those of its pixels")
         whole, batch = self.arguments(prompts, key=key, options=options, **fields)
-        out = self._run(whole, batch)
+        out = self._run(whole, batch, host=not on_device)
         _check_finite(self.model, out)
         if "flagged" in out and out["flagged"].any():
             which = ", ".join(map(str, np.flatnonzero(out["flagged"])))
             warnings.warn(f"the safety checker has blackened pictures {which}", stacklevel=2)
+        if on_device:
+            return out["latents"]
         return (out["pixels"], out["latents"]) if latents else out["pixels"]
 
     def arguments(self, prompts: str | Sequence[str], *, key: Any, options: Any = None, **fields: Any) -> Any:
@@ -161,6 +169,7 @@ class DiffusionPipeline:
         batch |= inputs.hints(model, given, count, size)
         if o.image is not None:
             batch |= inputs.pictures(model, o.image, o.mask, count, size)
+            batch |= inputs.original(o.original, o.mask, count, size)
         if o.picture is not None:
             batch["picture"] = canvas.check_pictures(o.picture, count, "picture")
             batch["picture_weight"] = np.full(count, o.picture_weight, np.float32)
@@ -173,10 +182,11 @@ class DiffusionPipeline:
                 batch["negative"] = tell(inputs.for_each(o.negative, count), not zeros, score=inputs.BAD)
         self._warn(prompts, o.chunks)
         low = (1.0, 0.0)
-        if model.extra == 3:
+        if model.enlarges and not model.picture:
             batch["level"] = np.full(count, o.noise_level, np.int32)
             low = self._low(o.noise_level)
-        start = "noise" if o.image is None or model.extra in (3, model.channels) else "picture"
+        first = o.original if model.enlarges else o.image
+        start = "noise" if first is None or model.edits else "picture"
         lora_weights = self.lora_weights if o.lora_weights is None else o.lora_weights
         made = plan.make(
             model.process,
@@ -206,8 +216,8 @@ class DiffusionPipeline:
           ValueError: for options that do not fit each other or the model.
         """
         o = merged(self.Options, self.guidance, given, fields)
-        inputs.check_task(self.model, o.image, o.mask, o.strength, o.picture, o.init_noise)
-        starts = o.image is not None and self.model.extra not in (3, self.model.channels)
+        inputs.check_task(self.model, o)
+        starts = (o.original if self.model.enlarges else o.image) is not None and not self.model.edits
         if starts and o.strength is None and o.sampler != "ddim_inverse":
             o = dataclasses.replace(o, strength=0.8 if o.mask is None else 1.0)
         return o
@@ -244,7 +254,7 @@ class DiffusionPipeline:
         tell = functools.partial(inputs.told, self.model, self.tokenizers, chunks=1, size=self.size, score=inputs.GOOD)
         return {"prompt": tell(prompts, True)}
 
-    def denoiser(self, params: Params, batch: Any) -> Denoise:
+    def denoiser(self, params: Params, batch: Any) -> Denoise | LearnedDenoise:
         """The model as it was trained, neither guided nor clipped: for what is compiled elsewhere, as a likelihood is.
 
         Args:
@@ -259,8 +269,8 @@ class DiffusionPipeline:
         unseen = []
         for name, length in self.model.texts.items():
             tokenizer = self.tokenizers[name.replace("text_encoder", "tokenizer")]
-            if isinstance(tokenizer, BytePair):
-                unseen.append(tokenizer.cut(prompt, length)[1])
+            if isinstance(tokenizer, BytePair | Unigram):
+                unseen.append(tokenizer.cut(inputs.plain(tokenizer, prompt), length)[1])
             else:
                 unseen.append(prompt_text.cut(tokenizer, prompt, chunks, length))
         return max(unseen, key=len, default="")
@@ -273,30 +283,41 @@ class DiffusionPipeline:
             if unseen := self.cut(text, chunks):
                 warnings.warn(f"the prompt is too long for this model; it does not see {unseen!r}", stacklevel=3)
 
+    def calls(self, sampler: plan.Sampler, steps: int) -> int:
+        """How many network calls that many steps of a sampler take.
+
+        Raises:
+          ValueError: for a sampler that does not exist, or cannot make these steps of this model.
+        """
+        config = self.schedulers.get("scheduler")
+        return plan.make(self.model.process, config, steps=steps, sampler=sampler, weights={}).table.calls
+
     def compiled(self) -> int:
         """How many programs have been compiled for this pipeline."""
         return self._run.compiled()
 
     def _low(self, level: int) -> tuple[float, float]:
         """Alpha and sigma of an upscaler's noise level."""
-        schedule = scheduler.process(self.schedulers.get("low_res_scheduler", LOW_RES)).schedule
+        config = self.schedulers.get("image_noising_scheduler", self.schedulers.get("low_res_scheduler", LOW_RES))
+        schedule = scheduler.process(config).schedule
         assert isinstance(schedule, Discrete)
-        most = min(self.index.get("max_noise_level", 350), schedule.steps - 1)
+        limit = schedule.steps if "vae" not in self.model.nets else 350
+        most = min(self.index.get("max_noise_level", limit), schedule.steps - 1)
         if not 0 <= level <= most:
             raise ValueError(f"noise_level is {level}: this model knows 0 to {most}")
         t = np.array([(level + 1) / schedule.steps])
         return float(schedule.alpha(t)[0]), float(schedule.sigma(t)[0])
 
 
-def _check_finite(model: Model, out: dict[str, np.ndarray]) -> None:
+def _check_finite(model: Model, out: Mapping[str, Any]) -> None:
     """Refuses pictures that are not finite, and says what helps."""
-    if not out["bad"].any():
+    if not np.asarray(out["bad"]).any():
         return
-    bad = np.flatnonzero(out["bad"])
+    bad = np.flatnonzero(np.asarray(out["bad"]))
     which = ", ".join(map(str, bad[:10])) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
     if "vae" in model.nets and np.isfinite(out["latents"]).all():
         net = model.nets["vae"]
-        dtype = getattr(getattr(net, "net", net), "dtype", "float32")
+        dtype = getattr(net, "dtype", "float32")
         cause = f"the decoder overflows in {dtype}" if dtype != "float32" else "the decoder's weights may be damaged"
         raise FloatingPointError(
             f"pictures {which} are not finite though their latents are: {cause}"

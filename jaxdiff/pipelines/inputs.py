@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdiff.data import prompt as prompt_text
 from jaxdiff.data.tokenizer import BytePair
+from jaxdiff.data.tokenizer_unigram import Unigram
 from jaxdiff.pipelines import canvas
 from jaxdiff.pipelines.model import Model
 from jaxdiff.typing import Key
@@ -54,15 +55,18 @@ def prompts(given: str | Sequence[str]) -> list[str]:
     return listed
 
 
-def check_task(model: Model, image: Any, mask: Any, strength: float | None, picture: Any, noise: Any) -> None:
-    """Refuses what is missing for this model's task, and what it would not look at."""
-    extra, channels = model.extra, model.channels
-    if extra and image is None:
-        what = {3: "enlarges", channels: "edits", channels + 1: "fills a part of"}[extra]
-        raise ValueError(f"this model {what} a picture: pass image" + (" and mask" if extra > channels else ""))
-    if mask is not None and image is None:
-        raise ValueError("a mask was given without the picture it is for: pass image")
-    if extra > channels and mask is None:
+def check_task(model: Model, o: Any) -> None:
+    """Refuses what is missing in these options for this model's task, and what it would not look at."""
+    image, mask, strength, picture, noise = o.image, o.mask, o.strength, o.picture, o.init_noise
+    if model.extra and image is None:
+        what = "enlarges" if model.enlarges else "edits" if model.edits else "fills a part of"
+        raise ValueError(f"this model {what} a picture: pass image" + (" and mask" if model.fills else ""))
+    if mask is not None and (image if not model.enlarges else o.original) is None:
+        needed = "original" if model.enlarges else "image"
+        raise ValueError(f"a mask was given without the picture it is for: pass {needed}")
+    if model.enlarges and strength is not None and o.original is None:
+        raise ValueError("strength is for an enlarged picture that starts from another: pass original")
+    if model.fills and mask is None:
         raise ValueError("this model fills a part of a picture: pass mask, 1 where new content goes")
     if strength is not None and image is None and noise is None:
         raise ValueError("strength is for models that start from a picture: pass image, or leave strength out")
@@ -86,11 +90,18 @@ def size(
     if noise is not None:
         sides = [side * model.factor for side in noise.shape[1:3]]
     elif image is not None:
-        larger = model.factor if model.extra == 3 or image.dtype != np.uint8 else 1
-        sides = [side * larger for side in image.shape[1:3]]
+        sides = [side * (1 if image.dtype == np.uint8 else model.factor) for side in image.shape[1:3]]
+        if (
+            model.enlarges and model.picture != "blurred"
+        ):  # four times in latents; in pixels to the size that the model was trained on
+            sides = [side * model.factor for side in (image.shape[1:3] if model.factor > 1 else _both(own))]
     else:
-        sides = [side * model.factor for side in ((own, own) if isinstance(own, int) else own)]
+        sides = [side * model.factor for side in _both(own)]
     return canvas.fit(height or sides[0], width or sides[1], model.unit)
+
+
+def _both(own: int | Sequence[int]) -> Sequence[int]:
+    return (own, own) if isinstance(own, int) else own
 
 
 def first_noise(model: Model, noise: np.ndarray | None, count: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -115,11 +126,13 @@ def _check_real(name: str, x: np.ndarray) -> None:
         raise ValueError(f"{name} is {kind}: expected finite floating-point numbers")
 
 
-def pictures(
-    model: Model, image: np.ndarray, mask: np.ndarray | None, count: int, size: tuple[int, int]
-) -> dict[str, np.ndarray]:
+def pictures(model: Model, image: Any, mask: np.ndarray | None, count: int, size: tuple[int, int]) -> dict[str, Any]:
     """`image`, uint8 or latents, and `mask`, in the size that the model wants."""
     small = tuple(side // model.factor for side in size)
+    if model.enlarges and image.dtype != np.uint8:
+        if model.factor > 1 and image.shape[1:3] != small:
+            raise ValueError(f"image has shape {image.shape}: expected sides of {small[0]}x{small[1]}")
+        return {"image": _float_pictures(image, count)}
     if image.dtype != np.uint8:
         if image.shape != (count, *small, model.channels) or mask is not None or model.extra:
             raise ValueError(
@@ -129,9 +142,31 @@ def pictures(
         _check_real("image", image)
         return {"image": image.astype(np.float32)}
     image = canvas.check_pictures(image, count)
-    given = {"image": canvas.resize(image, *(small if model.extra == 3 else size))}
+    if model.enlarges and model.factor == 1:  # the program makes it larger
+        return {"image": image}
+    given = {"image": canvas.resize(image, *(small if model.enlarges else size))}
     if mask is not None:
         given["mask"] = canvas.resize_mask(canvas.check_mask(mask, image), *size)
+    return given
+
+
+def _float_pictures(image: Any, count: int) -> Any:
+    """Pictures in [-1, 1], such as the stage before hands on; they may lie on a device."""
+    if image.shape[0] != count or image.shape[-1] != 3:
+        raise ValueError(f"image has shape {image.shape}: expected [{count}, height, width, 3], as the prompts are")
+    if isinstance(image, np.ndarray):
+        _check_real("image", image)
+    return image.astype(np.float32)
+
+
+def original(x: Any, mask: Any, count: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """`original` and `mask` of an enlarged picture, in its size."""
+    if x is None:
+        return {}
+    x = canvas.check_pictures(x, count, "original")
+    given = {"original": canvas.resize(x, *size)}
+    if mask is not None:
+        given["mask"] = canvas.resize_mask(canvas.check_mask(mask, x), *size)
     return given
 
 
@@ -184,8 +219,8 @@ def told(
     made: dict[str, Any] = {"keep": np.full(count, keep, np.float32), "text": {}}
     for name, length in model.texts.items():
         tokenizer = tokenizers[name.replace("text_encoder", "tokenizer")]
-        if isinstance(tokenizer, BytePair):
-            made["text"][name] = np.stack([tokenizer.encode(text, length) for text in prompts])
+        if isinstance(tokenizer, BytePair | Unigram):
+            made["text"][name] = np.stack([tokenizer.encode(plain(tokenizer, text), length) for text in prompts])
             continue
         rows = [prompt_text.encode(tokenizer, text, chunks, length) for text in prompts]
         made["text"][name] = tuple(np.stack(x) for x in zip(*rows, strict=True))
@@ -195,6 +230,11 @@ def told(
         last = (score,) if model.sizes == 5 else size
         made["sizes"] = np.tile(np.array([*size, 0, 0, *last], np.float32), (count, 1))
     return made
+
+
+def plain(tokenizer: Any, text: str) -> str:
+    """A text as the model was trained to read it: DeepFloyd IF knows small letters only."""
+    return text.lower().strip() if isinstance(tokenizer, Unigram) else text
 
 
 def label(model: Model, prompt: str) -> int:

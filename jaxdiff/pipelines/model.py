@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxdiff.models.image_clip import ImageTokens, Resampler, StateTokens
-from jaxdiff.models.text import TextConfig
+from jaxdiff.models.text_clip import ClipTextConfig
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.scheduler import Process
 
@@ -22,6 +22,7 @@ class Model:
       channels: of a latent, or of a picture where there is no autoencoder.
       labels: names of the classes, where it knows classes; the label after the last stands for nothing.
       extra: what the U-Net's input has besides them; tells its task (`program.read_pictures`).
+      picture: what the picture beside its latents is, of a model of our own that one steers: low_resolution, blurred.
       skip: text states are those before the last `skip` blocks.
       norm: whether the text encoder's final norm is applied to them.
       sizes: how many numbers SDXL's U-Net is told about the picture's size; 0: none.
@@ -37,6 +38,7 @@ class Model:
     channels: int
     labels: tuple[str, ...] = ()
     extra: int = 0
+    picture: str = ""
     skip: int = 0
     norm: bool = True
     sizes: int = 0
@@ -62,7 +64,22 @@ class Model:
     @property
     def chunked(self) -> bool:
         """Whether prompts may be weighted, and longer than one text of the encoder: CLIP's."""
-        return any(not isinstance(self.nets[name], TextConfig) for name in self.texts)
+        return any(isinstance(self.nets[name], ClipTextConfig) for name in self.texts)
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether it makes a low resolution picture larger: of latents by three channels, of pixels by a level too."""
+        return self.extra == 3 and (self.channels != 3 or self.nets["unet"].augment or bool(self.picture))
+
+    @property
+    def edits(self) -> bool:
+        """Whether it changes a picture as it is told."""
+        return self.extra == self.channels and not self.enlarges
+
+    @property
+    def fills(self) -> bool:
+        """Whether it fills the part of a picture that a mask names, and was trained to."""
+        return self.extra == self.channels + 1 and not self.enlarges
 
     @property
     def looks(self) -> bool:
@@ -73,7 +90,6 @@ class Model:
     def factor(self) -> int:
         """Picture pixels for each latent."""
         net = self.nets.get("vae")
-        net = getattr(net, "net", net)
         return 1 if net is None else 2 ** (len(getattr(net, "channels", ()) or net.encoder_channels) - 1)
 
     @property
@@ -104,26 +120,39 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
         if name.startswith("text_encoder") and name.replace("text_encoder", "tokenizer") not in bundle.tokenizers:
             raise ValueError(f"{bundle.kind} has {name} but no tokenizer for it: pass tokenizer, the directory of one")
     unet, net, xl = parts["unet"].json, parts["unet"].config, "text_encoder_2" in parts
-    extra = parts["unet"].params["conv_in"]["kernel"].shape[2] // net.patch**2 - net.out_channels
-    if extra not in (0, 3, net.out_channels, net.out_channels + 1):
+    process = bundle.process()
+    channels = net.out_channels // 2 if process.says == "variance" else net.out_channels
+    extra = parts["unet"].params["conv_in"]["kernel"].shape[2] // net.patch**2 - channels
+    if extra not in (0, 3, channels, channels + 1):
+        learned = f" ({net.out_channels} with the learned variance)" if channels < net.out_channels else ""
         raise ValueError(
-            f"the unet takes {extra} channels besides the {net.out_channels} of a latent: known are 0, "
-            f"{net.out_channels + 1} (inpainting), {net.out_channels} (editing) and 3 (upscaling)"
+            f"the unet takes {extra} channels besides the {channels} of a latent{learned}: known are 0, "
+            f"{channels + 1} (inpainting), {channels} (editing) and 3 (upscaling)"
         )
+    if extra == channels != 3 and process.says != "prediction":
+        raise ValueError(f"the unet edits pictures, and says {process.says}: expected its prediction alone")
     labels: tuple[str, ...] = ()
-    if net.labels and extra != 3:  # an upscaler's label is the level of its noise
+    picture = bundle.index.get("picture", "") if bundle.native else ""
+    if net.labels and (extra != 3 or picture):  # an upscaler's label is the level of its noise
         labels = bundle.labels or tuple(map(str, range(net.labels + 1)))
-    if clip_skip and any(isinstance(part.config, TextConfig) for part in parts.values()):
+    if net.reads_context and not any(name.startswith(("text_encoder", "image_encoder")) for name in parts):
+        raise ValueError(
+            f"{bundle.kind} has no text_encoder, and its unet attends to a text's states: put the folders text_encoder "
+            "and tokenizer of the stage before it into its directory, or give it as a later stage of that one"
+        )
+    texts = [part.config for name, part in parts.items() if name.startswith("text_encoder")]
+    if clip_skip and not all(isinstance(text, ClipTextConfig) for text in texts):
         raise ValueError("clip_skip is for CLIP's text encoders: this model has another, so leave it out")
-    waves = unet["addition_time_embed_dim"] if unet.get("addition_embed_type") else 0
+    waves = unet["addition_time_embed_dim"] if unet.get("addition_embed_type") == "text_time" else 0
     numbers = unet.get("projection_class_embeddings_input_dim") or 0
     return Model(
         nets={name: part.config for name, part in parts.items()},
         kinds={name: part.kind for name, part in parts.items()},
-        process=bundle.process(),
-        channels=net.out_channels,
+        process=process,
+        channels=channels,
         labels=labels,
         extra=extra,
+        picture=picture,
         skip=clip_skip + xl,
         norm=not xl,
         sizes=(numbers - parts["text_encoder_2"].config.projection) // waves if waves and xl else 0,

@@ -31,6 +31,7 @@ class Options:
       mask: [b h w 1], 1 where new content goes.
       strength: how much of `image` is changed, in (0, 1]; None: 0.8, and with a mask 1.
       picture_guidance: how closely an edited picture keeps to `image`.
+      original: uint8 [b h w 3] of the enlarged size, that an enlarged picture starts from; with `mask` it is filled.
       noise_level: of the noise that an upscaler adds to `image`, so that it may invent details.
       hints: uint8 [b h w 3] for each ControlNet, and last for the T2I-adapter.
       hint_weights: how much each counts; 1 for each if empty.
@@ -54,6 +55,7 @@ class Options:
     mask: Any = None
     strength: float | None = None
     picture_guidance: float = 1.5
+    original: Any = None
     noise_level: int = 20
     hints: Any = ()
     hint_weights: Sequence[float] = ()
@@ -65,24 +67,26 @@ class Options:
 def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
     """The class of the options that a model takes: fields of `Options`, with the model's own default of guidance."""
     names = {"steps", "sampler", "grid", "eta", "init_noise", "height", "width", "image"}
-    edits, enlarges = model.extra == model.channels, model.extra == 3
+    edits, enlarges, sharp = model.edits, model.enlarges, "vae" not in model.nets
     told = model.reads or model.looks
     more = {
         ("guidance",): told,
         ("rescale",): told and not edits,
         ("negative",): model.reads,
         ("chunks",): model.chunked,
-        ("mask", "strength"): not edits and not enlarges,
+        ("mask", "strength"): not edits and (sharp or not enlarges),
+        ("original",): enlarges and sharp,
         ("picture_guidance",): edits,
-        ("noise_level",): enlarges,
+        ("noise_level",): enlarges and not model.picture,
         ("hints", "hint_weights"): bool(model.named("controlnet") or model.named("adapter")),
         ("picture",): model.looks,
         ("picture_weight",): model.picture_tokens is not None,
         ("lora_weights",): loras > 0,
     }
     names.update(name for group, has in more.items() if has for name in group)
+    own = {"guidance": guidance, "noise_level": 250 if sharp else Options.noise_level}
     fields = [
-        (f.name, f.type, dataclasses.field(default=guidance if f.name == "guidance" else f.default))
+        (f.name, f.type, dataclasses.field(default=own.get(f.name, f.default)))
         for f in dataclasses.fields(Options)
         if f.name in names
     ]
@@ -102,6 +106,7 @@ def merged(kind: type, guidance: float, given: Any, fields: Mapping[str, Any]) -
       ValueError: for a name that is no option, one that this model does not take, and a number that makes no sense.
     """
     defaults = {f.name: f.default for f in dataclasses.fields(Options)} | {"guidance": guidance}
+    defaults |= {f.name: f.default for f in dataclasses.fields(kind)}
     values = {} if given is None else {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
     values |= fields
     if unknown := [name for name in values if name not in defaults]:
@@ -126,6 +131,7 @@ _WHY = {
     "mask": "it enlarges or edits whole pictures",
     "strength": "strength is for models that start from a picture, and this one enlarges or edits it",
     "picture_guidance": "only models that edit pictures by instructions do",
+    "original": "only models that enlarge pictures in pixels do",
     "noise_level": "only models that enlarge pictures do",
     "hints": "load the model with a ControlNet or a T2I-adapter",
     "hint_weights": "load the model with a ControlNet or a T2I-adapter",
@@ -144,17 +150,29 @@ def _same(a: Any, b: Any) -> bool:
     return a == b or (isinstance(a, list | tuple) and not a and isinstance(b, list | tuple) and not b)
 
 
+COUNTS = {
+    "steps": (1, 10**5),
+    "chunks": (1, 1000),
+    "height": (1, 2**31),
+    "width": (1, 2**31),
+    "noise_level": (0, 10**5),
+}
+"""The least and the most of whole numbers; sizes have a bound of their own, by what they take (`canvas`)."""
+
+
 def _numbers(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options with plain numbers; refuses what is none of the expected kind, or not finite."""
     options = dict(given)
-    for name in ("steps", "chunks", "height", "width", "noise_level"):
-        value, least = options[name], 0 if name == "noise_level" else 1
+    for name, (least, most) in COUNTS.items():
+        value = options[name]
         if value is None and name in ("height", "width"):
             continue
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise ValueError(f"{name} is {value!r}: expected a whole number")
         if value < least:
             raise ValueError(f"{name} is {value}: expected {least} or more")
+        if value > most:
+            raise ValueError(f"{name} is {value}: expected at most {most}")
         options[name] = int(value)
     for name in ("guidance", "rescale", "eta", "strength", "picture_guidance", "picture_weight"):
         value = options[name]

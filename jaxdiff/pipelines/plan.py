@@ -107,7 +107,17 @@ def make(
 
 def _chosen(process: Process, config: Mapping[str, Any] | None, sampler: Sampler) -> Process:
     """The sampler that is asked for, for the same process: the model's, one by name, or another config's."""
-    if sampler is None:
+    chosen = _asked(process, config, sampler)
+    if process.says == "consistency" and chosen.sampler != process.sampler:
+        raise ValueError(
+            f"sampler is {chosen.sampler}: this few-step model maps noise to pictures at once, and only "
+            f"{process.sampler} makes use of that; leave the sampler out"
+        )
+    return chosen
+
+
+def _asked(process: Process, config: Mapping[str, Any] | None, sampler: Sampler) -> Process:
+    if sampler is None or (config is None and sampler == process.sampler):
         return process
     if isinstance(sampler, str):
         if config is None:

@@ -14,10 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from jaxdiff import sampling
-from jaxdiff.diffusion import guidance, prediction
+from jaxdiff.diffusion import denoiser, prediction
 from jaxdiff.models.adapter import Adapter
 from jaxdiff.models.autoencoder_kl import AutoencoderKL, scaled, sliced, tiled, unscaled
 from jaxdiff.models.autoencoder_tiny import AutoencoderTiny
@@ -26,6 +27,7 @@ from jaxdiff.models.controlnet import controlled
 from jaxdiff.models.image_clip import ClipImage, Resampler, SafetyChecker, StateTokens, prepare
 from jaxdiff.models.text import TextConfig, TextTransformer
 from jaxdiff.models.text_clip import ClipText
+from jaxdiff.models.text_t5 import T5Config, T5Encoder
 from jaxdiff.models.unet import UNet, with_sizes
 from jaxdiff.pipelines.model import Model
 from jaxdiff.pipelines.plan import Plan
@@ -33,7 +35,7 @@ from jaxdiff.pretrained import lora
 from jaxdiff.pretrained.quantize import dequantize
 from jaxdiff.sampling.kernel import Kernel, drive, normal
 from jaxdiff.sampling.table import table_kernel
-from jaxdiff.typing import Cond, Denoise, Key, Network, Params
+from jaxdiff.typing import Cond, Denoise, Key, LearnedDenoise, Network, Params
 
 FIRST, LOW = 2**31 - 1, 2**31 - 2
 """Folded into a picture's key for its first noise and that of a low resolution picture; steps fold in their number."""
@@ -67,7 +69,7 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
         x = plan.noise * noise
         if "known" in given:
             x = x + plan.signal * given["known"]
-        if "mask" in given and not model.extra:
+        if "mask" in given and not model.fills:
             kernel = blended(kernel, given["known"], noise, given["mask"])
         latents = drive(kernel, plan.table, x, batch["keys"])
         assert isinstance(latents, jax.Array)
@@ -125,13 +127,13 @@ def read_pictures(model: Model, params: Params, plan: Plan, batch: Any) -> dict[
     """
     if "image" not in batch:
         return {}
-    if batch["image"].dtype != jnp.uint8:  # latents
-        return {"known": batch["image"]}
-    x = batch["image"].astype(jnp.float32) / 127.5 - 1
-    if model.extra == 3:
-        alpha, sigma = plan.low
-        return {"joined": alpha * x + sigma * unit_noise(batch["keys"], LOW, x.shape[1:])}
-    if model.extra == model.channels:
+    x = batch["image"]
+    if x.dtype != jnp.uint8 and not model.enlarges:  # latents
+        return {"known": x}
+    x = x if x.dtype != jnp.uint8 else x.astype(jnp.float32) / 127.5 - 1
+    if model.enlarges:
+        return enlarged(model, plan, batch, x)
+    if model.edits:
         return {"joined": encode(model, params, x)}
     scale = (lambda z: scaled(model.nets["vae"], z)) if "vae" in model.nets else (lambda z: z)
     if "mask" not in batch:
@@ -142,6 +144,29 @@ def read_pictures(model: Model, params: Params, plan: Plan, batch: Any) -> dict[
     both = scale(encode(model, params, jnp.concatenate([x, x * (1 - batch["mask"])])))
     known, masked = jnp.split(both, 2)
     return {"known": known, "mask": mask, "joined": jnp.concatenate([mask, masked], -1)}
+
+
+def enlarged(model: Model, plan: Plan, batch: Any, x: Float[Array, "b i j 3"]) -> dict[str, Array]:
+    """What `read_pictures` makes of a low resolution picture: noise on it, and what the large one starts from."""
+    alpha, sigma = plan.low
+    if model.factor == 1:
+        x = stretched(x, *batch["canvas"].shape[1:3])
+    given = {"joined": alpha * x + sigma * unit_noise(batch["keys"], LOW, x.shape[1:])}
+    if "original" in batch:
+        given["known"] = batch["original"].astype(jnp.float32) / 127.5 - 1
+        given |= {"mask": batch["mask"]} if "mask" in batch else {}
+    return given
+
+
+def stretched(x: Float[Array, "b i j c"], height: int, width: int) -> Float[Array, "b h w c"]:
+    """Pictures made larger between pixels, linearly; the corners' centres stay corners."""
+
+    def between(small: int, large: int) -> Float[np.ndarray, "l s"]:
+        at = np.linspace(0, small - 1, large)
+        return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(small)[None])).astype(np.float32)
+
+    rows, columns = between(x.shape[1], height), between(x.shape[2], width)
+    return jnp.einsum("hi,bijc,wj->bhwc", rows, x, columns, precision=jax.lax.Precision.HIGHEST)
 
 
 def conditions(
@@ -155,14 +180,15 @@ def conditions(
     parts = [batch[name] for name in ("prompt", "negative") if name in batch]
     if not parts:
         return (Cond(image=given.get("joined")),)
-    ways = len(parts)
+    ways, net = len(parts), model.nets["unet"]
     told = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
     again = lambda x: jnp.concatenate([x] * ways)
     hints = tuple(again(hint.astype(jnp.float32) / 255) for hint in batch.get("hints", ()))
     cond = Cond(
         **read_text(model, params, told),
         hints=hints,
-        label=again(batch["level"]) if "level" in batch else told.get("label"),
+        label=again(batch["level"]) if "level" in batch and not net.augment else told.get("label"),
+        augment=again(batch["level"].astype(jnp.float32)) if "level" in batch and net.augment else None,
         image=again(given["joined"]) if "joined" in given else None,
     )
     if "hint" in batch:
@@ -175,7 +201,7 @@ def conditions(
         cond = dataclasses.replace(cond, **read_picture(model, params, seen, batch["picture_weight"]))
     rows = len(told["keep"]) // ways
     conds = [jax.tree.map(lambda x, n=n: x[n * rows : (n + 1) * rows], cond) for n in range(ways)]
-    if model.extra == model.channels and ways == 2:
+    if model.edits and ways == 2:
         conds.append(dataclasses.replace(conds[1], image=jnp.zeros_like(conds[1].image)))
     return tuple(conds)
 
@@ -192,6 +218,12 @@ def read_text(model: Model, params: Params, told: Any) -> dict[str, Any]:
             weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
             out: Any = TextTransformer(net).apply({"params": weights_of}, tokens)
             return dict(zip(("context", "context_mask", "pooled"), out, strict=True))
+        if isinstance(net, T5Config):
+            weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
+            states = T5Encoder(net).apply({"params": weights_of}, tokens)
+            assert isinstance(states, jax.Array)
+            contexts.append(states)
+            continue
         tokens, weights = told["text"][name]
         rows, chunks, length = tokens.shape
         weights_of, tokens = dequantize(params[name], net.dtype, tokens)
@@ -244,7 +276,7 @@ def _pair(out: Any) -> tuple[Array, Array]:
 
 def guided(
     model: Model, params: Params, conds: tuple[Cond, ...], weights: Mapping[str, Any], told: Any = None
-) -> Denoise:
+) -> Denoise | LearnedDenoise:
     """The U-Net, with its ControlNets, as the denoiser that these conditions steer; one steers it without guidance.
 
     Args:
@@ -255,7 +287,7 @@ def guided(
       told: see `Plan`; None: the timesteps of the schedule.
     """
     unet, controls = model.nets["unet"], model.named("controlnet")
-    schedule, kind = model.process.schedule, model.process.kind
+    schedule, kind, says = model.process.schedule, model.process.kind, model.process.says
     if controls:
         network = controlled(unet, [model.nets[name] for name in controls])
         params = {
@@ -266,11 +298,11 @@ def guided(
     else:
         network, params = _plain(unet), params["unet"]
     network = _from_8_bits(network if told is None else _told(network, told), unet.dtype)
-    if len(conds) == 1:
-        return prediction.denoiser(network, params, conds[0], schedule, kind)
-    if len(conds) == 2:
-        return guidance.classifier_free(network, params, *conds, schedule, kind)
-    return instructed(network, params, conds, schedule, kind)
+    if len(conds) == 3:
+        return instructed(network, params, conds, schedule, kind)
+    cond, null = (*conds, None)[:2]
+    assert cond is not None
+    return denoiser.make(network, params, cond, null, schedule, kind, says)
 
 
 def _plain(unet: Any) -> Network:

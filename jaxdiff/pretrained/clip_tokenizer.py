@@ -12,16 +12,16 @@ from jaxdiff.pretrained.rules.fields import Field, Fields, number, one_of, optio
 CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast")
 
 
-def _token(*words: str) -> Field:
+def special(*words: str) -> Field:
     """A special token, as a word or as an object with its `content`."""
     fits = lambda x: (x.get("content") if isinstance(x, Mapping) else x) in words
     return Field(words[0], " or ".join(map(repr, words)), fits)
 
 
 _FIELDS: Fields = {
-    "bos_token": _token(START),
-    "eos_token": _token(END),
-    "unk_token": _token(END, START),
+    "bos_token": special(START),
+    "eos_token": special(END),
+    "unk_token": special(END, START),
     "pad_token": Field(END, "a word, or an object with content", lambda x: x is None or isinstance(x, str | Mapping)),
     "tokenizer_class": one_of(*CLASSES),
     "padding_side": one_of("right"),

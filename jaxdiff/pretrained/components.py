@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxdiff.pretrained.rules import Rules, adapter, autoencoder, clip, controlnet, unet
+from jaxdiff.pretrained.rules import Rules, adapter, autoencoder, clip, controlnet, prior, t5, unet, unet_config
 from jaxdiff.typing import Params
 
 Json = Mapping[str, Any]
@@ -38,8 +38,10 @@ def _text(projection: bool) -> Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "UNet2DConditionModel": Family(unet.condition_config, unet.shapes, unet.rules, harmless=unet.HARMLESS),
-    "UNet2DModel": Family(unet.pixel_config, unet.shapes, unet.rules, harmless=unet.HARMLESS),
+    "UNet2DConditionModel": Family(
+        unet_config.condition_config, unet.shapes, unet.rules, harmless=unet_config.HARMLESS
+    ),
+    "UNet2DModel": Family(unet_config.pixel_config, unet.shapes, unet.rules, harmless=unet_config.HARMLESS),
     "AutoencoderKL": Family(
         autoencoder.config, autoencoder.shapes, lambda net, json: autoencoder.RULES, harmless=autoencoder.HARMLESS
     ),
@@ -63,6 +65,11 @@ FAMILIES: dict[str, Family] = {
     "StableDiffusionSafetyChecker": Family(
         clip.safety_config, clip.safety_shapes, lambda net, json: clip.SAFETY_RULES, "model", clip.SAFETY_HARMLESS
     ),
+    "PriorTransformer": Family(prior.config, prior.shapes, lambda net, json: prior.RULES, harmless=prior.HARMLESS),
+    "UnCLIPTextProjModel": Family(
+        prior.projection_config, prior.projection_shapes, lambda net, json: prior.PROJECTION_RULES
+    ),
+    "T5EncoderModel": Family(t5.config, t5.shapes, t5.rules, "model", t5.HARMLESS),
     "CLIPTextModel": _text(projection=False),
     "CLIPTextModelWithProjection": _text(projection=True),
 }

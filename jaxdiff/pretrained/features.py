@@ -90,7 +90,8 @@ def find(file: File, path: Path | None = None) -> Path:
     if not found:
         raise FileNotFoundError(
             f"no weights at {' or '.join(map(str, tried))}: wanted is {' or '.join(file.names)} with a SHA-256 that "
-            f"begins {file.sha256} (from {file.source}); put it into {folder}, or say where it is with --weights"
+            f"begins {file.sha256} (from {file.source}); put it into {folder}, or say where it is, "
+            "by --weights, and in training its folder by --task.loss.weights"
         )
     if found.suffix != ".safetensors" and not (sha256 := checksum(found)).startswith(file.sha256):
         raise ValueError(f"{found} has the SHA-256 {sha256}, expected {file.sha256}...: it is damaged or another file")

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxdiff.pretrained.clip_tokenizer import CLASSES
+from jaxdiff.pretrained import clip_tokenizer, unigram_tokenizer
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.files import read_json
 from jaxdiff.pretrained.rules import few
@@ -22,17 +22,23 @@ PIPELINES = (
     *("StableDiffusionXLControlNetPipeline", "StableDiffusionXLControlNetImg2ImgPipeline"),
     "StableDiffusionXLControlNetInpaintPipeline",
     *("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "LDMPipeline"),
+    "UnCLIPPipeline",
+    *("IFPipeline", "IFImg2ImgPipeline", "IFInpaintingPipeline"),
+    *("IFSuperResolutionPipeline", "IFImg2ImgSuperResolutionPipeline", "IFInpaintingSuperResolutionPipeline"),
 )
 """The classes of the reference that are read; one class of ours serves, since networks tell what a model does."""
-WITHOUT_WEIGHTS = ("tokenizer", "scheduler", "feature_extractor", "image_processor", "low_res_scheduler")
-OPTIONAL = ("safety_checker", "image_encoder", "feature_extractor", "image_processor")
+WITHOUT_WEIGHTS = (
+    *("tokenizer", "scheduler", "feature_extractor", "image_processor", "low_res_scheduler"),
+    "image_noising_scheduler",
+)
+OPTIONAL = ("safety_checker", "image_encoder", "feature_extractor", "image_processor", "watermarker")
 _AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
-_TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 _ROLES = {
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
     **dict.fromkeys(("vae", "vqvae"), _AUTOENCODERS),
     **dict.fromkeys(("text_encoder", "text_encoder_2"), _TEXTS),
-    **dict.fromkeys(("tokenizer", "tokenizer_2"), CLASSES),
+    **dict.fromkeys(("tokenizer", "tokenizer_2"), (*clip_tokenizer.CLASSES, *unigram_tokenizer.CLASSES)),
     "controlnet": ("ControlNetModel",),
     "adapter": ("T2IAdapter",),
 }
@@ -49,6 +55,12 @@ HARMLESS = {
     "add_watermarker": "of a mark that nobody sees, which the reference adds only where another package is installed",
 }
 """Settings that change no picture here, and why."""
+_GUIDANCE = {"IFPipeline": 7.0, "IFSuperResolutionPipeline": 4.0}
+
+
+def guidance(kind: str) -> float:
+    """The scale that a pipeline of that class has by default."""
+    return _GUIDANCE.get(kind, 7.5)
 
 
 def read(path: Path, without: Collection[str]) -> dict[str, Any]:
@@ -75,9 +87,14 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         raise ValueError(f"{file} has no _class_name: it is no pipeline's")
     named = entries(index, without)
     for name, kind in named.items():
-        if not name.startswith(WITHOUT_WEIGHTS) and name not in OPTIONAL:
+        if not name.startswith(WITHOUT_WEIGHTS) and not name.endswith("scheduler") and name not in OPTIONAL:
             family(kind)
-        if kind not in (known := _ROLES.get(name, (kind,))):
+        known = _ROLES.get(name, (kind,))
+        if name.startswith("tokenizer"):
+            alone = "T5EncoderModel" if str(index["_class_name"]).startswith("IF") else ""
+            encoder = named.get(name.replace("tokenizer", "text_encoder"), alone)
+            known = unigram_tokenizer.CLASSES if encoder == "T5EncoderModel" else clip_tokenizer.CLASSES
+        if kind not in known:
             raise ValueError(
                 f"{file}: {name} is a {kind}, which is not supported: those that work are {', '.join(known)}"
             )
@@ -89,7 +106,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         named_so = [*near, *(name for name in PIPELINES if name not in near)]
         given = brief(index["_class_name"])
         raise ValueError(f"{file}: _class_name={given} is not supported: those that work are {few(named_so)}")
-    if "scheduler" not in named:
+    if not any(name.endswith("scheduler") for name in named):
         raise ValueError(f"{file} names no scheduler: without it nothing tells how the model was trained")
     return index
 

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.pretrained import clip_tokenizer, files, index, mend, preprocessor, scheduler
+from jaxdiff.models.text_clip import ClipTextConfig
+from jaxdiff.pretrained import clip_tokenizer, files, index, mend, preprocessor, scheduler, unigram_tokenizer
 from jaxdiff.pretrained.components import FAMILIES, Json, family
 from jaxdiff.pretrained.files import read_json
 from jaxdiff.pretrained.rules import TensorError, flatten, from_tensors
@@ -95,12 +96,13 @@ def read_directory(
     path = Path(path)
     found = index.read(path, without)
     skipped = dict.fromkeys(set(without) & found.keys(), "not wanted")
-    bundle = Bundle(found["_class_name"], found, {}, {}, {}, skipped)
+    kind = found["_class_name"]
+    bundle = Bundle(kind, found, {}, {}, {}, skipped, guidance=index.guidance(kind))
     for name, kind in index.entries(found, without).items():
         # the oldest models keep their one network beside model_index.json
         folder = path / name if (path / name).is_dir() else path
         if name.startswith("tokenizer"):
-            bundle.tokenizers[name] = clip_tokenizer.read(folder)
+            bundle.tokenizers[name] = read_tokenizer(folder, kind)
         elif name.endswith("scheduler"):
             config = read_json(folder / "scheduler_config.json")
             bundle.schedulers[name] = mend.scheduler(bundle.kind, config) if name == "scheduler" else config
@@ -122,7 +124,8 @@ def _check(path: Path, bundle: Bundle) -> None:
     for name in bundle.tokenizers:
         text = parts.get(name.replace("tokenizer", "text_encoder"))
         length = clip_tokenizer.length(path / name)
-        if text is not None and length is not None and length < text.config.length:
+        clip = isinstance(text.config, ClipTextConfig) if text is not None else False
+        if text is not None and clip and length is not None and length < text.config.length:
             raise ValueError(
                 f"{path / name}: model_max_length={length} is not supported, only the {text.config.length} tokens that "
                 "the text encoder takes"
@@ -135,6 +138,12 @@ def _check(path: Path, bundle: Bundle) -> None:
     if unet is not None and text is not None and (waves := unet.json.get("addition_time_embed_dim")):
         numbers = (unet.json.get("projection_class_embeddings_input_dim", 0) - text.config.projection) // waves
         index.check(bundle.kind, bundle.index, numbers)
+
+
+def read_tokenizer(folder: Path, kind: str) -> Any:
+    """The tokenizer of a folder, of that class in the reference library."""
+    reader = unigram_tokenizer if kind in unigram_tokenizer.CLASSES else clip_tokenizer
+    return reader.read(folder)
 
 
 def read_component(

@@ -74,8 +74,13 @@ def process(config: Mapping[str, Any]) -> Process:
 
 def _process(config: Mapping[str, Any]) -> Process:
     fields = read(config)
-    made = CLASSES[fields.name](fields)
-    prediction.check(made.kind, made.schedule)
+    try:
+        made = CLASSES[fields.name](fields)
+        prediction.check(made.kind, made.schedule)
+    except ValueError as error:  # of the mathematics, which does not know where its numbers come from
+        if fields.name in str(error):
+            raise
+        raise ValueError(f"{fields.name}: {error}") from None
     return made
 
 

@@ -157,7 +157,13 @@ def _described(
     first = tensors.get(f"{_UNET}input_blocks.0.0.weight")
     if first is not None and len(first.shape) == 4:
         given["unet"].setdefault("in_channels", first.shape[1])
-    scheduler = single_process.read(name, tensors, note, prediction, given["unet"].get("in_channels", 4))
+    channels = given["unet"].get("in_channels", 4)
+    if name == "sdxl" and channels == 8 and "edm_vpred.sigma_max" in tensors:
+        raise ValueError(
+            "this file is CosXL's editing model (8 channels, edm_vpred), which joins the picture's latents in another "
+            "scale (is_cosxl_edit) and is not supported: take another model that edits, such as InstructPix2Pix"
+        )
+    scheduler = single_process.read(name, tensors, note, prediction, channels)
     if name == "sd2" and scheduler["prediction_type"] == "v_prediction":
         given["unet"]["sample_size"] = 96  # 768 pixels
     if said := single_process.latents(tensors):

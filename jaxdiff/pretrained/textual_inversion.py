@@ -18,7 +18,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.data.tokenizer_clip import END
+from jaxdiff.data.tokenizer_clip import END, ClipTokenizer
 from jaxdiff.pretrained import files
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.widths import of_text
@@ -100,6 +100,8 @@ def add(bundle: Bundle, path: Path | str, word: str | None = None) -> Bundle:
         part, name = components[encoder], encoder.replace("text_encoder", "tokenizer")
         if name not in tokenizers:
             raise ValueError(f"{path} needs the tokenizer of {encoder}, which this model lacks")
+        if not isinstance(tokenizers[name], ClipTokenizer):
+            raise ValueError(f"{path} is a word for CLIP's tokenizer, and {encoder} of {bundle.kind} has another")
         table = part.params["token_embed"]["embedding"]
         try:
             tokenizers[name] = tokenizers[name].with_word(word, len(vectors))

@@ -74,7 +74,9 @@ def read(path: Path | str, bare: str | None = None) -> dict[str, Stored]:
         tree = _zipped(path) if zipfile.is_zipfile(path) else _plain(path)
     except UnsafeFileError:
         raise
-    except _BROKEN as error:
+    except (*_BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.filename:  # not there, or not allowed
+            raise
         raise UnsafeFileError(f"{path} holds something else than tensors, or is broken: {str(error)[:200]}") from error
     if isinstance(tree, Stored) and bare is not None:
         return {bare: tree}

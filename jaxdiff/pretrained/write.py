@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdiff.data import tokenizer_clip
+from jaxdiff.data.tokenizer_unigram import Unigram
 from jaxdiff.pretrained import files
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Bundle, Component
@@ -17,7 +18,7 @@ SHARD = 10 * 2**30
 
 
 def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None = None, shard: int = SHARD) -> None:
-    """A pipeline directory that diffusers and `read_directory` read.
+    """A pipeline directory that diffusers and `read_directory` read; of networks by themselves, only their folders.
 
     Args:
       bundle: what to write.
@@ -27,7 +28,8 @@ def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None 
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    _write_json(path / "model_index.json", _index(bundle))
+    if bundle.index:
+        _write_json(path / "model_index.json", _index(bundle))
     for name, component in bundle.components.items():
         write_component(component, path / name, shard)
     for name, config in bundle.schedulers.items():
@@ -35,7 +37,10 @@ def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None 
         _write_json(path / name / "scheduler_config.json", config)
     for name, tokenizer in bundle.tokenizers.items():
         text = bundle.components.get(name.replace("tokenizer", "text_encoder"))
-        tokenizer_clip.write(tokenizer, path / name, text.config.length if text else 77)
+        if isinstance(tokenizer, Unigram):
+            tokenizer.write(path / name)
+        else:
+            tokenizer_clip.write(tokenizer, path / name, text.config.length if text else 77)
     for name in ("feature_extractor", "image_processor"):
         if source and (Path(source) / name).is_dir():
             shutil.copytree(Path(source) / name, path / name, dirs_exist_ok=True)
@@ -57,7 +62,7 @@ def _index(bundle: Bundle) -> dict[str, Any]:
     index = {**bundle.index, **{name: [None, None] for name in bundle.skipped}}
     for name, part in bundle.components.items():
         if index.get(name, [None, None])[1] != part.kind:
-            index[name] = ["transformers" if part.kind.startswith("CLIP") else "diffusers", part.kind]
+            index[name] = ["transformers" if part.kind.startswith(("CLIP", "T5")) else "diffusers", part.kind]
     return index
 
 

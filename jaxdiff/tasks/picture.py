@@ -1,6 +1,14 @@
-"""Pictures from text, from a class, or from nothing: diffusion on pixels."""
+"""Pictures from text, from a class, or from nothing: diffusion on pixels.
+
+Diffusion on something else of pictures overrides what is said of pixels here: `_channels`, `_sides`, `_row` (what of an
+example goes into a batch) and `_x0` (what of a batch is noised).
+
+Objectives that learn from a teacher start as the teacher is (`tasks.teacher`): its weights are constant for
+consistency, and moved by the objective for progressive distillation; what is sampled afterwards knows nothing of it.
+"""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxdiff import sampling
+from jaxdiff.data import labels as labels_file
 from jaxdiff.data.source import DataConfig, Example, Source
 from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.diffusion import loss as losses
@@ -18,13 +26,16 @@ from jaxdiff.models.config import NetConfig
 from jaxdiff.models.text import TextConfig, TextTransformer
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel import MeshSpec
+from jaxdiff.pipelines import plan
 from jaxdiff.pipelines.bundles import diffusion_bundle
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.read import Bundle
+from jaxdiff.tasks import teacher as teachers
 from jaxdiff.tasks.task import Spec, TaskConfig
 from jaxdiff.training import Known, OptimizerConfig, Preview, Task, Variables
-from jaxdiff.training.workdir import write_text
+from jaxdiff.training.checkpoint import load_params
+from jaxdiff.training.workdir import by_first
 from jaxdiff.typing import Batch, Cond, Key, Metrics, Params
 
 
@@ -71,6 +82,7 @@ class Config(TaskConfig):
       drop: how often the condition is left out in training, for classifier-free guidance.
       vocabulary: most ids the byte-pair vocabulary may have; it is learned from the captions.
       preview: what the run shows of itself.
+      teacher: a run, or one of its checkpoints, that a few-step student learns from.
     """
 
     process: ProcessConfig = ProcessConfig()
@@ -80,23 +92,49 @@ class Config(TaskConfig):
     drop: float = 0.1
     vocabulary: int = 1024
     preview: PreviewConfig = PreviewConfig()
+    teacher: Path | None = None
+
+    def _channels(self) -> int:
+        """Channels of what is noised."""
+        return 3
+
+    def _sides(self, data: DataConfig) -> tuple[int, ...]:
+        """Sides of what the network sees."""
+        return data.size, data.size
+
+    def _row(self, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """What of an example goes into a batch, beside its condition."""
+        return {"image": one["image"]}
+
+    def _x0(self, known: Known, batch: Batch, keys: Key) -> Array:
+        """What is noised, [b h w c] with values around [-1, 1]; what it draws, it draws from the keys [b]."""
+        return batch["image"].astype(jnp.float32) / 127.5 - 1
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
         """Refuses numbers that do not fit each other or the data."""
-        process = self.process
-        if process.objective not in ("denoising", "bound"):
+        self.process.check()
+        self.net.check(*self._sides(data))
+        self._check_condition()
+        self._check_teacher(data.size)
+        preview = self.preview
+        if not np.isfinite(preview.guidance):
+            raise ValueError(f"task.preview.guidance is {preview.guidance}: expected a number")
+        if self.condition == "none" and preview.prompts and preview.guidance not in (1.0, PreviewConfig.guidance):
             raise ValueError(
-                f"task.process.objective is {process.objective!r}, whose models this task cannot sample: expected "
-                "denoising or bound"
+                f"task.preview.guidance is {preview.guidance}, and a model with task.condition 'none' has nothing to "
+                "be guided by: set it to 1.0"
             )
-        if process.variance == "learned":
-            raise ValueError("task.process.variance is 'learned', which this task cannot sample: expected small, large")
-        process.check()
-        self.net.check(data.size, data.size)
+        if self.process.schedule != "learned":  # of which no grid is known before training
+            plan.make(self._sampled(), steps=preview.steps, sampler=preview.sampler, weights={})
+
+    def _check_condition(self) -> None:
         labels, pooled = getattr(self.net, "labels", 0), getattr(self.net, "pooled", False)
-        expected = self.process.out_channels(3)
+        expected = self.process.out_channels(self._channels())
         if (out := getattr(self.net, "out_channels", expected)) != expected:
-            raise ValueError(f"task.net.out_channels is {out}: expected {expected} for pictures with this process")
+            learned = " with a learned variance" if self.process.variance == "learned" else ""
+            raise ValueError(
+                f"task.net.out_channels is {out}: expected {expected} for {self._channels()} channels{learned}"
+            )
         if (self.condition == "class") != (labels > 0):
             raise ValueError(
                 f"task.condition is {self.condition!r} and task.net.labels is {labels}: a class condition needs the "
@@ -115,89 +153,143 @@ class Config(TaskConfig):
                 raise ValueError(
                     f"task.text.vocabulary is {self.text.vocabulary}, below task.vocabulary {self.vocabulary}: raise it"
                 )
-        if not np.isfinite(self.preview.guidance):
-            raise ValueError(f"task.preview.guidance is {self.preview.guidance}: expected a number")
-        if process.schedule != "learned":  # of which no grid is known before training
-            preview, grid = self.preview, None if self.preview.sampler else process.grid()
-            sampling.make_table(preview.sampler or process.sampler(), process.make_schedule(), preview.steps, grid)
+
+    def _check_teacher(self, size: int) -> None:
+        objective, taught = self.process.objective, self.process.objective in teachers.TAUGHT
+        if taught != (self.teacher is not None):
+            raise ValueError(
+                f"task.process.objective is {objective!r} and task.teacher is {self.teacher}: "
+                + ("give the run to learn from, --task.teacher RUN" if taught else "leave the teacher out")
+            )
+        if self.teacher is not None:
+            teachers.check(teachers.read(self.teacher), self, size)
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Assets:
-        """Reads vocabulary.json or labels.txt of a run, or makes it of the captions or classes of the data."""
+        """Reads vocabulary.json or labels.txt of a run, or makes it: of the teacher's, or the captions or classes."""
+        if new and source is not None:
+            by_first(lambda: self._write(folder, data, source))
         if self.condition == "text":
             path = folder / "vocabulary.json"
-            if new and source is not None:
-                write_text(path, BytePair.learn(source.captions(), self.vocabulary).to_json())
-            return Assets(data.size, vocabulary=_read(path, BytePair.from_json))
-        if self.condition == "class":
-            path, classes = folder / "labels.txt", getattr(self.net, "labels", 0)
-            if source is not None and len(source.labels) != classes:
+            vocabulary = _read(path, BytePair.read)
+            if vocabulary.size > self.text.vocabulary:
                 raise ValueError(
-                    f"task.net.labels is {classes}, but {data.name} has {len(source.labels)} classes: set it to that"
+                    f"{path} has {vocabulary.size} ids and task.text.vocabulary is {self.text.vocabulary}: put the "
+                    "run's own file back"
                 )
-            if new and source is not None:
-                write_text(path, "\n".join(source.labels))
-            labels = _read(path, lambda text: tuple(text.splitlines()))
-            if len(labels) != classes:
-                raise ValueError(f"{path} has {len(labels)} classes and task.net.labels is {classes}: put it right")
-            if source is not None and labels != tuple(source.labels):
-                raise ValueError(f"{path} names other classes than {data.name}: give the data of the run")
-            return Assets(data.size, labels=labels)
+            return Assets(data.size, vocabulary=vocabulary)
+        if self.condition == "class":
+            classes = getattr(self.net, "labels", 0)
+            self._check_classes(data, source)
+            names = _read(folder / "labels.txt", lambda path: labels_file.read(path, classes))
+            if source is not None and names != tuple(source.labels):
+                raise ValueError(
+                    f"{folder / 'labels.txt'} names other classes than {data.name}: give the data of the run"
+                )
+            return Assets(data.size, labels=names)
         return Assets(data.size)
+
+    def _write(self, folder: Path, data: DataConfig, source: Source) -> None:
+        """Writes the files of a new run."""
+        learned = self.teacher and teachers.read(self.teacher)
+        known = learned and learned.task.assets(learned.folder, data)
+        if self.condition == "text":
+            vocabulary = known.vocabulary if known else BytePair.learn(source.captions(), self.vocabulary)
+            vocabulary.write(folder / "vocabulary.json")
+        if self.condition == "class":
+            self._check_classes(data, source)
+            labels_file.write(folder / "labels.txt", known.labels if known else source.labels)
+
+    def _check_classes(self, data: DataConfig, source: Source | None) -> None:
+        classes = getattr(self.net, "labels", 0)
+        if source is not None and len(source.labels) != classes:
+            raise ValueError(
+                f"task.net.labels is {classes}, but {data.name} has {len(source.labels)} classes: set it to that"
+            )
 
     def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
         """Returns the training of the model."""
         self._check_preview(assets)
-        vocabulary: Any = assets.vocabulary
-        encode = lambda text: vocabulary.encode(text, self.text.length)
-        empty = encode("") if self.condition == "text" else None
-
-        def init(key: Key, loaded: Params, batch: Batch) -> Variables:
-            net_key, text_key = jax.random.split(key)
-            one = jax.tree.map(lambda x: jnp.zeros_like(x, shape=(1, *x.shape[1:])), dict(batch))
-            params: dict[str, Any] = {}
-            if "tokens" in one:
-                params["text"] = TextTransformer(self.text).init(text_key, one["tokens"] + 1)["params"]
-            cond = self._cond(params, one)
-            x = one["image"].astype(jnp.float32)
-            own_key, net_key = jax.random.split(net_key) if self.process.schedule == "learned" else (key, net_key)
-            params["unet"] = self.net.build().init(net_key, x, jnp.zeros(1), cond)["params"]
-            return Variables({**params, **self.process.init_params(own_key)}, extra=self.process.init_extra())
-
-        def make_loss(net: NetConfig) -> Any:
-            network: Any = net.build()
-            away: dict[str, Any] = {"tokens": empty, "label": getattr(net, "labels", 0)}
-
-            def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
-                gone = losses.dropped(keys, self.drop)
-                told = {name: value for name, value in batch.items() if name != "image"}
-                told = {
-                    name: jnp.where(
-                        gone.reshape(-1, *[1] * (value.ndim - 1)), jnp.broadcast_to(away[name], value.shape), value
-                    )
-                    for name, value in told.items()
-                }
-                x0 = batch["image"].astype(jnp.float32) / 127.5 - 1
-                apply = lambda params, x, t, cond: network.apply({"params": params["unet"]}, x, t, cond, keys)
-                return self.process.loss(apply)(params, known, x0, self._cond(params, told), keys)
-
-            return loss
+        told = self._teller(assets)
 
         def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-            told: dict[str, Any] = {"image": one["image"]}
-            if self.condition == "text":
-                told["tokens"] = encode(one["caption"])
-            if self.condition == "class":
-                told["label"] = np.int32(one["label"])
-            return told
+            return {**self._row(one, rng), **told(one)}
+
+        def load(place: Callable[[Params], Any]) -> Params:
+            if self.teacher is None:
+                return {}
+            blank: Any = {"image": np.zeros((assets.size, assets.size, 3), np.uint8), "caption": "", "label": 0}
+            batch = {name: np.asarray(x)[None] for name, x in example(blank, np.random.default_rng(0)).items()}
+            shapes = jax.eval_shape(lambda key: self._first(key, batch, assets.size), jax.random.key(0))
+            placed = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
+            return {"teacher": load_params(self.teacher, jax.tree.map(placed, shapes, place(shapes)))}
+
+        def init(key: Key, loaded: Params, batch: Batch) -> Variables:
+            teacher = loaded.get("teacher")
+            if teacher is None:  # or a student that is only sampled
+                extra = {} if self.process.objective in teachers.TAUGHT else self.process.init_extra()
+                return Variables(self._first(key, batch, assets.size), extra=extra)
+            frozen = {"teacher": teacher} if self.process.objective == "consistency_distillation" else {}
+            return Variables(teacher, frozen, self.process.init_extra(teacher))
 
         return Task(
             init=init,
-            loss=make_loss(self.net),
-            held_out=make_loss(self.net.deterministic()),
+            loss=self._loss(self.net, told),
+            held_out=self._loss(self.net.deterministic(), told),
             example=example,
+            load=load,
             absorb=self.process.absorb,
             previews={"prompts": self._preview(assets, spec)} if self.preview.prompts else {},
         )
+
+    def sampled(self) -> "Config":
+        """The task of a run that is not trained any more: without its teacher."""
+        return dataclasses.replace(self, teacher=None)
+
+    def _teller(self, assets: Assets) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
+        """Returns a function from an example to the arrays that say its condition."""
+        vocabulary: Any = assets.vocabulary
+
+        def tell(one: Mapping[str, Any]) -> dict[str, np.ndarray]:
+            if self.condition == "text":
+                return {"tokens": vocabulary.encode(one["caption"], self.text.length)}
+            return {"label": np.asarray(one["label"], np.int32)} if self.condition == "class" else {}
+
+        return tell
+
+    def _first(self, key: Key, batch: Batch, side: int) -> Params:
+        """The first parameters, for batches like this one."""
+        net_key, text_key = jax.random.split(key)
+        one = jax.tree.map(lambda x: jnp.zeros_like(x, shape=(1, *x.shape[1:])), dict(batch))
+        params: dict[str, Any] = {}
+        if "tokens" in one:
+            params["text"] = TextTransformer(self.text).init(text_key, one["tokens"] + 1)["params"]
+        own_key, net_key = jax.random.split(net_key) if self.process.schedule == "learned" else (key, net_key)
+        x = jnp.zeros((1, side, side, self._channels()))
+        params["unet"] = self.net.build().init(net_key, x, jnp.zeros(1), self._cond(params, one))["params"]
+        return {**params, **self.process.init_params(own_key)}
+
+    def _loss(self, net: NetConfig, tell: Callable[[Mapping[str, Any]], dict[str, np.ndarray]]) -> Any:
+        network: Any = net.build()
+        plain: Any = net.deterministic().build()
+        away = tell({"caption": "", "label": getattr(net, "labels", 0)})
+
+        def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
+            gone = losses.dropped(keys, self.drop)
+            told = {
+                name: jnp.where(
+                    gone.reshape(-1, *[1] * (batch[name].ndim - 1)),
+                    jnp.broadcast_to(empty, batch[name].shape),
+                    batch[name],
+                )
+                for name, empty in away.items()
+            }
+            apply = lambda params, x, t, cond: network.apply({"params": params["unet"]}, x, t, cond, keys)
+            teacher = lambda params, x, t, cond: plain.apply({"params": params["unet"]}, x, t, cond)
+            objective = self.process.loss(apply, teacher)
+            x0, cond = self._x0(known, batch, keys), self._cond(params, told)
+            return objective(params, known, x0, cond, keys, lambda params: self._cond(params, told))
+
+        return loss
 
     def pipeline(self, assets: Assets, weights: Variables, spec: Spec = MeshSpec()) -> DiffusionPipeline:
         """Returns what samples from the model."""
@@ -206,23 +298,27 @@ class Config(TaskConfig):
     def bundle(self, assets: Assets, weights: Variables) -> Bundle:
         """Returns the U-Net, the text encoder and the process, as every pipeline takes them."""
         assert isinstance(self.net, UNetConfig)
+        return diffusion_bundle(
+            self.net,
+            weights.params,
+            process=self._sampled(weights.params),
+            size=assets.size,
+            text=self.text if self.condition == "text" else None,
+            vocabulary=assets.vocabulary,
+            labels=assets.labels,
+        )
+
+    def _sampled(self, params: Params | None = None) -> scheduler.Process:
+        """How the trained model is sampled; of a learned schedule, by the trained parameters."""
         process = self.process
-        sampler = scheduler.native(
-            process.make_schedule(weights.params),
+        return scheduler.native(
+            process.make_schedule(params),
             process.prediction,
             process.sampler(),
             process.grid(),
             clip=process.clip,
             options=process.options(),
-        )
-        return diffusion_bundle(
-            self.net,
-            weights.params,
-            process=sampler,
-            size=assets.size,
-            text=self.text if self.condition == "text" else None,
-            vocabulary=assets.vocabulary,
-            labels=assets.labels,
+            says=process.says,
         )
 
     def _cond(self, params: Params, told: Batch) -> Cond:
@@ -232,7 +328,7 @@ class Config(TaskConfig):
             return Cond(context=context, context_mask=mask, pooled=pooled)
         return Cond(label=told.get("label"))
 
-    def _check_preview(self, assets: Assets) -> None:
+    def _check_preview(self, assets: Any) -> None:
         for prompt in self.preview.prompts if self.condition == "class" else ():
             if prompt and prompt not in assets.labels:
                 listed = ", ".join(assets.labels[:10]) + (" ..." if len(assets.labels) > 10 else "")
@@ -240,7 +336,11 @@ class Config(TaskConfig):
                     f"task.preview.prompts has {prompt!r}, no class of the data: expected some of {listed}"
                 )
 
-    def _preview(self, assets: Assets, spec: Spec) -> Any:
+    def _preview_inputs(self, assets: Any) -> dict[str, Any]:
+        """What previews are given beside prompts."""
+        return {}
+
+    def _preview(self, assets: Any, spec: Spec) -> Any:
         wanted = self.preview
         made: list[DiffusionPipeline] = []
 
@@ -251,24 +351,29 @@ class Config(TaskConfig):
             if self.condition == "text":
                 made[0].params |= {"text_encoder": weights.params["text"]}
             images = made[0](
-                wanted.prompts, key=key, steps=wanted.steps, sampler=wanted.sampler, guidance=wanted.guidance
+                wanted.prompts,
+                key=key,
+                steps=wanted.steps,
+                sampler=wanted.sampler,
+                guidance=wanted.guidance,
+                **self._preview_inputs(assets),
             )
             return Preview(images, wanted.prompts)
 
         return preview
 
 
-def _read(path: Path, parse: Any) -> Any:
+def _read(path: Path, read: Callable[[Path], Any]) -> Any:
     """Reads a file of a run.
 
     Raises:
       FileNotFoundError, ValueError: if it is missing or damaged; says what to do.
     """
-    if not path.is_file():
+    try:
+        return read(path)
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} is missing, and the weights are of no use without it: put it back, or train in another workdir"
-        )
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): put it back, or train in another workdir") from error
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{error}: put it back, or train in another workdir") from error

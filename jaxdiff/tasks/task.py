@@ -30,6 +30,13 @@ class TaskConfig(abc.ABC):
           ValueError: names the fields, what they are, and what is expected.
         """
 
+    def check_steps(self, steps: int) -> None:  # noqa: B027 (most tasks have no such number)
+        """Refuses a run of so many steps where something would begin after its end.
+
+        Raises:
+          ValueError: names the field, what it is, and what is expected.
+        """
+
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Any:
         """Reads what a run's directory holds beside the weights, such as a vocabulary; a `new` run makes and writes it.
 
@@ -52,6 +59,10 @@ class TaskConfig(abc.ABC):
         Raises:
           ValueError: if a preview cannot be made of the assets.
         """
+
+    def sampled(self) -> "TaskConfig":
+        """Returns the task of a run that is only read, without what training alone needs, such as a teacher."""
+        return self
 
     def pipeline(self, assets: Any, weights: Variables, spec: Spec = MeshSpec()) -> Any:
         """Returns what samples: (prompts, *, key, ...) -> uint8 [b h w 3].

@@ -111,7 +111,7 @@ class Checkpoints:
                 f"checkpoint.best = {best!r} is no metric of this run; it has: {', '.join(sorted(metrics))}."
             )
         self.wait()
-        items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        items: dict[str, Any] = {name: ocp.args.StandardSave(_once(tree)) for name, tree in _items(state).items()}
         items["run"] = ocp.args.JsonSave(dict(run))
         if metrics:
             items["metrics"] = ocp.args.JsonSave(dict(metrics))
@@ -284,6 +284,17 @@ def _items(state: TrainState) -> dict[str, Any]:
     fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name not in NOT_SAVED}
     ema = fields.pop("ema_params")
     return {"state": fields, **({"ema_params": ema} if jax.tree.leaves(ema) else {})}
+
+
+def _once(tree: Any) -> Any:
+    """Takes one copy of what all devices of this one process hold whole: Orbax would cut it for all of them to write.
+
+    Cutting the thousands of small arrays of a network takes several times as long as to write them.
+    """
+    if jax.process_count() > 1:
+        return tree
+    whole = lambda x: isinstance(x, jax.Array) and x.is_fully_replicated
+    return jax.tree.map(lambda x: x.addressable_data(0) if whole(x) else x, tree)
 
 
 def _read_last(directory: Path, read: Callable[[Path], T]) -> tuple[T, list[Path]]:

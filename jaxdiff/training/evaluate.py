@@ -13,15 +13,17 @@ from jaxdiff.typing import Batch, Key, Metrics, Params
 
 def make_eval_step(
     task: Task, *, reduce: Callable[[Any], Any] = lambda tree: tree
-) -> Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]:
-    """Returns a function (state, batch, keys) -> (the same state, metrics of the averaged weights), to be compiled."""
+) -> Callable[[TrainState, Batch, Key], tuple[TrainState, tuple[Metrics, Any]]]:
+    """Returns a function (state, batch, keys) -> (the same state, (metrics, stats)), to be compiled.
+
+    Both are of the averaged weights; stats are what `task.summary` takes, and empty where it takes nothing.
+    """
     loss_fn = task.held_out or task.loss
 
-    def step(state: TrainState, batch: Batch, keys: Key) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch, keys: Key) -> tuple[TrainState, tuple[Metrics, Any]]:
         known = Known(state.frozen, state.extra, state.ema_params, state.step)
-        loss, metrics, _ = loss_fn(averaged(state), known, batch, keys)
-        loss, metrics = reduce((loss, metrics))
-        return state, {f"ema_{name}": value for name, value in {**metrics, "loss": loss}.items()}
+        loss, metrics, stats = loss_fn(averaged(state), known, batch, keys)
+        return state, reduce(({**metrics, "loss": loss}, stats if task.summary else {}))
 
     return step
 
@@ -33,15 +35,20 @@ def averaged(state: TrainState) -> Params:
 
 
 def make_evaluate(
-    program: Program, batches: Callable[[], Iterable[Batch]], key: Key, batch_size: int
+    program: Program,
+    batches: Callable[[], Iterable[Batch]],
+    key: Key,
+    batch_size: int,
+    summary: Callable[[Any], Mapping[str, float]] | None = None,
 ) -> Callable[[TrainState], tuple[TrainState, dict[str, float]]]:
-    """What `fit` takes as `evaluate`: the means of `ema_loss` and the other metrics over the batches.
+    """What `fit` takes as `evaluate`: the means of `ema_loss` and the other metrics over the batches, and the summary.
 
     Args:
       program: compiled from `make_eval_step`.
       batches: gives the same held-out batches, of `batch_size` over all processes, each time it is called.
       key: root of the noise, the same each time, so that two checkpoints differ by their weights alone.
       batch_size: of each batch.
+      summary: see `Task`.
     """
 
     def evaluate(state: TrainState) -> tuple[TrainState, dict[str, float]]:
@@ -51,7 +58,8 @@ def make_evaluate(
             seen.append(metrics)
         if not seen:
             raise ValueError("no held-out batch to evaluate on: the held-out set is smaller than one batch.")
-        host = jax.device_get(seen)
-        return state, {name: sum(float(metrics[name]) for metrics in host) / len(host) for name in host[0]}
+        metrics, stats = jax.tree.map(lambda *each: sum(each) / len(each), *jax.device_get(seen))
+        told = {**metrics, **(summary(stats) if summary else {})}
+        return state, {f"ema_{name}": float(value) for name, value in told.items()}
 
     return evaluate

@@ -162,11 +162,23 @@ class MetricsLog:
 
 
 def truncate(path: Path, step: int) -> None:
-    """Removes the lines of a metrics file after `step`, and a last line that was cut off by a kill."""
+    """Removes the lines of a metrics file after `step`, and a last line that was cut off by a kill.
+
+    Raises:
+      ValueError: for a line that is damaged; names it.
+    """
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    kept = [line for line in kept if json.loads(line)["step"] <= step]
+    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    kept = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line.decode())
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(
+                f"{path}, line {number} is damaged ({type(error).__name__}): remove that line, or the file"
+            ) from None
     part = path.with_suffix(".part")
     part.write_text("".join(kept))
     os.replace(part, path)

@@ -116,10 +116,10 @@ def fit(
             clock = Clock(**run.get("clock", {}))
         else:
             state = program.init(init_key)
-        ready()
         step = saved = started = int(state.step)
         watch, rewinds = Watch(train.spike if train.faults != "skip" else 0.0), 0
         log = MetricsLog(workdir, step, train.batch_size, jax.process_index() == 0, program.mesh.size, at_peak())
+        ready()
         pending: tuple[int, Any] | None = None
         fault: tuple[int, str] | None = None
 

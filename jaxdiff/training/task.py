@@ -83,6 +83,8 @@ class Task:
       example: (example of the source, its generator) -> its row of the batch, one array for each name; on the host.
       load: (place) -> weights to start from; `place` turns a tree of shapes into the tree of shardings to read it to.
       held_out: the loss of held-out examples; None: `loss`.
+      summary: (stats of the held-out loss, averaged over its batches, on the host) -> metrics that are no means over
+        examples.
       absorb: (extra, stats) -> extra, once a step.
       groups: ((path pattern, optimizer), ...) for the parameters whose whole path 'a/b/c' matches, the first that does;
         all others have the run's own optimizer.
@@ -96,6 +98,7 @@ class Task:
     example: Callable[[Any, np.random.Generator], Mapping[str, np.ndarray]]
     load: Callable[[Callable[[Params], Any]], Params] = nothing
     held_out: LossFn | None = None
+    summary: Callable[[Any], Mapping[str, float]] | None = None
     absorb: Callable[[Any, Any], Any] = keep
     groups: tuple[tuple[str, OptimizerConfig], ...] = ()
     averaged: tuple[str, ...] = ()

@@ -40,7 +40,7 @@ def make_place(top):
     return top
 
 
-def grey(model, whole, batch):
+def grey(model, whole, batch, host=True):
     """What a pipeline's program gives, in its shapes."""
     n, h, w, _ = batch["canvas"].shape
     out = {"latents": np.zeros((n, h, w, model.channels), np.float32), "bad": np.zeros(n, bool)}

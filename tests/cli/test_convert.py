@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 from PIL import Image
 from pipelines import directory, small
 from reference.sd_weights import noise, weights
@@ -124,7 +125,7 @@ def test_dtype_loras_words_and_another_autoencoder(tmp_path, capsys):
 
 
 def test_a_run_becomes_a_pipeline_of_diffusers(tmp_path):
-    main(["train", "tiny.py", "--workdir", str(tmp_path / "run")])
+    runs.write("tiny.py", tmp_path / "run")
     convert(tmp_path / "run", tmp_path / "ddpm")
     index = json.loads((tmp_path / "ddpm" / "model_index.json").read_text())
     assert index["_class_name"] == "DDPMPipeline"
@@ -179,19 +180,11 @@ def test_a_folder_that_may_not_be_written_is_told_before_anything_is_read(tmp_pa
 
 def test_a_run_that_reads_text_stays_here(place, tmp_path, capsys):
     config = CONFIG.replace('condition="none"', 'condition="text"').replace("groups=4", "groups=4, pooled=True")
-    (tmp_path / "told.py").write_text(config)
-    main(
-        [
-            "train",
-            str(tmp_path / "told.py"),
-            "--workdir",
-            str(tmp_path / "run"),
-            "--task.text.width",
-            "8",
-            "--task.text.heads",
-            "2",
-        ]
+    config = config.replace(
+        "groups=4, pooled=True),", "groups=4, pooled=True),\n            text=TextConfig(width=8, heads=2),"
     )
+    (tmp_path / "told.py").write_text("from jaxdiff.models.text import TextConfig\n" + config)
+    runs.write(tmp_path / "told.py", tmp_path / "run")
     for args, words in (((), "cannot have pooled=True"), (("--variant", "fp16"), "takes no --variant")):
         with pytest.raises(SystemExit):
             convert(tmp_path / "run", tmp_path / "new", *args)

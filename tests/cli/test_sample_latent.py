@@ -59,7 +59,7 @@ def test_text_to_image(sample, capsys):
     assert latents.shape == (4, 8, 8, 4)
     assert settings["guidance"] == 3
     assert settings["prompt"][0] == "a (red:1.3) heart"
-    assert "does not see" in capsys.readouterr().out
+    assert "does not see" in capsys.readouterr().err
     again, settings = sample("sd", "--prompt", "a (red:1.3) heart", "--guidance", "3", num=1)
     np.testing.assert_allclose(again[0], latents[0], atol=1e-4)
     assert "picture_guidance" not in settings  # of models that edit pictures
@@ -119,7 +119,7 @@ def failure(capsys, *argv):
         ("--model sd --image small.png --mask mask.png", "mask is 16x16 and image 8x8"),
         ("--model sd --outpaint 1 1 1 1", "give --image"),
         ("--model sd --source-prompt cat", "give --image"),
-        ("--model sd --interpolate 4 --num 1", "a walk of 1 pictures"),
+        ("--model sd --interpolate 4 --num 1", "give 2 or more"),
         ("--model sd --strength 0.5", "pass image"),
         ("--model sd --sampler dimm", "unknown sampler 'dimm'"),
         ("--model sd --safety", "no safety_checker"),

@@ -120,7 +120,7 @@ def test_a_sample_carries_what_made_it(run, tmp_path, capsys):
     assert made_by["prompt"] == ["red", long]
     assert made_by["seed"] == 5
     assert made_by["guidance"] == 3.0
-    assert "does not see" in capsys.readouterr().out
+    assert "does not see" in capsys.readouterr().err
     made = []
     for model in (run, run / "checkpoints" / "6", run / "checkpoints" / "3"):
         main(["sample", "--model", str(model), "--prompt", "red", "--num", "1", *common])

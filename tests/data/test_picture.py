@@ -272,6 +272,7 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_read(tmp_path, read
         read(tmp_path / "bomb.png")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_every_kind_of_damage_is_an_oserror_of_one_line(tmp_path):
     """Bytes changed or cut at random: Pillow raises a dozen types of errors for these, the caller sees one."""
     rng = np.random.default_rng(0)

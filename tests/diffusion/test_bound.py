@@ -49,6 +49,25 @@ def test_every_term_of_the_bound_of_gaussian_data_is_its_closed_form(s, monkeypa
     np.testing.assert_allclose(got.total, got.prior + got.diffusion + got.reconstruction)
 
 
+@pytest.mark.parametrize("s", [schedule.ve(), schedule.edm(), schedule.flow()])
+def test_the_prior_is_the_noise_that_sampling_starts_from(s):
+    alpha, sigma = float(s.alpha(np.float64(1))), float(s.sigma(np.float64(1)))
+    total, x0 = alpha**2 + sigma**2, np.asarray(X0, np.float64)
+    kl = 0.5 * (sigma**2 / total - np.log(sigma**2 / total) - 1 + (alpha * x0) ** 2 / total).mean(axis=1)
+    # of numbers near 1 in float32
+    np.testing.assert_allclose(bound.prior(s, X0), kl / np.log(2), rtol=1e-4, atol=2e-7)
+
+
+def test_the_bound_of_a_process_that_ends_without_a_signal_is_finite():
+    s, keys = schedule.flow(), jax.random.split(jax.random.key(0), 8)
+    nothing = lambda x, t, aux: jnp.zeros_like(x)
+    last = bound.diffusion(nothing, s, X0, keys, jnp.full(8, 1000.0), 1000)
+    square = (np.asarray(X0, np.float64) ** 2).mean(axis=1)
+    want = 0.5 * np.exp(s.log_snr(np.float64(0.999))) * square / np.log(2)
+    np.testing.assert_allclose(last, want, rtol=1e-3)  # 1 - 0.999 in float32
+    assert np.isfinite(bound.continuous(nothing, s, X0, keys, bins=None).total).all()
+
+
 def test_the_bound_of_gaussian_data_tends_to_its_entropy(monkeypatch):
     """With steps even in log-SNR the gap falls as 1 / steps; two lengths tell where it goes."""
     _, eps, entropy = cubature()

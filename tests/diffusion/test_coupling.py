@@ -3,6 +3,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.optimize
 
 from jaxdiff.diffusion import coupling, loss, schedule
 from jaxdiff.typing import Cond
@@ -23,6 +24,18 @@ def test_optimal_transport_is_the_best_permutation_of_all():
     best = min(cost(x0, independent[list(p)]) for p in itertools.permutations(range(6)))
     assert np.isclose(cost(x0, coupled), best, rtol=1e-5)
     np.testing.assert_allclose(np.sort(coupled.ravel()), np.sort(independent.ravel()))
+
+
+def test_a_large_batch_within_a_compiled_loop_is_paired_too():
+    """Its costs are more than a callback is given at once without waiting for the thread that calls it."""
+    x0 = jax.random.normal(jax.random.key(1), (300, 2))
+    eps = np.asarray(loss.independent(keys(300), x0))
+    again = lambda i, p: coupling.assignment(x0 + 0 * p[0].astype(jnp.float32), jnp.asarray(eps))
+    loop = jax.jit(lambda x0, n: jax.lax.fori_loop(0, n, again, jnp.zeros(300, jnp.int32)))
+    which = np.asarray(loop(x0, 3))
+    assert sorted(which) == list(range(300))
+    row, column = scipy.optimize.linear_sum_assignment(((np.asarray(x0)[:, None] - eps[None]) ** 2).sum(-1))
+    assert np.isclose(cost(x0, eps[which]), cost(np.asarray(x0)[row], eps[column]), rtol=1e-5)
 
 
 def test_nearest_noise_is_nearer_and_local():

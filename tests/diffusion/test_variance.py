@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from jaxdiff import sampling
-from jaxdiff.diffusion import loss, schedule, variance
+from jaxdiff.diffusion import bound, draws, loss, prediction, schedule, variance
 from jaxdiff.sampling import grid
 from jaxdiff.typing import Cond
 
@@ -68,6 +68,27 @@ def test_the_bound_trains_only_the_variance():
     moved = {**params, "v": params["v"] + 1e-2}, {**params, "v": params["v"] - 1e-2}
     slope = (float(total(moved[0], 1e-3)) - float(total(moved[1], 1e-3))) / 2e-2
     assert float(with_bound["v"]) == pytest.approx(slope, rel=2e-2)  # a difference of float32 sums
+
+
+def test_the_bound_counts_a_learned_variance_as_the_hybrid_loss_does():
+    t, params = jnp.asarray(STEPS / 1000, jnp.float32), {"w": jnp.float32(0.02), "v": jnp.float32(0.3)}
+    whole, simple = (variance.hybrid(network, S, "eps", bound=b)(params, X0, t, Cond(), keys()) for b in (1.0, 0.0))
+    denoise = variance.learned_denoiser(network, params, Cond(), S, "eps")
+    drawn = lambda: draws.fold(keys(), draws.NOISE)
+    got = bound.diffusion(denoise, S, X0, drawn(), jnp.asarray(STEPS, jnp.float32), 1000)
+    # a fresh variance of float32 log-SNR is good to 1e-4
+    np.testing.assert_allclose(got[1:], (whole - simple)[1:] / 1000, rtol=2e-3)
+    first = bound.reconstruction(denoise, S, X0, drawn(), 1e-3)
+    np.testing.assert_allclose(first[0], (whole - simple)[0] / 1000, rtol=2e-3)
+
+
+def test_the_smallest_learned_variance_has_the_bound_of_the_posterior():
+    params = {"w": jnp.float32(0.02), "v": jnp.float32(-20)}
+    learned = variance.learned_denoiser(network, params, Cond(), S, "eps")
+    plain = prediction.denoiser(lambda *given: network(*given)[:, :2], params, Cond(), S, "eps")
+    i = jnp.asarray(STEPS[1:], jnp.float32)
+    one, other = (bound.diffusion(d, S, X0[1:], keys()[1:], i, 1000) for d in (learned, plain))
+    np.testing.assert_allclose(one, other, rtol=2e-3)
 
 
 def test_guidance_moves_the_mean_and_leaves_the_variance_to_the_condition():

@@ -38,12 +38,13 @@ def test_the_same_set_on_one_and_on_eight_devices_and_after_an_interruption(tmp_
     make = lambda report: samples.make(
         pipeline(), tmp_path / "eight", ["a", "b"], 21, 3, batch_size=2, origin={}, steps=3, report=report
     )
-    with pytest.raises(StopError):
+    with pytest.raises(StopError), pytest.warns(UserWarning, match="reads no prompts"):
         make(stop)
     half = contents(tmp_path / "eight")
     assert len(half) == 16
     counts = []
-    make(counts.append)
+    with pytest.warns(UserWarning, match="reads no prompts"):
+        make(counts.append)
     assert counts == [16, 21]
     tests = pathlib.Path(__file__).parents[1]
     env = os.environ | {
@@ -78,6 +79,26 @@ def test_a_set_grows_and_knows_its_prompts(tmp_path):
     assert before.items() <= contents(tmp_path / "p").items()
     assert samples.prompts_of(tmp_path / "p", 5) == ["x", "y", "x", "y", "x"]
     assert samples.prompts_of(tmp_path, 5) == []
+
+
+def test_seeds_of_64_bits_are_not_cut(tmp_path):
+    made = []
+    for seed in (0, 2**40, 2**40 + 1):
+        make(tmp_path / str(seed), seed=seed)
+        made.append(tuple(contents(tmp_path / str(seed)).values()))
+    assert len(set(made)) == 3
+    with pytest.raises(ValueError, match="expected 0 to"):
+        make(tmp_path / "more", seed=2**64)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", "{}", '{"prompts": 3}', '{"prompts": []}', '{"prompts": [1]}'])
+def test_settings_that_are_damaged_are_named(tmp_path, text):
+    make(tmp_path / "p")
+    (tmp_path / "p" / samples.SETTINGS).write_text(text)
+    with pytest.raises(ValueError, match=r"settings\.json"):
+        samples.prompts_of(tmp_path / "p", 2)
+    with pytest.raises(ValueError, match=r"settings\.json|made with"):
+        make(tmp_path / "p", 4)
 
 
 def test_pictures_made_in_another_way_are_not_mixed_in(tmp_path):

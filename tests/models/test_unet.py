@@ -111,7 +111,7 @@ def test_every_option_gives_finite_pictures_of_the_same_size(change):
         ({"patch": 2}, 7, context(), "7x7 does not cut into patches of 2: both sides must be multiples of 2"),
         ({"patch": 2, "pad_after": True}, 6, context(), "multiples of 4"),
         ({"heads": (1,)}, 8, context(), "one entry for each of the 2 levels"),
-        ({"attention": ("none", "crss")}, 8, context(), "expected none, self or cross"),
+        ({"attention": ("none", "crss")}, 8, context(), "expected none, self, cross, joint or context"),
         ({"labels": 3}, 8, context(), "cond.label is missing"),
         ({"heads": (1, 3)}, 8, context(), "or by 3 heads"),
     ],

@@ -38,6 +38,10 @@ def test_each_class_that_is_listed_is_read(tmp_path, name):
         ({"unet": ["diffusers", "UNet3DConditionModel"]}, "UNet3DConditionModel is not supported"),
         ({"unet": ["diffusers", "AutoencoderKL"]}, "unet is a AutoencoderKL"),
         ({"tokenizer": ["transformers", "T5Tokenizer"]}, "tokenizer is a T5Tokenizer"),
+        (
+            {"tokenizer": ["transformers", "CLIPTokenizer"], "text_encoder": ["transformers", "T5EncoderModel"]},
+            "tokenizer is a CLIPTokenizer",
+        ),
         ({"scheduler": [None, None]}, "names no scheduler"),
         ({"is_cosxl_edit": True}, "is_cosxl_edit=True"),
         ({"max_noise_level": "350"}, "max_noise_level='350'"),

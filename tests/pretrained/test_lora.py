@@ -6,28 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference.sd_weights import load, noise, weight, weights
+from lora_files import component
+from reference.sd_weights import load, noise, weight
 from safetensors.numpy import save_file
-from support import REFERENCE, close, to_device
+from support import REFERENCE, close
 
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet, with_sizes
 from jaxdiff.pretrained import lora
-from jaxdiff.pretrained.components import family
-from jaxdiff.pretrained.read import Component
-from jaxdiff.pretrained.rules import flatten, from_tensors
+from jaxdiff.pretrained.rules import flatten
 from jaxdiff.typing import Cond
 
 INDEX, ARRAYS = load(REFERENCE / "sd_lora.npz")
 UNETS, _ = load(REFERENCE / "sd_unet.npz")
 TOKENS = jnp.array([[1, 5, 7, 98, 99, 99, 0, 0], [1, 5, 80, 81, 12, 98, 3, 99]])
-
-
-def component(kind, json, tensors):
-    one = family(kind)
-    net = one.config(json)
-    params = from_tensors(weights(tensors), one.shapes(net, json), one.rules(net, json), to_device)
-    return Component(kind, json, net, params)
 
 
 @pytest.fixture(scope="module")

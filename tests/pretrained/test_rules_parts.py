@@ -16,7 +16,7 @@ from jaxdiff.models.autoencoder_vq import AutoencoderVQ
 from jaxdiff.models.controlnet import ControlNet, controlled
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet
-from jaxdiff.pretrained.rules import autoencoder, clip, controlnet, flatten, from_tensors, to_tensors, unet
+from jaxdiff.pretrained.rules import autoencoder, clip, controlnet, flatten, from_tensors, to_tensors, unet, unet_config
 from jaxdiff.typing import Cond
 
 AUTOENCODERS, PICTURES = load(REFERENCE / "sd_autoencoder.npz")
@@ -95,7 +95,7 @@ def read_control(case):
 def test_two_controlnets_agree():
     (plain, weights_a), (other, weights_b) = read_control("plain"), read_control("other")
     entry = CONTROLS["unet"]
-    net, tensors = unet.condition_config(entry["config"]), weights(entry["shapes"])
+    net, tensors = unet_config.condition_config(entry["config"]), weights(entry["shapes"])
     params = from_tensors(tensors, unet.shapes(net, entry["config"]), unet.rules(net, entry["config"]), to_device)
     x, t, context = picture("x", (2, 4, 8, 8)), jnp.array([17.0, 801.0]), jnp.asarray(noise("context", (2, 5, 24)))
     hints = tuple(picture(f"hint {name}", (2, 3, 16, 16)) for name in ("plain", "other"))

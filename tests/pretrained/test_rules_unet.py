@@ -10,13 +10,13 @@ from reference.sd_weights import load, noise, weights
 from support import REFERENCE, close, same_tensors
 
 from jaxdiff.models.unet import UNet, with_sizes
-from jaxdiff.pretrained.rules import flatten, from_tensors, to_tensors
+from jaxdiff.pretrained.rules import flatten, from_tensors, to_tensors, unet_config
 from jaxdiff.pretrained.rules import unet as rules
 from jaxdiff.typing import Cond
 
 INDEX, ARRAYS = load(REFERENCE / "sd_unet.npz")
 T = jnp.array([17.0, 801.0])
-CONFIGS = {"UNet2DConditionModel": rules.condition_config, "UNet2DModel": rules.pixel_config}
+CONFIGS = {"UNet2DConditionModel": unet_config.condition_config, "UNet2DModel": unet_config.pixel_config}
 
 
 def read(case):
@@ -78,8 +78,8 @@ def test_names_of_old_checkpoints_are_read():
 @pytest.mark.parametrize("case", ["ddpm", "ldm", "adm"])
 def test_config_goes_both_ways(case):
     net = read(case)[0]
-    json = rules.pixel_json(net, 3)
-    assert rules.pixel_config(json) == net
+    json = unet_config.pixel_json(net, 3)
+    assert unet_config.pixel_config(json) == net
     theirs = INDEX[case]["config"]
     assert {k: v for k, v in json.items() if k in theirs and k not in ("_class_name", "attn_norm_num_groups")} == {
         k: v for k, v in theirs.items() if k in json and k not in ("_class_name", "attn_norm_num_groups")
@@ -89,7 +89,7 @@ def test_config_goes_both_ways(case):
 def test_what_diffusers_cannot_have_is_named():
     net = dataclasses.replace(read("ddpm")[0], patch=2, rescale=1.4)
     with pytest.raises(ValueError, match=r"cannot have patch=2, rescale=1.4"):
-        rules.pixel_json(net, 3)
+        unet_config.pixel_json(net, 3)
 
 
 SD15 = {
@@ -129,9 +129,9 @@ CIFAR = {
 @pytest.mark.parametrize(
     ("json", "config", "count"),  # parameters as published
     [
-        (SD15, rules.condition_config, 859_520_964),
-        (SDXL, rules.condition_config, 2_567_463_684),
-        (CIFAR, rules.pixel_config, 35_746_307),
+        (SD15, unet_config.condition_config, 859_520_964),
+        (SDXL, unet_config.condition_config, 2_567_463_684),
+        (CIFAR, unet_config.pixel_config, 35_746_307),
     ],
 )
 def test_published_sizes(json, config, count):
@@ -152,5 +152,5 @@ def test_published_sizes(json, config, count):
 )
 def test_what_is_not_supported_is_named(change, message):
     with pytest.raises(ValueError, match="UNet2DConditionModel") as error:
-        rules.condition_config({**SD15, **change})
+        unet_config.condition_config({**SD15, **change})
     assert message in str(error.value)

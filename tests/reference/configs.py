@@ -16,11 +16,12 @@ import warnings
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 
 HERE = pathlib.Path(__file__)
 MODELS = (
     *("UNet2DConditionModel", "UNet2DModel", "AutoencoderKL", "AutoencoderTiny", "VQModel"),
-    *("ControlNetModel", "T2IAdapter"),
+    *("ControlNetModel", "T2IAdapter", "PriorTransformer"),
 )
 PIPELINES = (
     *("DDPMPipeline", "DDIMPipeline", "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
@@ -32,6 +33,11 @@ PIPELINES = (
     *("StableDiffusionXLControlNetImg2ImgPipeline", "StableDiffusionXLControlNetInpaintPipeline"),
     "StableDiffusionXLAdapterPipeline",
 )
+LATER = (
+    *("IFPipeline", "IFImg2ImgPipeline", "IFInpaintingPipeline", "IFSuperResolutionPipeline"),
+    *("IFImg2ImgSuperResolutionPipeline", "IFInpaintingSuperResolutionPipeline"),
+)
+"""Pipelines that change no config."""
 SCHEDULERS = ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler")
 TINY = {
     "block_out_channels": (8, 8),
@@ -72,9 +78,13 @@ def without(pipeline):
 def fields():
     found = {name: parameters(getattr(diffusers, name).__init__) for name in MODELS}
     found["T2IAdapter"]["adapter_type"] = "full_adapter"
-    for name in ("CLIPTextConfig", "CLIPVisionConfig", "CLIPConfig"):
+    found["UnCLIPTextProjModel"] = {
+        name: None if value is inspect.Parameter.empty else value
+        for name, value in parameters(UnCLIPTextProjModel.__init__).items()
+    }
+    for name in ("CLIPTextConfig", "CLIPVisionConfig", "CLIPConfig", "T5Config"):
         found[name] = getattr(transformers, name)().to_dict()
-    for name in PIPELINES:
+    for name in (*PIPELINES, *LATER):
         own = parameters(getattr(diffusers, name).__init__)
         # what is a component has no value of its own
         found[name] = {k: v for k, v in own.items() if isinstance(v, bool | int) or k == "add_watermarker"}

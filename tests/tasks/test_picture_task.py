@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import parallel, training
+from jaxdiff.data.config import DataConfig
 from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
@@ -138,6 +139,20 @@ def test_a_preview_of_no_class_is_refused_before_anything_is_trained():
     wanted = of_classes(preview=picture.PreviewConfig(prompts=("cat", "dgo")))
     with pytest.raises(ValueError, match=r"task.preview.prompts has 'dgo', no class of the data: expected some of cat"):
         wanted.task(CLASSES)
+
+
+def test_a_preview_that_cannot_be_made_is_refused_at_the_start():
+    net = dataclasses.replace(of_classes().net, labels=0)
+    free = lambda **preview: of_classes(
+        net=net, condition="none", preview=picture.PreviewConfig(prompts=("",), **preview)
+    ).check(DataConfig(size=8), OptimizerConfig())
+    free()
+    with pytest.raises(ValueError, match=r"task.preview.guidance is 2.0, and a model with task.condition 'none'"):
+        free(guidance=2.0)
+    with pytest.raises(ValueError, match="steps is 2000"):
+        free(steps=2000)
+    with pytest.raises(ValueError, match="unknown sampler 'dimm'"):
+        free(sampler="dimm")
 
 
 def test_text_is_read():

@@ -200,12 +200,15 @@ def test_the_held_out_loss_reads_the_average_and_what_no_average_follows():
 
     def held_out(params, known, batch, keys):
         seen.append(sorted(params))
-        return params["generator"]["fc2"]["kernel"].sum(), {}, {"ignored": 1.0}
+        return params["generator"]["fc2"]["kernel"].sum(), {}, {"kept": jnp.ones(2)}
 
     task = dataclasses.replace(TASK, held_out=held_out)
     optimizer = make_optimizer(SGD, 5, task.groups)
     state = make_init_state(task, optimizer)(jax.random.key(0), {"base": jnp.eye(4)}, batch(0))
     state = dataclasses.replace(state, ema_params=jax.tree.map(jnp.zeros_like, state.ema_params))
-    _, told = make_eval_step(task)(state, batch(0), jax.random.split(jax.random.key(0), 16))
-    assert seen == [["critic", "generator"]]
-    assert float(told["ema_loss"]) == 0
+    summed = dataclasses.replace(task, summary=lambda stats: {})
+    for one, kept in ((task, set()), (summed, {"kept"})):
+        _, (told, stats) = make_eval_step(one)(state, batch(0), jax.random.split(jax.random.key(0), 16))
+        assert float(told["loss"]) == 0
+        assert {*stats} == kept
+    assert seen == [["critic", "generator"]] * 2

@@ -182,13 +182,15 @@ def test_the_held_out_loss_joins_the_log_and_ranks_checkpoints(tmp_path, spec):
     """The average is 1 - step / 10; its square is least at step 10."""
 
     def square(params, known, batch, keys):
-        return jnp.mean(jnp.square(params["w"]) * batch["x"]), {"noise": jax.random.normal(keys[0])}, {}
+        noise = {"noise": jax.random.normal(keys[0])}
+        return jnp.mean(jnp.square(params["w"]) * batch["x"]), noise, {"x": batch["x"].mean()}
 
-    task = dataclasses.replace(LINE, held_out=square)
+    summary = lambda stats: {"deviation": (stats["x"] - 2) ** 2 + 5}  # of the mean over all batches
+    task = dataclasses.replace(LINE, held_out=square, summary=summary)
     state = make_init_state(task, make_optimizer(SGD, 100))
     held_out = compile(lambda reduce: make_eval_step(task, reduce=reduce), state, spec=spec)
     batches = [{"x": np.full(8, value, np.float32)} for value in (1, 2, 3)]
-    evaluate = make_evaluate(held_out, lambda: batches, jax.random.key(1), 8)
+    evaluate = make_evaluate(held_out, lambda: batches, jax.random.key(1), 8, summary)
     config = CheckpointConfig(every=5, keep=1, best="ema_loss")
     config_train = TrainConfig(steps=20, batch_size=8, log_every=8)
     run = program(spec, optimizer=SGD, task=LINE, decay=0.0)
@@ -197,6 +199,7 @@ def test_the_held_out_loss_joins_the_log_and_ranks_checkpoints(tmp_path, spec):
     assert list(found) == [5, 8, 10, 15, 16, 20]
     for step in (5, 10, 15, 20):
         assert found[step]["ema_loss"] == pytest.approx(2 * (1 - 0.1 * step) ** 2, abs=1e-5)
+        assert found[step]["ema_deviation"] == pytest.approx(5)
     assert len({found[step]["ema_noise"] for step in (5, 10, 15)}) == 1
     assert steps(tmp_path / "checkpoints") == [10, 20]
 

@@ -1,5 +1,6 @@
 """diffusers' AutoencoderKL, AutoencoderTiny and VQModel: names, and config.json."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -205,11 +206,46 @@ def vq_config(json: Mapping[str, Any]) -> VQConfig:
     full = settle("VQModel", json, _VQ_FIELDS, HARMLESS)
     width = full["vq_embed_dim"] or full["latent_channels"]
     net = _config("VQModel", full, float(full["scaling_factor"]), 0.0)
-    return VQConfig(net=net, codes=full["num_vq_embeddings"], width=width)
+    return VQConfig(**dataclasses.asdict(net), codes=full["num_vq_embeddings"], width=width)
 
 
 def vq_shapes(net: VQConfig, json: Mapping[str, Any]) -> Params:
     """The parameters, as shapes."""
-    side = 2 ** (len(net.net.channels) - 1)
-    x = jnp.zeros((1, side, side, net.net.in_channels))
+    side = net.unit
+    x = jnp.zeros((1, side, side, net.in_channels))
     return jax.eval_shape(lambda: AutoencoderVQ(net).init(jax.random.key(0), x))["params"]
+
+
+def published(net: AutoencoderConfig) -> dict[str, Any]:
+    """The config.json of an AutoencoderKL or a VQModel with these numbers, which `config` or `vq_config` reads back.
+
+    Raises:
+      ValueError: for what the class has no field for; names it.
+    """
+    vq = isinstance(net, VQConfig)
+    fields = _VQ_FIELDS if vq else _FIELDS
+    if isinstance(net.scale, tuple) or isinstance(net.shift, tuple) or (vq and net.shift):
+        raise ValueError(f"scale is {net.scale} and shift {net.shift}: expected one scale, and of a VQModel no shift")
+    levels = len(net.channels)
+    json = {
+        "in_channels": net.in_channels,
+        "out_channels": net.out_channels,
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "block_out_channels": list(net.channels),
+        "layers_per_block": net.layers,
+        "latent_channels": net.latent_channels,
+        "norm_num_groups": net.groups,
+        "mid_block_add_attention": net.mid_attention,
+        "act_fn": "silu",
+        "scaling_factor": float(net.scale),
+        "shift_factor": float(net.shift),
+        "force_upcast": net.upcast,
+        "use_quant_conv": net.quant_conv,
+        "use_post_quant_conv": net.post_quant_conv,
+    }
+    if isinstance(net, VQConfig):
+        if not (net.quant_conv and net.post_quant_conv):
+            raise ValueError("quant_conv or post_quant_conv is False: a VQModel always has both")
+        json |= {"num_vq_embeddings": net.codes, "vq_embed_dim": net.width}
+    return {name: value for name, value in json.items() if name in fields}

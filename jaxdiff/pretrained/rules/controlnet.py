@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.models.controlnet import ControlNet, ControlNetConfig
-from jaxdiff.pretrained.rules import Rule, Rules, unet
-from jaxdiff.pretrained.rules.fields import each, one_of, settle, text, whole
+from jaxdiff.pretrained.rules import Rule, Rules, unet, unet_config
+from jaxdiff.pretrained.rules.fields import brief, each, one_of, settle, text, whole
 from jaxdiff.typing import Params
 
 _FIELDS = {
@@ -18,7 +18,7 @@ _FIELDS = {
     "controlnet_conditioning_channel_order": one_of("rgb", "bgr"),
     "global_pool_conditions": one_of(False),
 }
-HARMLESS = unet.HARMLESS
+HARMLESS = unet_config.HARMLESS
 
 
 def config(json: Mapping[str, Any]) -> ControlNetConfig:
@@ -31,9 +31,22 @@ def config(json: Mapping[str, Any]) -> ControlNetConfig:
     own = {field: value for field, value in json.items() if field in _FIELDS}
     full = settle(name, own, _FIELDS, HARMLESS)
     shared = {field: value for field, value in json.items() if field not in _FIELDS}
-    blocks = {"down_block_types": full["down_block_types"], "up_block_types": unet.mirror(full["down_block_types"])}
+    blocks = {
+        "down_block_types": full["down_block_types"],
+        "up_block_types": unet_config.mirror(full["down_block_types"]),
+    }
+    net = unet_config.condition_config({**shared, **blocks}, name)
+    unserved = {
+        "encoder_hid_dim": net.tokens,
+        "addition_embed_type": net.addition not in ("", "plain"),
+        "class_embed_type": net.addition == "plain",
+        "mid_block_type": net.mid_attention != "cross",
+    }
+    for field, given in unserved.items():
+        if given:
+            raise ValueError(f"{name}: {field}={brief(json.get(field))} is not supported")
     return ControlNetConfig(
-        net=unet.condition_config({**shared, **blocks}, name),
+        net=net,
         hint_channels=tuple(full["conditioning_embedding_out_channels"]),
         bgr=full["controlnet_conditioning_channel_order"] == "bgr",
     )

@@ -1,10 +1,6 @@
-"""diffusers' UNet2DConditionModel (Stable Diffusion) and UNet2DModel (DDPM, LDM): names, and config.json.
+"""diffusers' UNet2DConditionModel and UNet2DModel: names of tensors; `unet_config` has config.json."""
 
-What their config calls `attention_head_dim` is the number of heads in the first and the width of a head in the second.
-"""
-
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,22 +8,7 @@ import jax.numpy as jnp
 
 from jaxdiff.models.unet import UNet, UNetConfig
 from jaxdiff.pretrained.rules import Rule, Rules, under
-from jaxdiff.pretrained.rules.fields import (
-    Field,
-    brief,
-    divides,
-    each,
-    either,
-    flag,
-    number,
-    one_of,
-    optional,
-    per_level,
-    same_length,
-    settle,
-    text,
-    whole,
-)
+from jaxdiff.pretrained.rules.unet_config import default
 from jaxdiff.typing import Cond, Params
 
 RESNET = (
@@ -60,6 +41,40 @@ BLOCK = (
     Rule("ff.net.0.proj", "ff/fc1", "dense"),
     Rule("ff.net.2", "ff/fc2", "dense"),
 )
+JOINT = (
+    Rule("group_norm", "norm", "norm"),
+    Rule("norm_cross", "norm_context", "norm"),
+    *under("", "attn", QKV),
+    Rule("add_k_proj", "attn/k_context", "dense"),
+    Rule("add_v_proj", "attn/v_context", "dense"),
+)
+ADDITIONS = {
+    "text": (
+        Rule("norm1", "text_embed/norm1", "norm"),
+        Rule("pool.positional_embedding", "text_embed/pool/position", "same"),
+        *(Rule(f"pool.{name}_proj", f"text_embed/pool/{name}", "dense") for name in "qkv"),
+        Rule("proj", "text_embed/proj", "dense"),
+        Rule("norm2", "text_embed/norm2", "norm"),
+    ),
+    "image": (Rule("image_proj", "image_embed/proj", "dense"), Rule("image_norm", "image_embed/norm", "norm")),
+    "text_image": (
+        Rule("text_proj", "text_embed/proj", "dense"),
+        Rule("text_norm", "text_embed/norm", "norm"),
+        Rule("image_proj", "image_embed", "dense"),
+    ),
+}
+"""What `addition` adds, below add_embedding."""
+TOKENS = {
+    "text": (Rule("encoder_hid_proj", "context_proj", "dense"),),
+    "image": (
+        Rule("encoder_hid_proj.image_embeds", "context_image/tokens", "dense"),
+        Rule("encoder_hid_proj.norm", "context_image/norm", "norm"),
+    ),
+    "text_image": (
+        Rule("encoder_hid_proj.image_embeds", "context_image/tokens", "dense"),
+        Rule("encoder_hid_proj.text_proj", "context_proj", "dense"),
+    ),
+}
 EMBEDDING = (Rule("linear_1", "fc1", "dense"), Rule("linear_2", "fc2", "dense"))
 
 
@@ -80,6 +95,8 @@ def encoder_rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
         Rule("conv_in", "conv_in", "conv"),
         *under("time_embedding", "time_mlp", EMBEDDING),
         *under("add_embedding" if json.get("addition_embed_type") else "class_embedding", "pooled_mlp", EMBEDDING),
+        *under("add_embedding", "", ADDITIONS.get(net.addition, ())),
+        *TOKENS.get(net.tokens, ()),
         *under("class_embedding", "augment_mlp", EMBEDDING),
         Rule("class_embedding", "label_embed", "embed"),
         *under("down_blocks.{}.resnets.{}", "down_{}/resnet_{}", RESNET),
@@ -105,231 +122,12 @@ def rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
 
 
 def _attention(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
-    if "cross" in (*net.attention, net.mid_attention):
+    kinds = {*net.attention, net.mid_attention}
+    if kinds & {"joint", "context"}:
+        return JOINT
+    if "cross" in kinds:
         return transformer("dense" if json.get("use_linear_projection") else "conv")
     return ATTENTION
-
-
-_LEVELS = {"least": 0, "most": 100}
-_SHARED: dict[str, Field] = {
-    "sample_size": optional(either(whole(None), each(whole(1), ()))),
-    "freq_shift": number(0.0),
-    "flip_sin_to_cos": flag(True),
-    "layers_per_block": whole(2, most=100),
-    "downsample_padding": one_of(1, 0),
-    "norm_num_groups": whole(32),
-    "norm_eps": number(1e-5, 0.0),
-    "dropout": number(0.0, 0.0),
-    "num_class_embeds": optional(whole(1)),
-    "attention_head_dim": whole(8),
-    "time_embedding_dim": optional(whole(1)),
-    "act_fn": one_of("silu", "swish"),
-    "center_input_sample": one_of(False),
-    "mid_block_scale_factor": one_of(1),
-    "time_embedding_type": one_of("positional"),
-}
-_CONDITION = {
-    **_SHARED,
-    "in_channels": whole(4),
-    "out_channels": whole(4),
-    "block_out_channels": each(whole(1), (320, 640, 1280, 1280)),
-    "down_block_types": each(text(""), ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)),
-    "up_block_types": each(text(""), ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3),
-    "attention_head_dim": either(whole(8), each(whole(1), ())),
-    "only_cross_attention": either(flag(False), each(flag(False), ())),
-    "cross_attention_dim": whole(1280),
-    "transformer_layers_per_block": either(whole(1, **_LEVELS), each(whole(1, **_LEVELS), ())),
-    "use_linear_projection": flag(False),
-    "addition_embed_type": one_of(None, "text_time"),
-    "addition_time_embed_dim": optional(whole(1)),
-    "projection_class_embeddings_input_dim": optional(whole(1)),
-    "class_embed_type": one_of(None, "timestep", "projection"),
-    "mid_block_type": one_of("UNetMidBlock2DCrossAttn"),
-    "resnet_time_scale_shift": one_of("default"),
-    "attention_type": one_of("default"),
-    "class_embeddings_concat": one_of(False),
-    "conv_in_kernel": one_of(3),
-    "conv_out_kernel": one_of(3),
-    "dual_cross_attention": one_of(False),
-    "resnet_out_scale_factor": one_of(1),
-    "resnet_skip_time_act": one_of(False),
-}
-_PIXELS = {
-    **_SHARED,
-    "in_channels": whole(3),
-    "out_channels": whole(3),
-    "block_out_channels": each(whole(1), (224, 448, 672, 896)),
-    "down_block_types": each(text(""), ("DownBlock2D",) + ("AttnDownBlock2D",) * 3),
-    "up_block_types": each(text(""), ("AttnUpBlock2D",) * 3 + ("UpBlock2D",)),
-    "attention_head_dim": optional(whole(1)),
-    "downsample_type": one_of("conv", "resnet"),
-    "upsample_type": one_of("conv", "resnet"),
-    "resnet_time_scale_shift": one_of("default", "scale_shift"),
-    "add_attention": flag(True),
-    "attn_norm_num_groups": optional(whole(1)),
-    "mid_block_type": one_of("UNetMidBlock2D"),
-    "class_embed_type": one_of(None, "timestep"),
-}
-_PIXELS["attention_head_dim"] = dataclasses.replace(_PIXELS["attention_head_dim"], default=8)
-HARMLESS = {
-    "upcast_attention": "the softmax is float32 here in any case",
-    "mid_block_only_cross_attention": "of other middle blocks than the one that is served",
-    "addition_embed_type_num_heads": "of other kinds of addition_embed_type than the one that is served",
-    "num_train_timesteps": "of a learned time embedding, which is not served",
-}
-"""Fields that change nothing of what is served, and why."""
-_ATTENTION = {
-    "DownBlock2D": "none",
-    "CrossAttnDownBlock2D": "cross",
-    "AttnDownBlock2D": "self",
-    "ResnetDownsampleBlock2D": "none",
-}
-
-
-def condition_config(json: Mapping[str, Any], name: str = "UNet2DConditionModel") -> UNetConfig:
-    """The numbers of a UNet2DConditionModel, or of what `name` shares with it.
-
-    Raises:
-      ValueError: names the fields whose values are not supported.
-    """
-    full = settle(name, json, _CONDITION, HARMLESS)
-    levels = len(full["block_out_channels"])
-    same_length(name, full, "block_out_channels", "attention_head_dim", "transformer_layers_per_block")
-    same_length(name, full, "block_out_channels", "only_cross_attention")
-    sized = full["addition_embed_type"] == "text_time"
-    if sized and (full["freq_shift"] or full["addition_time_embed_dim"] is None):
-        raise ValueError(f"{name}: addition_embed_type='text_time' wants addition_time_embed_dim, and freq_shift=0")
-    if (sized or full["class_embed_type"] == "projection") and full["projection_class_embeddings_input_dim"] is None:
-        raise ValueError(f"{name}: projection_class_embeddings_input_dim is missing")
-    only = full["only_cross_attention"]
-    if full["addition_embed_type"] and full["class_embed_type"] == "projection":
-        raise ValueError(f"{name}: addition_embed_type and class_embed_type='projection' do not go together here")
-    common = _common(name, full, {"DownBlock2D", "CrossAttnDownBlock2D"})
-    heads = per_level(full["attention_head_dim"], levels)
-    for i, (width, kind) in enumerate(zip(common["channels"], common["attention"], strict=True)):
-        if kind == "cross" or i == levels - 1:
-            divides(name, "attention_head_dim", heads[i], "block_out_channels", [width])
-    return UNetConfig(
-        **common,
-        mid_attention="cross",
-        heads=heads,
-        depth=per_level(full["transformer_layers_per_block"], levels),
-        pooled=sized or full["class_embed_type"] == "projection",
-        self_attends_context=tuple(i for i, wanted in enumerate(per_level(only, levels)) if wanted),
-    )
-
-
-def pixel_config(json: Mapping[str, Any]) -> UNetConfig:
-    """The numbers of a UNet2DModel.
-
-    Raises:
-      ValueError: names the fields whose values are not supported.
-    """
-    name = "UNet2DModel"
-    full = settle(name, json, _PIXELS, HARMLESS)
-    width, channels = full["attention_head_dim"], full["block_out_channels"]
-    kinds = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
-    resample = {full["downsample_type"], full["upsample_type"]}
-    if resample not in ({"conv"}, {"resnet"}):
-        raise ValueError(f"{name}: downsample_type and upsample_type must be both 'conv' or both 'resnet'")
-    scale_shift = full["resnet_time_scale_shift"] == "scale_shift"
-    groups = full["attn_norm_num_groups"] or (None if scale_shift else full["norm_num_groups"])
-    if full["add_attention"] and groups != full["norm_num_groups"]:
-        raise ValueError(
-            f"{name}: attn_norm_num_groups={groups}: supported is norm_num_groups={full['norm_num_groups']}"
-        )
-    if width is not None:
-        looks = [c for c, block in zip(channels, full["down_block_types"], strict=False) if block.startswith("Attn")]
-        looks += channels[-1:] if full["add_attention"] else ()
-        divides(name, "attention_head_dim", width, "block_out_channels", looks)
-    wrong = {"conv": "ResnetDownsampleBlock2D", "resnet": "DownBlock2D"}[full["downsample_type"]]
-    return UNetConfig(
-        **_common(name, full, set(kinds) - {wrong}),
-        mid_attention="self" if full["add_attention"] else "none",
-        heads=tuple(1 if width is None else max(c // width, 1) for c in channels),
-        depth=(1,) * len(channels),
-        scale_shift=scale_shift,
-        adm_resample=full["downsample_type"] == "resnet",
-    )
-
-
-def mirror(down: Sequence[str]) -> list[str]:
-    """The up blocks that go with down blocks."""
-    return [block.replace("Down", "Up") for block in reversed(down)]
-
-
-def pixel_json(net: UNetConfig, in_channels: int) -> dict[str, Any]:
-    """config.json of the UNet2DModel that a U-Net of ours is: what `pixel_config` reads back as `net`.
-
-    Raises:
-      ValueError: if that class cannot express it; names the fields.
-    """
-    kinds = ["ResnetDownsampleBlock2D" if net.adm_resample else "DownBlock2D", "AttnDownBlock2D"]
-    down = [kinds[kind == "self"] for kind in net.attention]
-    widths = {c // h for c, h in zip(net.channels, net.heads, strict=True)}
-    alone = all(h == 1 for h in net.heads)
-    json: dict[str, Any] = {
-        "_class_name": "UNet2DModel",
-        "in_channels": in_channels,
-        "out_channels": net.out_channels,
-        "block_out_channels": list(net.channels),
-        "layers_per_block": net.layers,
-        "down_block_types": down,
-        "up_block_types": mirror(down),
-        "add_attention": net.mid_attention != "none",
-        "attention_head_dim": None if alone else min(widths),
-        "norm_num_groups": net.groups,
-        "attn_norm_num_groups": net.groups,
-        "norm_eps": net.eps,
-        "dropout": net.dropout,
-        "freq_shift": int(net.time_shift),
-        "flip_sin_to_cos": not net.sin_first,
-        "downsample_padding": 0 if net.pad_after else 1,
-        "downsample_type": "resnet" if net.adm_resample else "conv",
-        "upsample_type": "resnet" if net.adm_resample else "conv",
-        "resnet_time_scale_shift": "scale_shift" if net.scale_shift else "default",
-        "class_embed_type": "timestep" if net.augment else None,
-        "num_class_embeds": net.labels + 1 if net.labels else None,
-    }
-    back = dataclasses.replace(pixel_config(json), remat=net.remat, dtype=net.dtype)
-    lost = [field.name for field in dataclasses.fields(net) if getattr(net, field.name) != getattr(back, field.name)]
-    if lost:
-        given = ", ".join(f"{name}={getattr(net, name)}" for name in lost)
-        raise ValueError(
-            f"a UNet2DModel of diffusers cannot have {given}: such a network stays in jaxdiff's own format"
-        )
-    return json
-
-
-def _common(name: str, full: Mapping[str, Any], kinds: set[str]) -> dict[str, Any]:
-    down, up, channels = full["down_block_types"], full["up_block_types"], tuple(full["block_out_channels"])
-    same_length(name, full, "block_out_channels", "down_block_types")
-    for block in down:
-        if block not in kinds:
-            raise ValueError(f"{name}: down_block_types has {brief(block)}, supported are {', '.join(sorted(kinds))}")
-    if list(up) != mirror(down):
-        raise ValueError(
-            f"{name}: up_block_types={brief(list(up))}: only the mirror of down_block_types, {brief(mirror(down))}"
-        )
-    if full["time_embedding_dim"] not in (None, 4 * channels[0]):
-        raise ValueError(f"{name}: time_embedding_dim={full['time_embedding_dim']}, supported is {4 * channels[0]}")
-    divides(name, "norm_num_groups", full["norm_num_groups"], "block_out_channels", channels)
-    padding = full["downsample_padding"]
-    by_label = full["class_embed_type"] is None and full["num_class_embeds"]
-    return {
-        "out_channels": full["out_channels"],
-        "channels": channels,
-        "layers": full["layers_per_block"],
-        "attention": tuple(_ATTENTION[block] for block in down),
-        "labels": full["num_class_embeds"] - 1 if by_label else 0,
-        "augment": full["class_embed_type"] == "timestep",
-        "groups": full["norm_num_groups"],
-        "eps": float(full["norm_eps"]),
-        "time_shift": float(full["freq_shift"]),
-        "sin_first": not full["flip_sin_to_cos"],
-        "pad_after": padding == 0,
-        "dropout": float(full["dropout"]),
-    }
 
 
 def shapes(net: UNetConfig, json: Mapping[str, Any]) -> Params:
@@ -339,13 +137,18 @@ def shapes(net: UNetConfig, json: Mapping[str, Any]) -> Params:
 
 def inputs(net: UNetConfig, json: Mapping[str, Any]) -> tuple[jax.Array, jax.Array, Cond]:
     """What a network of this config takes: one small picture, a time, a condition; all zeros."""
-    side = net.patch * 2 ** (len(net.channels) - 1)
-    crossed = "cross" in (*net.attention, net.mid_attention)
-    given = lambda field: json.get(field, (_CONDITION if crossed else _PIXELS)[field].default)
+    side = net.patch * 2 ** (len(net.channels) - 1 + net.shifted)
+    crossed = bool({"cross", "joint", "context"} & {*net.attention, net.mid_attention})
+    given = lambda field: json.get(field, default(field, crossed))
+    wide, hidden = given("cross_attention_dim") if crossed else 0, json.get("encoder_hid_dim")
+    pooled = {"plain": net.embed_width or 4 * net.channels[0], "text_image": wide}.get(net.addition)
+    pooled = json["projection_class_embeddings_input_dim"] if net.pooled else pooled
+    seen = {"image": hidden, "text_image": wide}.get(net.tokens, wide if net.addition == "text_image" else None)
     cond = Cond(
-        context=jnp.zeros((1, 1, given("cross_attention_dim"))) if crossed else None,
+        context=jnp.zeros((1, 1, hidden or wide)) if crossed and net.tokens != "image" else None,
         label=jnp.zeros(1, jnp.int32) if net.labels else None,
-        pooled=jnp.zeros((1, json["projection_class_embeddings_input_dim"])) if net.pooled else None,
+        pooled=jnp.zeros((1, pooled)) if pooled else None,
         augment=jnp.zeros(1) if net.augment else None,
+        embed=jnp.zeros((1, seen)) if seen else None,
     )
     return jnp.zeros((1, side, side, given("in_channels"))), jnp.zeros(1), cond

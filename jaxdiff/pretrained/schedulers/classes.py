@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.diffusion import schedule as schedules
+from jaxdiff.diffusion.denoiser import Says
 from jaxdiff.diffusion.schedule import Discrete, Schedule, edm, flow
 from jaxdiff.pretrained.schedulers.fields import Fields
 from jaxdiff.pretrained.schedulers.placing import Placing
@@ -49,6 +50,11 @@ def _schedule(f: Fields, smallest: float = 0.0, more: tuple[str, ...] = ()) -> D
     if f.get("rescale_betas_zero_snr"):
         made = schedules.zero_terminal(made)
         if smallest:
+            if made.knots[-1] <= np.log(smallest):
+                raise ValueError(
+                    f"{f.name}: rescale_betas_zero_snr on these betas: the step before the last would be noisier than "
+                    "the last, which this class ends at 2^-24: take DDIMScheduler"
+                )
             made = schedules.from_log_snr(np.append(made.knots, np.log(smallest) - np.log1p(-smallest)))
     return made
 
@@ -90,8 +96,20 @@ def ddpm(f: Fields) -> Process:
     """DDPMScheduler; a learned variance takes a network with twice as many channels."""
     variances = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "learned_range": "learned"}
     options = {"variance": variances[f.choice("variance_type", variances)], "final_noise": True}
+    says: Says = "variance" if options["variance"] == "learned" else "prediction"
     schedule = _schedule(f, more=("sigmoid", "laplace"))
-    return Process(schedule, _kind(f), "ddpm", Placing(**_spaced(f)), options, **_bounds(f))
+    return Process(schedule, _kind(f), "ddpm", Placing(**_spaced(f)), options, says=says, **_bounds(f))
+
+
+def unclip(f: Fields) -> Process:
+    """UnCLIPScheduler: DDPM's, from the last trained step to the first."""
+    variance = {"fixed_small_log": "small", "learned_range": "learned"}
+    options = {"variance": variance[f.choice("variance_type", variance)], "final_noise": True}
+    says: Says = "variance" if options["variance"] == "learned" else "prediction"
+    f.choice("beta_schedule", ("squaredcos_cap_v2",))
+    made = schedules.cosine(f["num_train_timesteps"])
+    kind = _kind(f, {"epsilon": "eps", "sample": "x0"})
+    return Process(made, kind, "ddpm", Placing(spacing="linspace"), options, says=says, **_bounds(f))
 
 
 def ddim(f: Fields) -> Process:
@@ -120,8 +138,8 @@ def pndm(f: Fields) -> Process:
 def euler(f: Fields) -> Process:
     """EulerDiscreteScheduler; with continuous time and v it is told log(sigma) / 4."""
     rule, kind, ends = _rule(f), _kind(f), (f["sigma_min"], f["sigma_max"])
-    schedule: Schedule = _schedule(f, _SMALLEST)
-    trained = np.exp(-schedule.log_snr(np.array([1 / schedule.steps, 1.0])) / 2)  # type: ignore[attr-defined]
+    schedule = _schedule(f, _SMALLEST)
+    trained = np.exp(-schedule.log_snr(np.array([1 / schedule.steps, 1.0])) / 2)
     if not rule:
         ends = (None, None)
     if f.choice("interpolation_type", ("linear", "log_linear")) == "log_linear":
@@ -362,6 +380,7 @@ def flow_heun(f: Fields) -> Process:
 CLASSES: dict[str, Callable[[Fields], Process]] = {
     "DDPMScheduler": ddpm,
     "DDPMParallelScheduler": ddpm,
+    "UnCLIPScheduler": unclip,
     "DDIMScheduler": ddim,
     "DDIMParallelScheduler": ddim,
     "DDIMInverseScheduler": ddim_inverse,

@@ -55,6 +55,13 @@ _EDM = {
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "DDPMScheduler": {**_STEPS, "variance_type": "fixed_small"},
+    "UnCLIPScheduler": {
+        "num_train_timesteps": 1000,
+        "variance_type": "fixed_small_log",
+        **_CLIP,
+        "prediction_type": "epsilon",
+        "beta_schedule": "squaredcos_cap_v2",
+    },
     "DDIMScheduler": {**_STEPS, "set_alpha_to_one": True},
     "DDIMInverseScheduler": {**_BETAS, **_CLIP, **_LEADING, **_ZERO_SNR, "set_alpha_to_one": True},
     "PNDMScheduler": {**_BETAS, **_LEADING, "skip_prk_steps": False, "set_alpha_to_one": False},
@@ -186,6 +193,27 @@ HARMLESS: dict[str, dict[str, str]] = {
 }
 """Fields that cannot change the walk, with the reason."""
 
+_LEVEL = (1e-6, 1e6)
+RANGES: dict[str, tuple[float, float]] = {
+    "num_train_timesteps": (1, 10**5),
+    "beta_start": (1e-12, 1.0),
+    "beta_end": (1e-12, 1.0),
+    "clip_sample_range": _LEVEL,
+    "sample_max_value": _LEVEL,
+    "dynamic_thresholding_ratio": (0.0, 1.0),
+    "steps_offset": (0, 10**5),
+    "sigma_min": _LEVEL,
+    "sigma_max": _LEVEL,
+    "sigma_data": _LEVEL,
+    "rho": (1.0, 100.0),
+    "shift": (1e-3, 1e3),
+    "flow_shift": (1e-3, 1e3),
+    "shift_terminal": (0.0, 0.999),
+    "timestep_scaling": _LEVEL,
+    "original_inference_steps": (1, 10**5),
+}
+"""The least and the most of each number: no published model is near them, and beyond them arithmetic fails."""
+
 _KNOWN = {field for fields in DEFAULTS.values() for field in fields} | {"eta", "prior_type", "s_noise"}
 """What any class of the reference library takes that a model with a U-Net may have had."""
 
@@ -236,9 +264,11 @@ def read(config: Mapping[str, Any]) -> Fields:
     name = config.get("_class_name")
     if not isinstance(name, str) or name not in DEFAULTS:
         raise ValueError(f"scheduler {name!r} is not supported: expected one of {', '.join(DEFAULTS)}")
-    values = dict(DEFAULTS[name])
+    values, absent = dict(DEFAULTS[name]), config.get("_use_default_values", [])
+    if not isinstance(absent, list):
+        raise ValueError(f"{name}: _use_default_values={absent!r}: expected a list of fields")
     for field, value in config.items():
-        if field.startswith("_") or field in config.get("_use_default_values", ()):
+        if field.startswith("_") or field in absent:
             continue
         if field not in _KNOWN:
             raise ValueError(f"{name}: {field} is a field of no scheduler: check its spelling, or remove it")
@@ -248,10 +278,14 @@ def read(config: Mapping[str, Any]) -> Fields:
 
 
 def _checked(name: str, field: str, value: Any, default: Any) -> Any:
-    """The value, if it is of the kind of the field's default; null stands for it."""
-    if value is None or default is None:
-        return default if value is None else value
-    number = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    """The value, if it is of the kind of the field's default, and in its range; null stands for the default."""
+    if value is None:
+        return default
+    number = (type(value) is float and not math.isnan(value)) or (type(value) is int and abs(value) < 10**300)
+    if default is None and field in RANGES:
+        default = 1.0
+    if default is None:
+        return value
     fits = {
         bool: isinstance(value, bool),
         int: number and value == math.floor(value) if number and not math.isinf(value) else False,
@@ -261,4 +295,7 @@ def _checked(name: str, field: str, value: Any, default: Any) -> Any:
     }
     if not fits[type(default)]:
         raise ValueError(f"{name}: {field}={value!r}: expected {type(default).__name__}, like {default!r}")
-    return int(value) if isinstance(default, int) and not isinstance(default, bool) else value
+    least, most = RANGES.get(field, (-math.inf, math.inf))
+    if number and not least <= value <= most:
+        raise ValueError(f"{name}: {field}={value!r}: expected {least:g} to {most:g}")
+    return value if isinstance(default, bool) else type(default)(value)

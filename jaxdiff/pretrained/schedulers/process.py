@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from jaxdiff.diffusion import prediction
 from jaxdiff.diffusion.continuous import VariancePreserving, namespace
+from jaxdiff.diffusion.denoiser import Says
 from jaxdiff.diffusion.schedule import Discrete, Schedule, Times
 from jaxdiff.pretrained.schedulers.placing import Calls, Placing
 from jaxdiff.sampling import SAMPLERS, Table, make_table
@@ -71,6 +72,7 @@ class Process:
       options: the sampler's.
       clip: estimates of x0 are clipped to [-clip, clip]; None: not.
       threshold: dynamic thresholding instead: the quantile, and the most it may be.
+      says: what the network says beside or instead of its prediction; see `diffusion.denoiser`.
     """
 
     schedule: Schedule
@@ -80,6 +82,7 @@ class Process:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     clip: float | None = None
     threshold: tuple[float, float] | None = None
+    says: Says = "prediction"
 
     @property
     def whole(self) -> bool:
@@ -169,6 +172,7 @@ def native(
     grid: str | None = None,
     clip: float | None = None,
     options: Mapping[str, Any] = {},
+    says: Says = "prediction",
 ) -> Process:
     """The process of a model that was trained here, on any schedule.
 
@@ -179,6 +183,7 @@ def native(
       grid: a name in `sampling.grid.GRIDS`; None: the sampler's own.
       clip: estimates of x0 are clipped to [-clip, clip]; None: not.
       options: the sampler's, such as eta.
+      says: what the network says beside or instead of its prediction; see `diffusion.denoiser`.
 
     Raises:
       ValueError: for an unknown kind, sampler or grid, or a kind that this schedule does not allow.
@@ -186,4 +191,4 @@ def native(
     prediction.check(kind, schedule)
     grid = grid or (INVERSIONS.get(sampler) or lookup("sampler", sampler, SAMPLERS)).grid
     lookup("grid", grid, grids.GRIDS)
-    return Process(schedule, kind, sampler, grid, options=dict(options), clip=clip)
+    return Process(schedule, kind, sampler, grid, options=dict(options), clip=clip, says=says)

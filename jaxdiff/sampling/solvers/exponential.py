@@ -141,9 +141,10 @@ def multistep(
             after = g.alpha[n + 1] * D
         else:
             k = min(order, n + 1, steps - n if lower_final else order, 1 if euler_final and n == steps - 1 else order)
-            step = exact_step(g, n, n + 1, predicts, tau)
-            integral = combine(step, nodes(g, n, k), [newest, *past][:k])
-            after = step.carry * x + step.gain * integral + step.spread * noise
+            with np.errstate(divide="ignore", invalid="ignore"):  # in eps, from alpha = 0: `from_rows` refuses it
+                step = exact_step(g, n, n + 1, predicts, tau)
+                integral = combine(step, nodes(g, n, k), [newest, *past][:k])
+                after = step.carry * x + step.gain * integral + step.spread * noise
         rows.append([after, *[newest, *past][: order - 1]])
     return from_rows(times[:-1], rows)
 

@@ -1,0 +1,39 @@
+"""Shapes for pictures of many shapes: a few of about the same area, so that each is one compiled program.
+
+Source: the aspect-ratio bucketing of Podell et al. 2023, arXiv 2307.01952, section 2.3, with fewer shapes.
+"""
+
+import math
+from collections.abc import Sequence
+
+WIDEST = 2.0
+"""The ratio of the sides of the shape that is farthest from a square."""
+
+
+def shapes(size: int, count: int, unit: int) -> tuple[tuple[int, int], ...]:
+    """Shapes (height, width) of about size x size pixels, from upright to wide, evenly spaced in the ratio's logarithm.
+
+    Args:
+      size: side of the square.
+      count: how many; where two become the same by rounding to `unit`, there is one.
+      unit: all sides are multiples of it.
+
+    Raises:
+      ValueError: if `count` is below 1, or the size no multiple of `unit`.
+    """
+    if count < 1:
+        raise ValueError(f"buckets is {count}: expected 1 or more shapes")
+    if size % unit:
+        raise ValueError(f"data.size is {size}: expected a multiple of {unit}, which the sides of the pictures must be")
+    made = []
+    for n in range(count):
+        ratio = WIDEST ** (2 * n / (count - 1) - 1) if count > 1 else 1.0
+        sides = (size / math.sqrt(ratio), size * math.sqrt(ratio))
+        height, width = (max(1, round(side / unit)) * unit for side in sides)
+        made.append((height, width))
+    return tuple(dict.fromkeys(made))
+
+
+def nearest(shapes: Sequence[tuple[int, int]], height: int, width: int) -> int:
+    """The number of the shape whose ratio of sides is nearest to a picture's, so that least is cut off."""
+    return min(range(len(shapes)), key=lambda i: abs(math.log(shapes[i][1] * height / (shapes[i][0] * width))))

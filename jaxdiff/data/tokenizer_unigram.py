@@ -1,0 +1,154 @@
+"""T5's tokenizer: the likeliest split of a text into pieces of a unigram vocabulary, as published models keep it.
+
+`tokenizer.json` is what the package `tokenizers` reads. `spiece.model` is SentencePiece's: a protocol buffer whose
+field 1 lists pieces (1: text, 2: score), field 2 says how it was trained (3: the kind, 1 for unigram; 35: pieces of
+bytes) and field 3 how texts are normalised (2: a table of characters). Both give the same ids.
+
+Source: Kudo 2018, arXiv 1804.10959.
+"""
+
+import dataclasses
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
+_SENTINELS = 100
+FILES = ("tokenizer.json", "spiece.model")
+
+
+@dataclasses.dataclass(frozen=True)
+class Unigram:
+    """A vocabulary that splits texts.
+
+    Attributes:
+      tokenizer: of the package `tokenizers`.
+      files: those of its directory by name, to be written again.
+      end: the id of the end.
+    """
+
+    tokenizer: Any = dataclasses.field(repr=False)
+    files: Mapping[str, bytes] = dataclasses.field(repr=False)
+    end: int = 1
+
+    def encode(self, text: str, length: int) -> Int[np.ndarray, " {length}"]:
+        """Ids of a text and the end, cut to `length` or filled up with 0."""
+        ids = [*self.tokenizer.encode(text, add_special_tokens=False).ids[: length - 1], self.end]
+        return np.array(ids + [0] * (length - len(ids)), np.int32)
+
+    def cut(self, text: str, length: int) -> tuple[str, str]:
+        """What `encode(text, length)` keeps and what it cuts off ('' if all fits)."""
+        offsets = self.tokenizer.encode(text, add_special_tokens=False).offsets
+        if len(offsets) < length:
+            return text, ""
+        at = offsets[length - 1][0]
+        return text[:at].rstrip(), text[at:].lstrip()
+
+    def write(self, path: Path | str) -> None:
+        """Writes the directory that `read` and transformers read: the files as they were."""
+        Path(path).mkdir(parents=True, exist_ok=True)
+        for name, data in self.files.items():
+            (Path(path) / name).write_bytes(data)
+
+
+def read(path: Path | str) -> Unigram:
+    """The tokenizer of a directory that has tokenizer.json or spiece.model; the first counts where both are there.
+
+    Raises:
+      FileNotFoundError: if it has neither.
+      ValueError: if the file is broken or of another kind of tokenizer, or the package `tokenizers` is missing.
+    """
+    path = Path(path)
+    found = [path / name for name in FILES if (path / name).is_file()]
+    if not found:
+        raise FileNotFoundError(f"{path} has no tokenizer: expected {' or '.join(FILES)}")
+    try:
+        import tokenizers
+    except ImportError:
+        raise ValueError(
+            f"{found[0]} is read by the package tokenizers, which is not installed: pip install 'jaxdiff[t5]'"
+        ) from None
+    made = _from_json(tokenizers, found[0]) if found[0].suffix == ".json" else _from_spiece(tokenizers, found[0])
+    for word, expected in ((PAD, 0), (END, 1)):
+        if made.token_to_id(word) != expected:
+            raise ValueError(f"{found[0]}: {word} has the id {made.token_to_id(word)}, and T5's is {expected}")
+    made.no_truncation()
+    made.no_padding()
+    more = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+    beside = [path / name for name in more if (path / name).is_file()]
+    return Unigram(made, {file.name: file.read_bytes() for file in (*found, *beside)})
+
+
+def _from_json(tokenizers: Any, file: Path) -> Any:
+    try:
+        kind = json.loads(file.read_text(encoding="utf-8"))["model"]["type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no tokenizer of the package tokenizers: {error!r}") from None
+    if kind != "Unigram":
+        raise ValueError(f"{file} is a {kind} tokenizer: T5's is a Unigram")
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the package raises nothing more special
+        raise ValueError(f"{file} cannot be read: {error}") from None
+
+
+def _from_spiece(tokenizers: Any, file: Path) -> Any:
+    try:
+        fields = list(_fields(file.read_bytes()))
+        pieces = [dict(_fields(value)) for number, value in fields if number == 1]
+        vocabulary = [(piece[1].decode(), piece.get(2, 0.0)) for piece in pieces]
+        trained, normal = (dict(_fields(b"".join(v for n, v in fields if n == number))) for number in (2, 3))
+    except (ValueError, KeyError, IndexError, AttributeError, struct.error) as error:
+        raise ValueError(f"{file} is no model of SentencePiece: {error!r}") from None
+    if not vocabulary or trained.get(3, 1) != 1 or trained.get(35):
+        raise ValueError(f"{file} is of another kind than T5's: expected unigram pieces, none of bytes")
+    names = [piece for piece, _ in vocabulary]
+    if UNKNOWN not in names:
+        raise ValueError(f"{file} has no piece {UNKNOWN}: T5's vocabulary has it")
+    special = [f"<extra_id_{n}>" for n in range(_SENTINELS - 1, -1, -1)]
+    vocabulary += [(piece, 0.0) for piece in special if piece not in names]
+    model = tokenizers.models.Unigram(vocabulary, unk_id=names.index(UNKNOWN), byte_fallback=False)
+    made = tokenizers.Tokenizer(model)
+    if table := normal.get(2):
+        made.normalizer = tokenizers.normalizers.Precompiled(table)
+    pre = tokenizers.pre_tokenizers
+    marked = pre.Metaspace(replacement="\u2581", prepend_scheme="always", split=True)
+    made.pre_tokenizer = pre.Sequence([pre.WhitespaceSplit(), marked])
+    made.add_special_tokens([PAD, END, UNKNOWN, *special])
+    return made
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(number, value) of each field of a protocol buffer: whole numbers, floats, and bytes of what has a length."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        number, kind = divmod(varint(), 8)
+        if kind == 0:
+            yield number, varint()
+            continue
+        size = {1: 8, 5: 4}.get(kind)
+        if size is None and kind != 2:
+            raise ValueError(f"a field of the unknown type {kind} at byte {at}")
+        size = varint() if size is None else size
+        if at + size > len(data):
+            raise ValueError(f"it ends at byte {len(data)}, within a field of {size}")
+        value = data[at : at + size]
+        at += size
+        yield number, struct.unpack("<f", value)[0] if kind == 5 else value

@@ -1,0 +1,251 @@
+"""unCLIP (Karlo): a prior imagines CLIP's embedding of a picture, a decoder draws it, and a third network enlarges it.
+
+    text -> CLIP -> prior -> embedding -> decoder at 64 pixels -> larger picture -> uint8
+
+All of it is one compiled function of weights, tables, tokens and keys. The decoder is told the embedding as tokens
+beside the text's states and as a vector beside the time (`models.prior.TextProjection`); without guidance a learned
+vector stands for the embedding. Of the two networks that enlarge, the second makes the last call alone.
+
+Source: Ramesh et al. 2022, arXiv 2204.06125; Lee et al. 2022, Karlo-v1.0.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdiff import __version__
+from jaxdiff.data import prompt as prompt_text
+from jaxdiff.diffusion import denoiser, prediction
+from jaxdiff.models.prior import Prior, TextProjection, denormalised
+from jaxdiff.models.text_clip import ClipText
+from jaxdiff.models.unet import UNet
+from jaxdiff.parallel import MeshSpec, param_shardings
+from jaxdiff.parallel.spread import Spread
+from jaxdiff.pipelines import inputs
+from jaxdiff.pipelines.program import FIRST, to_pixels, unit_noise
+from jaxdiff.pretrained import scheduler
+from jaxdiff.pretrained.read import Bundle
+from jaxdiff.pretrained.scheduler import Process
+from jaxdiff.sampling.kernel import drive
+from jaxdiff.sampling.table import table_kernel, with_aux
+from jaxdiff.typing import Cond, Network, Params
+
+STEPS = ("prior", "decoder", "super_res")
+PARTS = ("prior", "decoder", "text_encoder", "text_proj", "super_res_first", "super_res_last")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a call of an unCLIP model may be given.
+
+    Attributes:
+      prior_steps: of the prior's sampler.
+      prior_guidance: how closely the embedding follows the prompt; 1 is off.
+      decoder_steps: of the decoder's sampler.
+      decoder_guidance: how closely the picture follows embedding and prompt; 1 is off.
+      larger_steps: of the sampler that makes the picture larger; at least 2.
+    """
+
+    prior_steps: int = 25
+    prior_guidance: float = 4.0
+    decoder_steps: int = 25
+    decoder_guidance: float = 8.0
+    larger_steps: int = 7
+
+
+class UnclipPipeline:
+    """An unCLIP model of a directory, ready to sample; another prompt, seed or guidance compiles nothing.
+
+    Attributes:
+      Options: the class of what a call may be given.
+    """
+
+    Options = Options
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        spec: MeshSpec | Literal["pmap"] = MeshSpec(),
+        devices: Sequence[jax.Device] | None = None,
+        programs: Path | None = None,
+    ):
+        """Takes a model and compiles nothing yet; see `DiffusionPipeline`.
+
+        Raises:
+          ValueError: if parts are missing, or their widths do not fit each other.
+        """
+        parts = bundle.components
+        missing = [name for name in PARTS if name not in parts]
+        missing += ["tokenizer"] if "tokenizer" not in bundle.tokenizers else []
+        if missing:
+            raise ValueError(f"{bundle.kind} has no {', '.join(missing)}: its directory needs {', '.join(PARTS)}")
+        self.nets = {name: part.config for name, part in parts.items()}
+        widths = {
+            "prior": self.nets["prior"].embed,
+            "text_proj": self.nets["text_proj"].embed,
+            "text_encoder": self.nets["text_encoder"].projection,
+        }
+        if len(set(widths.values())) > 1:
+            told = ", ".join(f"{name} {width}" for name, width in widths.items())
+            raise ValueError(f"{bundle.kind}: embeddings are of different widths: {told}; expected one model's parts")
+        self.processes = {name: scheduler.process(bundle.schedulers[f"{name}_scheduler"]) for name in STEPS}
+        self.tokenizer = bundle.tokenizers["tokenizer"]
+        self.sizes = {name: parts[name].json["sample_size"] for name in ("decoder", "super_res_first")}
+        self.params: dict[str, Any] = {name: parts[name].params for name in PARTS}
+        program = make_program(self.nets, self.processes, self.sizes)
+        identity = repr((__version__, self.nets, self.sizes, [parts[name].json for name in PARTS]))
+        self._run = Spread(program, spec, devices, programs=programs, identity=identity)
+        if spec != "pmap":
+            self.params = jax.device_put(self.params, param_shardings(self.params, self._run.mesh))
+
+    def __call__(
+        self, prompts: str | Sequence[str], *, key: Any, options: Any = None, latents: bool = False, **fields: Any
+    ) -> Any:
+        """Pictures uint8 [b h w 3], one for each prompt; with `latents` also the embeddings that the prior imagined.
+
+        Raises:
+          ValueError: for a key or an option that makes no sense; nothing has been compiled then.
+          FloatingPointError: if pictures are not finite.
+        """
+        o = _options({**({} if options is None else vars(options)), **fields})
+        prompts, keys = inputs.prompts(prompts), inputs.check_key(key)
+        prompts = prompts * (len(keys) if keys.ndim and len(prompts) == 1 else 1)
+        if keys.ndim and len(keys) != len(prompts):
+            raise ValueError(f"there are {len(keys)} keys for {len(prompts)} pictures: pass one, or one for each")
+        batch = {"keys": keys if keys.ndim else jax.random.split(keys, len(prompts))}
+        batch |= {"text": self._tokens(prompts), "no_text": self._tokens([""] * len(prompts))}
+        tables = {
+            "prior": with_aux(_table(self.processes["prior"], o.prior_steps), guidance=o.prior_guidance),
+            "decoder": with_aux(_table(self.processes["decoder"], o.decoder_steps), guidance=o.decoder_guidance),
+            "super_res": _table(self.processes["super_res"], o.larger_steps),
+        }
+        tables = jax.tree.map(lambda x: np.asarray(x, np.float32), tables)
+        out = self._run((self.params, tables), batch)
+        if not np.isfinite(out["picture"]).all():
+            raise FloatingPointError("pictures are not finite: the weights are damaged, or dtype is too narrow")
+        return (out["pixels"], out["embed"]) if latents else out["pixels"]
+
+    def compiled(self) -> int:
+        """How many programs have been compiled for this pipeline."""
+        return self._run.compiled()
+
+    def _tokens(self, prompts: Sequence[str]) -> Any:
+        rows = [prompt_text.encode(self.tokenizer, text, 1, self.nets["text_encoder"].length)[0] for text in prompts]
+        return np.stack(rows)[:, 0]
+
+
+def _options(given: Mapping[str, Any]) -> Options:
+    """The options of a call, checked; those that are not given have their defaults."""
+    known = {field.name: field.default for field in dataclasses.fields(Options)}
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(known)}")
+    values = {**known, **given}
+    for name in ("prior_steps", "decoder_steps", "larger_steps"):
+        value = values[name]
+        if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 1000:
+            raise ValueError(f"{name} is {value!r}: expected a whole number from 2 to 1000")
+    for name in ("prior_guidance", "decoder_guidance"):
+        value = values[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise ValueError(f"{name} is {value!r}: expected a finite number")
+    return Options(**values)
+
+
+def _table(process: Process, steps: int) -> Any:
+    calls = process.calls(steps)
+    return process.table(calls.times, steps)
+
+
+def make_program(
+    nets: Mapping[str, Any], processes: Mapping[str, Process], sizes: Mapping[str, int]
+) -> Callable[[Any, Any], dict[str, Array]]:
+    """The function ((params, tables by `STEPS`), batch) -> {pixels, picture, embed}.
+
+    `batch` has `keys` [b], and the ids [b l] of `text` and of `no_text`.
+    """
+
+    def program(whole: tuple[Params, Mapping[str, Any]], batch: Any) -> dict[str, Array]:
+        params, tables = whole
+        told, away = (read(nets, params, batch[name]) for name in ("text", "no_text"))
+
+        def walk(name: str, network: Network, weights: Params, conds: tuple[Cond, Cond], shape: tuple[int, ...]) -> Any:
+            process = processes[name]
+            keys = jax.vmap(lambda key: jax.random.fold_in(key, STEPS.index(name)))(batch["keys"])
+            denoise = denoiser.make(network, weights, *conds, process.schedule, process.kind, process.says)
+            return drive(
+                table_kernel(denoise, tables[name].b.shape[1]), tables[name], unit_noise(keys, FIRST, shape), keys
+            )
+
+        embed = walk("prior", _prior(nets["prior"]), params["prior"], (told, away), (nets["prior"].embed,))
+        embed = denormalised(params["prior"], embed)
+        none = jnp.broadcast_to(params["text_proj"]["no_embed"].astype(jnp.float32)[None], embed.shape)
+        conds = tuple(
+            decoder_cond(nets["text_proj"], params["text_proj"], seen, text)
+            for seen, text in ((embed, told), (none, away))
+        )
+        side = sizes["decoder"]
+        small = walk("decoder", _unet(nets["decoder"]), params["decoder"], (conds[0], conds[1]), (side, side, 3))
+        picture = larger(
+            nets, processes["super_res"], params, tables["super_res"], jnp.clip(small, -1, 1), sizes, batch
+        )
+        return {"pixels": to_pixels(picture), "picture": picture, "embed": embed}
+
+    return program
+
+
+def read(nets: Mapping[str, Any], params: Params, tokens: Array) -> Cond:
+    """A text as the prior is told it: its states, which of them count, and its vector."""
+    net = nets["text_encoder"]
+    out: Any = ClipText(net).apply({"params": params["text_encoder"]}, tokens)
+    states, vector = (x.astype(jnp.float32) for x in out)
+    end = jnp.argmax(tokens if net.end is None else tokens == net.end, -1)
+    return Cond(context=states, context_mask=jnp.arange(tokens.shape[1])[None] <= end[:, None], pooled=vector)
+
+
+def decoder_cond(net: Any, params: Params, embed: Float[Array, "b e"], text: Cond) -> Cond:
+    """What the decoder is told of an embedding and a text."""
+    made: Any = TextProjection(net).apply({"params": params}, embed, text.pooled, text.context)
+    assert text.context_mask is not None
+    mask = jnp.pad(text.context_mask, ((0, 0), (net.tokens, 0)), constant_values=True)
+    return Cond(context=made[0], context_mask=mask, pooled=made[1])
+
+
+def larger(
+    nets: Mapping[str, Any],
+    process: Process,
+    params: Params,
+    table: Any,
+    small: Float[Array, "b i j 3"],
+    sizes: Mapping[str, int],
+    batch: Any,
+) -> Any:
+    """The picture made larger: all calls but the last by one network, the last by another."""
+    side, keys = sizes["super_res_first"], jax.vmap(lambda key: jax.random.fold_in(key, 2))(batch["keys"])
+    cond = Cond(image=jax.image.resize(small, (len(small), side, side, 3), "cubic"))
+    x: Any = unit_noise(keys, FIRST, (side, side, 3))
+    for name, rows in (("super_res_first", slice(None, -1)), ("super_res_last", slice(-1, None))):
+        network = _unet(nets[name])
+        denoise = prediction.denoiser(network, params[name], cond, process.schedule, process.kind)
+        x = drive(table_kernel(denoise, table.b.shape[1]), jax.tree.map(lambda a, rows=rows: a[rows], table), x, keys)
+    return x
+
+
+def _prior(net: Any) -> Network:
+    def network(params: Params, x: Array, t: Array, cond: Cond) -> Any:
+        return Prior(net).apply({"params": params}, x, t, cond.pooled, cond.context, cond.context_mask)
+
+    return network
+
+
+def _unet(net: Any) -> Network:
+    def network(params: Params, x: Array, t: Array, cond: Cond) -> Any:
+        return UNet(net).apply({"params": params}, x, t, cond)
+
+    return network

@@ -1,0 +1,364 @@
+"""Pictures from text, a class, another picture, or nothing: diffusion in the latents of an autoencoder.
+
+Data are pictures, which the step encodes, or a directory of `jaxdiff latents`, where that was done once; both are
+trained on draws of the encoder's Gaussian, anew each time, times a scale that gives them unit deviation.
+
+A run keeps the networks that it stands on, so that its directory is a model:
+
+    WORKDIR/autoencoder/                  as diffusers writes it; its scaling_factor is the scale that was measured
+    WORKDIR/text_encoder/, tokenizer/     where captions are read by a frozen CLIP
+
+Source: Rombach et al. 2022, arXiv 2112.10752, sections 3.2 and 3.3; appendix G (the scale).
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdiff.data.latents import LatentSource
+from jaxdiff.data.source import DataConfig, Example, Source
+from jaxdiff.data.tokenizer import BytePair
+from jaxdiff.diffusion import loss as losses
+from jaxdiff.models.config import NetConfig
+from jaxdiff.models.text import TextTransformer
+from jaxdiff.models.unet import UNetConfig
+from jaxdiff.parallel import MeshSpec
+from jaxdiff.parallel.spread import Spread
+from jaxdiff.pipelines import encode, first_stage
+from jaxdiff.pipelines.bundles import diffusion_bundle
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pretrained import clip_tokenizer
+from jaxdiff.pretrained.read import Bundle, Component, read_component
+from jaxdiff.pretrained.write import write_component
+from jaxdiff.tasks import picture, saved
+from jaxdiff.tasks.task import Spec
+from jaxdiff.training import Known, OptimizerConfig, Task, Variables
+from jaxdiff.training.workdir import by_first
+from jaxdiff.typing import Batch, Cond, Key, Metrics, Params
+
+_MEASURED = 256
+"""Pictures that the scale is measured on where they are encoded in the step."""
+
+
+class Assets(NamedTuple):
+    """What a model is beside its numbers and weights.
+
+    Attributes:
+      size: side of the pictures.
+      folder: of the run.
+      vae: the autoencoder, without its weights.
+      vocabulary: of a text encoder that is trained.
+      labels: names of the classes.
+      clip: the frozen text encoder, without its weights, and its tokenizer.
+      shown: uint8 [n i j 3] pictures in the size of latents, for previews of models that a picture steers.
+    """
+
+    size: int
+    folder: Path
+    vae: Component
+    vocabulary: BytePair | None = None
+    labels: tuple[str, ...] = ()
+    clip: encode.Text | None = None
+    shown: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(picture.Config):
+    """Diffusion on latents.
+
+    Attributes:
+      condition: what steers the pictures: their captions, read by a text encoder that is trained (text) or by a frozen
+        one (clip); their class; or nothing.
+      picture: what else does, as three channels beside the latents: the picture in their size (low_resolution), the
+        same blurred, or neither.
+      blur: deviation of the Gaussian, in latents.
+      autoencoder: a run of `jaxdiff train`, or a directory, whose autoencoder a new run takes; None: that of the
+        latents, where data are some.
+      text_encoder: directory with CLIP's text_encoder and tokenizer; None: those of the latents.
+      scale: of the latents; None: one over their standard deviation, measured.
+    """
+
+    condition: Literal["text", "clip", "class", "none"] = "text"  # type: ignore[assignment]
+    picture: Literal["none", "low_resolution", "blurred"] = "none"
+    blur: float = 2.0
+    autoencoder: Path | None = None
+    text_encoder: Path | None = None
+    scale: float | None = None
+
+    def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
+        """Refuses numbers that do not fit each other or the data."""
+        super().check(data, optimizer)
+        if self.teacher is not None:
+            raise ValueError(f"task.teacher is {self.teacher}: a student in latents is not served, so leave it out")
+        if self.process.clip is not None:
+            raise ValueError(
+                f"task.process.clip is {self.process.clip}: latents have no such limits, so set it to None"
+            )
+        for name, value in (("scale", self.scale), ("blur", self.blur)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"task.{name} is {value}: expected a number above 0")
+        if self.text_encoder and self.condition != "clip":
+            raise ValueError(f"task.text_encoder is given, and task.condition {self.condition!r} does not read it")
+
+    def _sides(self, data: DataConfig) -> tuple[int, ...]:
+        return ()  # known when the autoencoder is
+
+    def _channels(self) -> int:
+        out: int = getattr(self.net, "out_channels", 0)
+        return out // self.process.out_channels(1)
+
+    def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Any:
+        """Reads what a run keeps; a new one gets it from the paths of the config, or from the latents it trains on."""
+        told = super().assets(folder, data, source, new=new)
+        of = source if isinstance(source, LatentSource) else None
+        if new and source is not None:
+            self._keep(folder, data, source)
+        if not (folder / "autoencoder").is_dir():
+            raise FileNotFoundError(
+                f"{folder / 'autoencoder'} is missing, and the weights are of no use without it: put it back"
+                + (f" (the run began with {self.autoencoder})" if self.autoencoder else "")
+            )
+        vae, clip = first_stage.outline(folder / "autoencoder"), None
+        if self.condition == "clip":
+            encoder, words = first_stage.find_text(folder)
+            clip = encode.Text(first_stage.outline(encoder), clip_tokenizer.read(words))
+        self._check_net(vae, of.plan.shapes if of else ((data.size, data.size),))
+        if of:
+            self._check_latents(of, folder, data)
+        shown = None
+        if source is not None and self.picture != "none" and self.preview.prompts:
+            shown = self._shown(source, vae)
+        return Assets(data.size, folder, vae, told.vocabulary, told.labels, clip, shown)
+
+    def _keep(self, folder: Path, data: DataConfig, source: Source) -> None:
+        """Copies the networks into a new run, and measures the scale; all processes check, and the first one writes."""
+        of = source if isinstance(source, LatentSource) else None
+        path = self.autoencoder or (of.folder if of else None)
+        if path is None:
+            raise ValueError(
+                "task.autoencoder is not given: expected a run of `jaxdiff train` or a directory; or give latents as "
+                "data.name, which hold theirs"
+            )
+        if not (folder / "autoencoder").is_dir():
+            vae = saved.read_autoencoder(path)
+            self._check_net(vae, of.plan.shapes if of else ((data.size, data.size),))
+            if of and (own := first_stage.fingerprint(vae)) != of.plan.autoencoder:
+                raise ValueError(_other(path, own, of, of.plan.autoencoder))
+            deviation = 1 / self.scale if self.scale else of.manifest.deviation if of else _deviation(vae, source)
+            if not 0 < deviation < math.inf:
+                raise ValueError(f"{path} gives latents of standard deviation {deviation}: it was never trained")
+            scaled = first_stage.with_scale(vae, 1 / deviation)
+            write = lambda: first_stage.write_once(folder / "autoencoder", lambda at: write_component(scaled, at))
+            by_first(write)
+        if self.condition != "clip":
+            return
+        beside = of.folder if of and of.plan.text_encoder else None
+        if not (self.text_encoder or beside):
+            raise ValueError("task.condition is 'clip': give task.text_encoder, the directory of a model with one")
+        encoder, words = first_stage.find_text(Path(self.text_encoder or beside or ""))
+        text = encode.Text(read_component(encoder), clip_tokenizer.read(words))
+        by_first(lambda: encode.write_text_encoder(folder, text))
+
+    def _check_latents(self, of: LatentSource, folder: Path, data: DataConfig) -> None:
+        """Refuses latents and text states of other networks than the run's."""
+        if data.articles and self.condition == "clip" and of.plan.text_encoder:
+            raise ValueError(f"data.articles is True, and {of.folder} has the states of captions as they are: leave it")
+        pairs = [("autoencoder", of.plan.autoencoder)]
+        if self.condition == "clip" and of.plan.text_encoder:
+            pairs.append(("text_encoder", of.plan.text_encoder))
+        for name, expected in pairs:
+            if (own := first_stage.fingerprint(read_component(folder / name))) != expected:
+                raise ValueError(_other(folder / name, own, of, expected))
+
+    def _check_net(self, vae: Component, shapes: Sequence[tuple[int, int]]) -> None:
+        factor, channels = first_stage.factor(vae), first_stage.channels(vae)[1]
+        if self._channels() != channels:
+            raise ValueError(
+                f"task.net.out_channels is {getattr(self.net, 'out_channels', 0)}, and the latents have {channels} "
+                f"channels: set it to {self.process.out_channels(channels)}"
+            )
+        for sides in shapes:
+            if any(side % factor for side in sides):
+                raise ValueError(f"pictures of {sides[0]}x{sides[1]}: the autoencoder wants multiples of {factor}")
+            self.net.check(*(side // factor for side in sides))
+
+    def _shown(self, source: Any, vae: Component) -> np.ndarray:
+        rows = [source[i] for i in range(min(len(self.preview.prompts), len(source)))]
+        return np.stack([one["small"][0] if "small" in one else _reduced(one["image"], vae) for one in rows])
+
+    def task(self, assets: Any, spec: Spec = MeshSpec()) -> Task:
+        """Returns the training of the model."""
+        self._check_preview(assets)
+        words: Any = assets.clip.tokenizer if assets.clip else assets.vocabulary
+        length = assets.clip.encoder.config.length if assets.clip else self.text.length
+
+        def load(place: Any) -> Params:
+            read = lambda name: read_component(assets.folder / name, shardings=lambda tree: place({name: tree})[name])
+            found: dict[str, Any] = {"autoencoder": read("autoencoder").params}
+            if assets.clip:
+                found["text_encoder"] = read("text_encoder").params
+            return found
+
+        def init(key: Key, loaded: Params, batch: Batch) -> Variables:
+            net_key, text_key = jax.random.split(key)
+            one = jax.tree.map(lambda x: jnp.zeros_like(x, shape=(1, *x.shape[1:])), dict(batch))
+            params: dict[str, Any] = {}
+            if self.condition == "text":
+                params["text"] = TextTransformer(self.text).init(text_key, one["tokens"] + 1)["params"]
+            shape = jax.eval_shape(lambda: self._latents(assets, loaded, one, key[None])).shape
+            cond = self._told(assets, params, loaded, one)
+            own_key, net_key = jax.random.split(net_key) if self.process.schedule == "learned" else (key, net_key)
+            params["unet"] = self.net.build().init(net_key, jnp.zeros(shape), jnp.zeros(1), cond)["params"]
+            return Variables({**params, **self.process.init_params(own_key)}, dict(loaded), self.process.init_extra())
+
+        def make_loss(net: NetConfig) -> Any:
+            network: Any = net.build()
+            empty: Any = words.encode("", length) if words else None
+
+            def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
+                gone = losses.dropped(keys, self.drop)
+                told = dict(batch)
+                if "label" in told:
+                    told["label"] = jnp.where(gone, getattr(net, "labels", 0), told["label"])
+                if "tokens" in told:
+                    told["tokens"] = jnp.where(gone[:, None], empty[None], told["tokens"])
+                if "context" in told:
+                    nothing = self._states(assets, known.frozen, empty[None])
+                    told["context"] = jnp.where(gone[:, None, None], nothing, told["context"].astype(jnp.float32))
+                x0 = self._latents(assets, known.frozen, batch, keys)
+                apply = lambda params, x, t, cond: network.apply({"params": params["unet"]}, x, t, cond, keys)
+                cond = self._told(assets, params, known.frozen, told)
+                return self.process.loss(apply)(params, known, x0, cond, keys)
+
+            return loss
+
+        def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+            row: Any = one
+            told: dict[str, Any] = {}
+            if "moments" in row:
+                which = int(rng.integers(len(row["moments"])))
+                told["moments"] = row["moments"][which]
+                if self.picture != "none":
+                    told["small"] = row["small"][which]
+            else:
+                told["image"] = row["image"]
+            if self.condition == "clip" and "context" in row:
+                told["context"] = row["context"]
+            elif words:
+                told["tokens"] = words.encode(row["caption"], length)
+            if self.condition == "class":
+                told["label"] = np.int32(row["label"])
+            return told
+
+        return Task(
+            init=init,
+            loss=make_loss(self.net),
+            held_out=make_loss(self.net.deterministic()),
+            example=example,
+            load=load,
+            absorb=self.process.absorb,
+            previews={"prompts": self._preview(assets, spec)} if self.preview.prompts else {},
+        )
+
+    def _latents(self, assets: Assets, frozen: Params, batch: Batch, keys: Key) -> Float[Array, "b i j z"]:
+        """What is trained on, drawn from the examples' keys."""
+        moments = batch.get("moments")
+        if moments is None:
+            moments = first_stage.moments(assets.vae, frozen["autoencoder"], batch["image"])
+        return first_stage.latents(assets.vae, jax.lax.stop_gradient(moments), keys)
+
+    def _states(self, assets: Assets, frozen: Params, tokens: Any) -> Array:
+        assert assets.clip
+        return first_stage.states(assets.clip.encoder, frozen["text_encoder"], jnp.asarray(tokens))
+
+    def _told(self, assets: Assets, params: Params, frozen: Params, told: Batch) -> Cond:
+        """What the network is told of an example."""
+        if "context" in told:
+            cond = Cond(context=told["context"].astype(jnp.float32))
+        elif assets.clip:
+            cond = Cond(context=self._states(assets, frozen, told["tokens"]))
+        else:
+            cond = self._cond(params, {name: told[name] for name in ("tokens", "label") if name in told})
+        if self.picture == "none":
+            return cond
+        small = told.get("small")
+        if small is None:
+            small = jnp.round(first_stage.reduced(told["image"], first_stage.factor(assets.vae)))
+        small = small.astype(jnp.float32) / 127.5 - 1
+        return dataclasses.replace(cond, image=blurred(small, self.blur) if self.picture == "blurred" else small)
+
+    def pipeline(self, assets: Any, weights: Variables, spec: Spec = MeshSpec()) -> DiffusionPipeline:
+        """Returns what samples from the model."""
+        return DiffusionPipeline(self.bundle(assets, weights), spec=spec)
+
+    def bundle(self, assets: Any, weights: Variables) -> Bundle:
+        """Returns the U-Net, the autoencoder, the text encoder and the process, as every pipeline takes them."""
+        assert isinstance(self.net, UNetConfig)
+        made = diffusion_bundle(
+            self.net,
+            weights.params,
+            process=self._sampled(weights.params),
+            size=assets.size // first_stage.factor(assets.vae),
+            text=self.text if self.condition == "text" else None,
+            vocabulary=assets.vocabulary,
+            labels=assets.labels,
+            vae=dataclasses.replace(assets.vae, params=weights.frozen["autoencoder"]),
+        )
+        if assets.clip:
+            encoder = dataclasses.replace(assets.clip.encoder, params=weights.frozen["text_encoder"])
+            made.components["text_encoder"] = encoder
+            made.tokenizers["tokenizer"] = assets.clip.tokenizer
+        return dataclasses.replace(made, index={"picture": self.picture} if self.picture != "none" else {})
+
+    def _preview_inputs(self, assets: Any) -> dict[str, Any]:
+        if assets.shown is None:
+            return {}
+        return {"image": assets.shown, "height": assets.size, "width": assets.size}
+
+
+def _other(path: Path, own: str, of: LatentSource, expected: str) -> str:
+    return (
+        f"{of.folder} was made with another network than {path} (hash {expected[:12]}, not {own[:12]}): make latents "
+        "with this one, or take theirs"
+    )
+
+
+def _reduced(image: np.ndarray, vae: Component) -> np.ndarray:
+    return np.asarray(jnp.round(first_stage.reduced(jnp.asarray(image[None]), first_stage.factor(vae)))).astype(
+        np.uint8
+    )[0]
+
+
+def _deviation(vae: Component, source: Any) -> float:
+    """The standard deviation of the latents of some pictures, evenly spread over the data."""
+    run = Spread(
+        lambda whole, batch: first_stage.moments(vae, whole, batch["image"]),
+        devices=jax.local_devices()[:1],
+        multiple=16,
+    )
+    chosen = np.unique(np.linspace(0, len(source) - 1, min(_MEASURED, len(source))).round().astype(int))
+    parts = np.array_split(chosen, math.ceil(len(chosen) / 16))
+    images = (np.stack([source[i]["image"] for i in part.tolist()]) for part in parts)
+    made = np.concatenate([run(vae.params, {"image": image}) for image in images]).astype(np.float64)
+    mean, log_var = np.split(made, 2, -1) if vae.kind == "AutoencoderKL" else (made, np.full(made.shape, -np.inf))
+    return float(np.sqrt((mean**2 + np.exp(log_var)).mean() - mean.mean() ** 2))
+
+
+def blurred(x: Float[Array, "b i j c"], deviation: float) -> Float[Array, "b i j c"]:
+    """Pictures through a Gaussian of this deviation, in pixels; beyond the border is the border."""
+    radius = math.ceil(3 * deviation)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
+    weights /= weights.sum()
+    for axis in (1, 2):
+        size = x.shape[axis]
+        ends = [(radius, radius) if i == axis else (0, 0) for i in range(x.ndim)]
+        wide = jnp.pad(x, ends, mode="edge")
+        x = sum(float(w) * jax.lax.slice_in_dim(wide, n, n + size, axis=axis) for n, w in enumerate(weights))  # type: ignore[assignment]
+    return x

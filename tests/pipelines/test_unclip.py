@@ -1,0 +1,115 @@
+"""unCLIP as Karlo has it: pictures against the reference from the same noise, what it refuses, and the command line."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pipelines import small
+from reference.sd_weights import load, noise
+
+from jaxdiff.cli import sample
+from jaxdiff.pipelines import unclip
+from jaxdiff.pipelines.unclip import UnclipPipeline
+from jaxdiff.pretrained.files import read_weights
+from jaxdiff.pretrained.read import Bundle, read_directory
+from jaxdiff.pretrained.write import write_directory
+from jaxdiff.sampling import table
+
+INDEX, ARRAYS = load(pathlib.Path(__file__).parents[1] / "reference" / "unclip.npz")
+FEW = {"prior_steps": 4, "decoder_steps": 4, "larger_steps": 3}
+
+
+@functools.cache
+def bundle():
+    parts = {name: small.component(entry) for name, entry in INDEX["parts"].items()}
+    index = {"_class_name": "UnCLIPPipeline", "tokenizer": ["transformers", "CLIPTokenizer"]}
+    index |= {name: ["diffusers", part.kind] for name, part in parts.items()}
+    index |= {name: ["diffusers", "UnCLIPScheduler"] for name in INDEX["schedulers"]}
+    return Bundle("UnCLIPPipeline", index, parts, {"tokenizer": small.tokenizer()}, INDEX["schedulers"])
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return UnclipPipeline(bundle(), devices=jax.devices()[:1])
+
+
+def same(keys, *rest):
+    shape = (len(keys), *rest[-1])
+    theirs = noise("drawn", (*shape[:1], *shape[3:], *shape[1:3]) if len(shape) == 4 else shape) * np.float32(1.7)
+    return jnp.asarray(theirs.transpose(0, 2, 3, 1) if len(shape) == 4 else theirs)
+
+
+@pytest.mark.heavy
+def test_pictures_agree_and_nothing_compiles_again(pipe, monkeypatch):
+    monkeypatch.setattr(unclip, "unit_noise", same)
+    monkeypatch.setattr(table, "normal", same)
+    made = pipe(small.PROMPTS, key=jax.random.key(0), **FEW, prior_guidance=3.0, decoder_guidance=2.0)
+    error = np.abs(made.astype(float) - 255 * (ARRAYS["pictures"] / 65535)).max()
+    print(f"{error:.2f} / 255")
+    assert error < 2
+    other, embed = pipe(["two", "fish"], key=jax.random.key(1), **FEW, prior_guidance=1.0, latents=True)
+    assert pipe.compiled() == 1
+    assert embed.shape == (2, 24)
+    assert not np.array_equal(made, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prior_steps": 1}, "prior_steps is 1: expected a whole number from 2 to 1000"),
+        ({"larger_steps": 2.5}, "larger_steps is 2.5"),
+        ({"decoder_guidance": float("nan")}, "decoder_guidance is nan"),
+        ({"prior_guidance": "much"}, "prior_guidance is 'much'"),
+        ({"negative": "ugly"}, "this model takes no negative: expected prior_steps"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(pipe, options, words):
+    with pytest.raises(ValueError, match="expected") as error:
+        pipe("a", key=jax.random.key(0), **options)
+    assert words in str(error.value)
+    assert not pipe.compiled() or pipe.compiled() == 1
+
+
+def test_parts_that_are_missing_or_of_another_model_are_named():
+    whole = bundle()
+    less = {name: part for name, part in whole.components.items() if name != "text_proj"}
+    with pytest.raises(ValueError, match="has no text_proj: its directory needs"):
+        UnclipPipeline(Bundle(whole.kind, whole.index, less, whole.tokenizers, whole.schedulers))
+    other = {**whole.components, "text_encoder": small.part("text_g")}
+    with pytest.raises(ValueError, match="prior 24, text_proj 24, text_encoder 20"):
+        UnclipPipeline(Bundle(whole.kind, whole.index, other, whole.tokenizers, whole.schedulers))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("karlo") / "model"
+    write_directory(bundle(), path)
+    return path
+
+
+def test_it_is_read_and_written_back_as_it_was(folder, tmp_path):
+    write_directory(read_directory(folder), tmp_path / "again")
+    for name in INDEX["parts"]:
+        ours, theirs = read_weights(tmp_path / "again" / name), read_weights(folder / name)
+        assert ours.keys() == theirs.keys()
+        for tensor in ours:
+            np.testing.assert_array_equal(np.asarray(ours[tensor]), np.asarray(theirs[tensor]))
+
+
+def test_help_shows_its_own_options(folder, capsys):
+    with pytest.raises(SystemExit):
+        sample.main(["--model", str(folder), "--help"])
+    shown = capsys.readouterr().out
+    assert "--prior-guidance" in shown
+    assert "--negative-prompt" not in shown
+
+
+@pytest.mark.heavy
+def test_the_command_line_makes_pictures(folder, tmp_path):
+    steps = ["--prior-steps", "2", "--decoder-steps", "2", "--larger-steps", "2"]
+    told = ["--prompt", "a red heart", "--num", "1", "--out", str(tmp_path / "one.png")]
+    sample.main(["--model", str(folder), *told, *steps])
+    assert (tmp_path / "one.png").is_file()
