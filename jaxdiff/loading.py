@@ -113,7 +113,7 @@ def load(
             raise ValueError(f"stages that follow each other take no {', '.join(wrong)}: leave it out, or then")
         bundles = _stages([path, *map(Path, then)], dtype, variant, place)
         how: dict[str, Any] = {"spec": spec, "devices": devices, "programs": programs, "decode": decode}
-        return Cascade([DiffusionPipeline(_computing(one, dtype, decode_dtype), **how) for one in bundles])
+        return Cascade([DiffusionPipeline(computing(one, dtype, decode_dtype), **how) for one in bundles])
     more = {"vae": vae, "adapter": adapter, "image_encoder": image_encoder}
     more |= {f"controlnet_{n:02d}": folder for n, folder in enumerate(controlnets)}
     if is_published(path):
@@ -190,21 +190,21 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
     if not (path / "model_index.json").is_file() or any(options.get(name) for name in beside):
         pipe: Any = load(path, **options)
         return getattr(pipe, "model", None), pipe.Options
+    if not is_diffusion(path):
+        return None, OTHERS[read_json(path / "model_index.json")["_class_name"]].Options
     bundle = outline_bundle(path, safety=options.get("safety", False))
     model = make_model(bundle, clip_skip=options.get("clip_skip", 0), safety=options.get("safety", False))
     return model, of_model(model, guidance=bundle.guidance)
 
 
 def outline_bundle(path: Path, *, safety: bool = False) -> Bundle:
-    """Returns the networks of a directory of diffusers with shapes in place of weights.
+    """Returns the networks of a diffusion model's directory of diffusers with shapes in place of weights.
 
     Raises:
       ValueError, OSError: if a config is damaged or missing.
     """
     index = read_json(path / "model_index.json")
     kind = index.get("_class_name", "")
-    if kind in OTHERS:
-        return None, OTHERS[kind].Options
     bundle = Bundle(kind, index, {}, {}, {}, guidance=guidance(kind))
     for name, entry in index.items():
         kind = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
