@@ -56,4 +56,5 @@ def small() -> Experiment:
         base,
         task=dataclasses.replace(base.task, net=net, condition="text", preview=preview),
         data=dataclasses.replace(base.data, name="openmoji", split="all", subset="quickstart"),
+        train=dataclasses.replace(base.train, accumulate=1),
     )

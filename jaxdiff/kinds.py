@@ -159,7 +159,7 @@ def _build(kind: Any, value: Any, path: str) -> Any:
             raise ValueError(f"{path} is {value!r}: expected a list of {len(arms)}")
         each = arms[:1] * len(value) if arms[-1] is Ellipsis else arms
         return tuple(_build(arm, item, f"{path}[{i}]") for i, (arm, item) in enumerate(zip(each, value, strict=True)))
-    if kind is Path and isinstance(value, str):
+    if kind is Path and isinstance(value, str) and value:
         return Path(value)
     if kind is type(None) and value is None:
         return None

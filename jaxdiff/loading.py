@@ -325,6 +325,11 @@ def computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bu
 
     Those of our own training have weights of any dtype cast to it, and compute as they were trained if it is None.
     """
+
+    def config(net: Any, dtype: str) -> Any:
+        inner = {"net": config(net.net, dtype)} if hasattr(net, "net") else {"dtype": dtype}  # a ControlNet's U-Net
+        return dataclasses.replace(net, **inner)
+
     made, own = {}, bundle.native is not None
     for name, part in bundle.components.items():
         chosen = dtype or (None if own else "float32")
@@ -332,9 +337,7 @@ def computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bu
             chosen = decode_dtype or ("float32" if getattr(part.config, "upcast", False) else chosen)
         if own and dtype:
             part = dataclasses.replace(part, params=jax.tree.map(lambda x: x.astype(dtype), part.params))
-        made[name] = (
-            dataclasses.replace(part, config=dataclasses.replace(part.config, dtype=chosen)) if chosen else part
-        )
+        made[name] = dataclasses.replace(part, config=config(part.config, chosen)) if chosen else part
     return dataclasses.replace(bundle, components=made)
 
 

@@ -42,7 +42,7 @@ def test_a_sample(told, sampler):
     pipe = own.pipeline(told)
     shapes = []
 
-    def trace(params, batch, host):
+    def trace(params, batch, host=True):
         with jax.numpy_dtype_promotion("strict"):
             shapes.append(jax.eval_shape(make_program(pipe.model), params, batch))
         return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes[-1])

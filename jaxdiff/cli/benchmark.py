@@ -96,8 +96,7 @@ def read_subject(args: Args) -> Subject:
     """The networks that the command line names."""
     if args.config in subjects.PUBLISHED:
         return subjects.published(args.config, args.size, args.dtype or "float32")
-    named = Path("configs") / f"{args.config}.py"
-    config = read_config(named if named.is_file() else Path(args.config))
+    config = read_config(Path(args.config))
     if args.size:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, size=args.size))
     if args.dtype:

@@ -84,9 +84,11 @@ def read_config(path: Path, small: bool = False) -> Experiment:
       FileNotFoundError: if there is no such file; lists those beside it.
       ValueError: if it is no config, or raises itself: then its own line is named.
     """
+    path = find(path)
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise FileNotFoundError(f"no config file {path}" + (f"; there are {', '.join(near[:10])}" if near else ""))
+        near = near or sorted(p.stem for p in _shipped().glob("*.py"))
+        raise FileNotFoundError(f"no config file {path}; there are {_listed(near)}")
     if path.suffix != ".py":
         raise ValueError(
             f"{path} is no Python file, which configs are: write `def config() -> Experiment` into a .py file, as "
@@ -103,6 +105,19 @@ def read_config(path: Path, small: bool = False) -> Experiment:
     if not callable(getattr(module, "small", None)):
         raise ValueError(f"{path} has no small form: it must define `def small() -> Experiment`, or leave {SMALL} out")
     return _experiment(path, "small", _running(path, module.small))
+
+
+def find(path: Path) -> Path:
+    """Returns the file, or where there is none that of the package: 'quickstart' or 'configs/quickstart.py'."""
+    own = path.suffix in ("", ".py") and str(path.parent) in (".", "configs")
+    shipped = _shipped() / f"{path.stem}.py"
+    return shipped if own and not path.is_file() and shipped.is_file() else path
+
+
+def _shipped() -> Path:
+    """The configs of an installed package, or of the repository that it is run from."""
+    package = Path(__file__).parents[1]
+    return next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
 
 
 def _running(path: Path, call: Callable[[], Any]) -> Any:

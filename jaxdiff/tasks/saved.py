@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdiff import kinds, parallel, training
+from jaxdiff import kinds, parallel
 from jaxdiff.data.source import DataConfig
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.pipelines import first_stage
@@ -74,8 +74,7 @@ def read_weights(path: Path, task: Task, size: int, place: Callable[[Params], An
     shapes = jax.eval_shape(task.init, jax.random.key(0), loaded, batch)
     params = {name: shapes.params[name] for name in task.averaged} if task.averaged else shapes.params
     params, extra = (_placed(tree, place) for tree in (params, shapes.extra))
-    params = training.load_params(path, params)
-    extra = checkpoints.load_extra(path, extra) if jax.tree.leaves(extra) else extra
+    params, extra = checkpoints.load_weights(path, params, extra)
     frozen = shapes.frozen
     if jax.tree.leaves(frozen):
         frozen = jax.jit(lambda loaded: task.init(jax.random.key(0), loaded, batch).frozen)(loaded)

@@ -217,35 +217,40 @@ def load_params(path: Path | str, like: Params | None = None) -> Params:
       MismatchError: if the checkpoint is not like `like`.
       DamagedError: if the checkpoint, or each of the run's, is damaged or has weights that are not finite.
     """
+    return _of_run(path, lambda path: _load_params(path, like))
+
+
+def load_weights(path: Path | str, params: Params, extra: Any) -> tuple[Params, Any]:
+    """Reads the averaged parameters and `TrainState.extra` of one checkpoint, as `load_params` reads the parameters.
+
+    Raises:
+      FileNotFoundError, MismatchError, DamagedError: see `load_params`.
+    """
+    if not jax.tree.leaves(extra):
+        return load_params(path, params), extra
+    return _of_run(path, lambda path: (_load_params(path, params), _load_extra(path, extra)))
+
+
+def _of_run(path: Path | str, read: Callable[[Path], T]) -> T:
     path = Path(path).absolute()
     if path.name.isdigit() and path.is_dir():
-        return _load_params(path, like)
+        return read(path)
     if not steps(path / "checkpoints"):
         raise FileNotFoundError(
             f"{path} is no checkpoint (WORKDIR/checkpoints/STEP) and has none: give a run's --workdir."
         )
-    return _read_last(path / "checkpoints", lambda path: _load_params(path, like))[0]
+    return _read_last(path / "checkpoints", read)[0]
 
 
-def load_extra(path: Path | str, like: Any) -> Any:
-    """Reads `TrainState.extra` of a run or of one of its checkpoints, as `load_params` reads the parameters.
-
-    Raises:
-      DamagedError: if the checkpoint, or each of the run's, is damaged.
-    """
-    path = Path(path).absolute()
+def _load_extra(path: Path, like: Any) -> Any:
     one = SingleDeviceSharding(jax.local_devices()[0])
-
-    def read(path: Path) -> Any:
-        with _whole(path, "state/"):
-            place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x) or one)
-            item = {"extra": jax.tree.map(place, like)}
-            args = ocp.checkpoint_utils.construct_restore_args(item)
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-                wanted = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
-                return reader.restore(path / "state", args=wanted)["extra"]
-
-    return read(path) if path.name.isdigit() else _read_last(path / "checkpoints", read)[0]
+    with _whole(path, "state/"):
+        place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x) or one)
+        item = {"extra": jax.tree.map(place, like)}
+        args = ocp.checkpoint_utils.construct_restore_args(item)
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            wanted = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
+            return reader.restore(path / "state", args=wanted)["extra"]
 
 
 def _load_params(path: Path, like: Params | None) -> Params:

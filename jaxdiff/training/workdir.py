@@ -62,18 +62,18 @@ def replace(path: Path, text: str) -> None:
 
 
 def by_first(act: Callable[[], object]) -> None:
-    """Calls `act` in process 0 while the others wait; its OSError is raised in all, so that none waits for ever."""
-    failure: OSError | None = None
+    """Calls `act` in process 0 while the others wait; what it raises, all raise, so that none waits for ever."""
+    failure: Exception | None = None
     if jax.process_index() == 0:
         try:
             act()
-        except OSError as error:
+        except Exception as error:
             failure = error
-    told = processes.gather(failure and str(failure))[0]
+    told = processes.gather(failure and [isinstance(failure, ValueError), str(failure)])[0]
     if failure:
         raise failure
     if told:
-        raise OSError(told)
+        raise (ValueError if told[0] else OSError)(told[1])
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """From a command line to an experiment: files that are no configs, and what is said of a run that is resumed."""
 
 import dataclasses
+import pathlib
 import re
 
 import pytest
@@ -131,3 +132,13 @@ def test_differences_are_listed_by_their_paths(write):
         'held_out "" -> "test"',
     ]
     assert differences(one, one) == []
+
+
+@pytest.mark.parametrize("name", ["quickstart", "quickstart.py", "configs/quickstart.py"])
+def test_configs_of_the_package_are_found_from_anywhere(write, monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    assert read_config(pathlib.Path(name)).name == "quickstart"
+    write(GOOD, "quickstart.py")
+    assert read_config(pathlib.Path("quickstart.py")).name == "mine"
+    with pytest.raises(FileNotFoundError, match=r"file elsewhere/quickstart\.py; there are cifar10, .* and \d+ more"):
+        read_config(pathlib.Path("elsewhere/quickstart.py"))

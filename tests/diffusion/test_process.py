@@ -323,7 +323,7 @@ def test_distillation_asks_the_teacher_and_its_target_is_what_the_config_says():
         known = known_of(frozen={"teacher": tree("teacher", 1)}, ema=tree("ema", 2))
         f = dataclasses.replace(config, target=target).loss(told)
         x0, keys = jnp.ones((4, 2)), jax.random.split(jax.random.key(0), 4)
-        f(tree("student", 3), known, x0, Cond(pooled=jnp.ones((4, 2))), keys, Cond())
+        f(tree("student", 3), known, x0, Cond(pooled=jnp.ones((4, 2))), keys, lambda params: Cond())
         assert {name for name, _ in asked} == expected
         assert {bare for name, bare in asked if name == "teacher"} == {True}
         assert {bare for name, bare in asked if name != "teacher"} == {False}

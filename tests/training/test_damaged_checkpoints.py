@@ -14,7 +14,7 @@ import pytest
 from test_checkpoint import assert_equal, make_state, shapes
 
 from jaxdiff.training import CheckpointConfig, DamagedError, MismatchError, TrainState, load_params, manifest
-from jaxdiff.training.checkpoint import Checkpoints, steps
+from jaxdiff.training.checkpoint import Checkpoints, load_weights, steps
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +214,19 @@ def test_fields_are_walked_and_frozen_ones_left_out(tmp_path, extra):
     assert restored.frozen == "as it was"
     assert_equal(dataclasses.replace(restored, frozen=state.frozen), state)
     assert "teacher" not in "".join((tmp_path / "checkpoints" / "5" / "state" / "_METADATA").read_text())
+
+
+def test_weights_and_what_was_moved_beside_them_are_of_one_checkpoint(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(wider(make_state(step), {"codes": jnp.full(6, step)}, {}), {}, {})
+    like, extra = shapes(make_state(1)).ema_params, {"codes": jax.ShapeDtypeStruct((6,), jnp.int32)}
+    assert load_weights(tmp_path, like, extra)[1]["codes"][0] == 2
+    flip(largest(tmp_path / "checkpoints" / "2" / "state" / "d"), 100)
+    with pytest.warns(UserWarning, match="is taken instead"):
+        params, moved = load_weights(tmp_path, like, extra)
+    assert moved["codes"][0] == 1
+    assert_equal(params, make_state(1).ema_params)
 
 
 def test_a_field_that_came_later_may_be_missing_only_while_it_is_empty(run):

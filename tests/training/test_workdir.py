@@ -103,7 +103,7 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch, at)
 def test_process_0_alone_writes_and_its_failure_is_raised_in_all(tmp_path, monkeypatch, index):
     monkeypatch.setattr("jax.process_index", lambda: index)
     said = []
-    monkeypatch.setattr(workdir.processes, "gather", lambda value: said.append(value) or ["disk full", None])
+    monkeypatch.setattr(workdir.processes, "gather", lambda value: said.append(value) or [[False, "disk full"], None])
     if index:
         with pytest.raises(OSError, match="disk full"):
             write_text(tmp_path / "a", "text")
@@ -115,4 +115,20 @@ def test_process_0_alone_writes_and_its_failure_is_raised_in_all(tmp_path, monke
         (tmp_path / "a").mkdir()
         with pytest.raises(IsADirectoryError):
             write_text(tmp_path / "a", "text")
-    assert ("directory" in said[0]) if index == 0 else (said == [None, None])
+    assert ("directory" in said[0][1]) if index == 0 else (said == [None, None])
+
+
+@pytest.mark.parametrize(("kind", "raised"), [(OSError, OSError), (ValueError, ValueError), (RuntimeError, OSError)])
+def test_what_stops_the_first_process_stops_all(monkeypatch, kind, raised):
+    told = []
+
+    def act():
+        raise kind("no room")
+
+    monkeypatch.setattr(workdir.processes, "gather", lambda value: told.append(value) or [value])
+    with pytest.raises(kind, match="no room"):
+        workdir.by_first(act)
+    monkeypatch.setattr(workdir.processes, "gather", lambda value: told[:1])
+    monkeypatch.setattr(workdir.jax, "process_index", lambda: 1)
+    with pytest.raises(raised, match="no room"):
+        workdir.by_first(act)
