@@ -231,11 +231,6 @@ def _named(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def blank(config: Experiment, task: Task, count: int = 1) -> dict[str, np.ndarray]:
-    """Returns a batch of black pictures that say nothing, for its shapes."""
-    return saved.blank(task, config.data.size, count)
-
-
 def run(
     config: Experiment,
     workdir: Path | str,

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _CONFIG = re.compile(r"^(class Config\b|Config\s*[:=])", re.MULTILINE)
 MOST = 2**32
-"""What whole numbers of a config stay below; beyond, arithmetic on shapes overflows."""
+"""Bounds the whole numbers of a config; beyond it, arithmetic on shapes overflows."""
 _BY_BASE: dict[type, "Kinds[Any]"] = {}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 

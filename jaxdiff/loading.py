@@ -221,13 +221,13 @@ def outline_bundle(path: Path, *, safety: bool = False) -> Bundle:
 
 
 def is_diffusion(path: Path) -> bool:
-    """Whether a model in another library's layout is sampled by `DiffusionPipeline`."""
+    """Returns whether a model in another library's layout is sampled by `DiffusionPipeline`."""
     file = path / "model_index.json"
     return is_published(path) and not (file.is_file() and read_json(file).get("_class_name") in OTHERS)
 
 
 def is_published(path: Path) -> bool:
-    """Whether a model is a file or directory in another library's layout, and no run of `jaxdiff train`."""
+    """Returns whether a model is a file or directory in another library's layout, and no run of `jaxdiff train`."""
     return path.is_file() or (path / "model_index.json").is_file()
 
 

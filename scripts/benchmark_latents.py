@@ -1,4 +1,4 @@
-"""How much faster a step of latent diffusion is on cached latents than with the encoding in it; prints a ratio.
+"""Measures how much faster a step of latent diffusion is on cached latents than with the encoding in it.
 
 Both are the same training step, compiled twice: of `configs/openmoji_ldm.py` (64x64 pictures, 16x16x4 latents), behind
 an autoencoder (f=4) of the widths that are given. They take turns, round after round, and each round gives a ratio.

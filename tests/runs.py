@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxdiff import data, experiment, training
 from jaxdiff.cli.config import read_config
+from jaxdiff.tasks import saved
 from jaxdiff.training.checkpoint import Checkpoints
 
 
@@ -19,7 +20,7 @@ def write(config_file, folder):
     assets = config.task.assets(folder, config.data, data.open_source(config.data), new=True)
     task = config.task.task(assets)
     init = training.make_init_state(task, training.make_optimizer(config.optimizer, config.train.steps, task.groups))
-    shapes = jax.eval_shape(init, jax.random.key(0), {}, experiment.blank(config, task))
+    shapes = jax.eval_shape(init, jax.random.key(0), {}, saved.blank(task, config.data.size))
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.1, x.dtype), shapes)
     with Checkpoints(folder) as checkpoints:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from jaxdiff import experiment
 from jaxdiff.data.tokenizer import BytePair
+from jaxdiff.tasks import saved
 from jaxdiff.training.checkpoint import Checkpoints
 from jaxdiff.training.optimizer import decayed
 
@@ -60,7 +61,7 @@ def old(tmp_path):
     (folder / "vocabulary.json").write_text(BytePair.learn(["red"], 270).to_json())
     now = experiment.read(folder)
     task = now.task.task(now.task.assets(folder, now.data))
-    shapes = jax.eval_shape(task.init, jax.random.key(0), {}, experiment.blank(now, task)).params
+    shapes = jax.eval_shape(task.init, jax.random.key(0), {}, saved.blank(task, now.data.size)).params
     rng = np.random.default_rng(0)
     random = lambda tree: jax.tree.map(lambda x: jnp.asarray(rng.random(x.shape) * 0.1, x.dtype), tree)
     params, average = random(shapes), random(shapes)

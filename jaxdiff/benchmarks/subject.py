@@ -78,6 +78,10 @@ def of_experiment(config: Experiment) -> Subject:
     """
     task, assets = made_up(config)
     shapes = jax.eval_shape(task.init, jax.random.key(0), {}, batch(config, task, 1, 0))
+    if "unet" not in shapes.params:
+        raise ValueError(
+            f"{config.name} trains {', '.join(shapes.params)} and no unet: give a diffusion model's config"
+        )
     bundle = config.task.bundle(assets, shapes)
     text = bundle.components["text_encoder"].config if "text_encoder" in bundle.components else None
     return Subject(

@@ -65,11 +65,12 @@ class Args:
 def main(argv: list[str]) -> None:
     """Measures, and prints each record's tables at the end."""
     args = tyro.cli(Args, args=argv, prog="jaxdiff benchmark")
+    check_numbers(args)
     subject = read_subject(args)
     programs.check(args.what, subject)
     names = args.what or tuple(programs.applicable(subject))
     batch = args.batch or subject.batch
-    check(args, batch)
+    check_devices(args, batch)
     if args.against:
         torch_peer.check(list(names))
     told, records = speed.machine(), []
@@ -110,11 +111,24 @@ def read_subject(args: Args) -> Subject:
     return subjects.of_experiment(config)
 
 
-def check(args: Args, batch: int) -> None:
-    """Refuses numbers that cannot be, before anything compiles."""
-    for name, value, least in (("rounds", args.rounds, 1), ("steps", args.steps, 1), ("batch", batch, 1)):
-        if value < least:
-            raise ValueError(f"{name} is {value}: expected {least} or more")
+def check_numbers(args: Args) -> None:
+    """Refuses numbers that no model can be measured with.
+
+    Raises:
+      ValueError: names the option.
+    """
+    for name in ("rounds", "steps", "batch", "size"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: expected 1 or more")
+
+
+def check_devices(args: Args, batch: int) -> None:
+    """Refuses numbers of devices that there are not, or that do not divide the batch.
+
+    Raises:
+      ValueError: names both.
+    """
     for devices in args.devices:
         if devices < 1 or batch % devices:
             raise ValueError(f"batch is {batch}, which does not divide over {devices} devices: choose another --batch")

@@ -115,7 +115,7 @@ def check_out(out: Path) -> None:
 
 
 def _ours(path: Path) -> bool:
-    """Whether a file was written by `jaxdiff convert`."""
+    """Returns whether a file was written by `jaxdiff convert`."""
     try:
         return path.is_file() and single_process.ours(files.metadata(path))
     except files.FileError:

@@ -73,7 +73,7 @@ class DataConfig:
 
 
 def is_latents(name: str) -> bool:
-    """Whether data of this name are a directory that `jaxdiff latents` made."""
+    """Returns whether data of this name are a directory that `jaxdiff latents` made."""
     return (Path(os.path.expanduser(name)) / LATENTS).is_file()
 
 

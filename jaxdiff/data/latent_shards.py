@@ -25,7 +25,7 @@ Encode = Callable[[Sequence[Any]], Mapping[str, np.ndarray]]
 
 
 class Part(NamedTuple):
-    """What goes into a shard: its name, the number of its shape, and the examples by their number in the data."""
+    """Names a shard, the number of its shape, and its examples by their number in the data."""
 
     name: str
     shape: int
@@ -190,5 +190,5 @@ class _Moments:
         self._count += len(x)
 
     def told(self) -> dict[str, Any]:
-        """As a shard's text file has them."""
+        """Returns the sums as a shard's text file holds them."""
         return {"count": self._count, "sum": self._sums[0].tolist(), "squares": self._sums[1].tolist()}

@@ -34,7 +34,7 @@ MANIFEST, _CHECKED = "manifest.json", ".checked.json"
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What all shards of a directory have in common.
+    """Holds what all shards of a directory have in common.
 
     Attributes:
       data: name of the data.
@@ -114,7 +114,7 @@ class Manifest:
 
 
 class Layout:
-    """How a row lies in its record: label, arrays one after another, caption.
+    """Packs a row into a record and back: label, arrays one after another, caption.
 
     Attributes:
       fields: dtype and shape of each array, by name.

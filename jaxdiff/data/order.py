@@ -1,4 +1,4 @@
-"""Which examples a batch holds: a shuffled stream without end, of which any batch can be named.
+"""Decides which examples a batch holds: a shuffled stream without end, of which any batch can be named.
 
 The stream is the concatenation of the epochs, each in its own order drawn from the seed; batch n is rows n B to n B +
 B - 1 of it. So batches may cross the border of two epochs, nothing is dropped, and a source may be smaller than a
@@ -39,7 +39,7 @@ class Order:
         return np.random.default_rng(key).permutation(self._groups[group])
 
     def _before(self, epoch: int) -> list[int]:
-        """How many batches of each group come before an epoch."""
+        """Counts the batches of each group that come before an epoch."""
         return [epoch * size // self._batch_size for size in self._groups]
 
     def _of_epoch(self, epoch: int) -> list[tuple[int, int]]:

@@ -42,7 +42,7 @@ class Unigram:
         return np.array(ids + [0] * (length - len(ids)), np.int32)
 
     def cut(self, text: str, length: int) -> tuple[str, str]:
-        """What `encode(text, length)` keeps and what it cuts off ('' if all fits)."""
+        """Returns what `encode(text, length)` keeps and what it cuts off ('' if all fits)."""
         offsets = self.tokenizer.encode(text, add_special_tokens=False).offsets
         if len(offsets) < length:
             return text, ""

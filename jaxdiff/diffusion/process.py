@@ -185,7 +185,7 @@ class ProcessConfig:
 
     @property
     def says(self) -> Says:
-        """What the trained network says beside or instead of its prediction."""
+        """Names what the trained network says beside or instead of its prediction."""
         if self.objective in process_check.CONSISTENCY:
             return "consistency"
         return "variance" if self.variance == "learned" else "prediction"

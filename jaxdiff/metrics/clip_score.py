@@ -19,7 +19,7 @@ def clip_score(pictures: Float[np.ndarray, "n d"], captions: Float[np.ndarray, "
 def r_precision(
     pictures: Float[np.ndarray, "n d"], captions: Float[np.ndarray, "n d"], candidates: int = 100, seed: int = 0
 ) -> Bool[np.ndarray, " n"]:
-    """Whether each picture's own caption is the nearest of `candidates`, itself and others of the set.
+    """Returns whether each picture's own caption is the nearest of `candidates`, itself and others of the set.
 
     Captions with the same vector as its own are not drawn against it. Where there are fewer, all are.
 

@@ -169,7 +169,7 @@ class Resampler(nn.Module):
 
 
 class SafetyChecker(nn.Module):
-    """Whether pictures show what they should not: some cosine to a known concept is above that concept's threshold.
+    """Tells whether pictures show what they should not: some cosine to a known concept is above its threshold.
 
     A picture near one of the special concepts is held to thresholds lower by 0.01.
     """

@@ -118,7 +118,7 @@ class UNetConfig(NetConfig):
 
     @property
     def reads_context(self) -> bool:
-        """Whether it attends to tokens that it is given."""
+        """Returns whether the network attends to tokens that it is given."""
         return bool({"cross", "joint", "context"} & {*self.attention, self.mid_attention}) and self.tokens != "image"
 
     @property

@@ -109,7 +109,7 @@ def _blocked(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> 
 
 @functools.cache
 def _cudnn_can_be_traced() -> bool:
-    """Whether JAX finds cuDNN here; it asks for it when it traces the call, even for another machine."""
+    """Returns whether JAX finds cuDNN here; it asks for it when it traces the call, even for another machine."""
     x = jax.ShapeDtypeStruct((1, 8, 1, 64), jnp.bfloat16)
     try:
         jax.eval_shape(functools.partial(jax.nn.dot_product_attention, implementation="cudnn"), x, x, x)

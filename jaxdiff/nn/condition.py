@@ -1,4 +1,4 @@
-"""What steers a U-Net besides time and labels: CLIP's embedding of a picture and text, as one vector or as tokens."""
+"""Turns CLIP's embedding of a picture, and text, into the vector or the tokens that steer a U-Net besides time."""
 
 import flax.linen as nn
 import jax.numpy as jnp

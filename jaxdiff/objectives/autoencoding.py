@@ -1,4 +1,4 @@
-"""What an autoencoder is trained on beside the distance of its images: corrupted inputs, sparse codes, a prior.
+"""Gives the terms of an autoencoder's loss beside the distance of its images: corrupted inputs, sparse codes, a prior.
 
 Sources: Vincent et al. 2010 (denoising), JMLR 11, section 3; Ng 2011 (sparse), CS294A lecture notes; Kingma and Welling
 2014, arXiv 1312.6114, appendix B (the KL divergence of a Gaussian).

@@ -40,7 +40,7 @@ class Codebook(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a batch tells a codebook, as means over its examples: choices, and offers to dead codes."""
+    """Holds what a batch tells a codebook, as means over its examples: choices, and offers to dead codes."""
 
     chosen: Float[Array, " k"]
     total: Float[Array, "k w"]

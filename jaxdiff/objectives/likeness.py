@@ -1,4 +1,4 @@
-"""How near images are to others, as arrays on the device: `metrics.pixels` within a compiled program.
+"""Measures how near images are to others, as arrays on the device: `metrics.pixels` within a compiled program.
 
 PSNR and SSIM are those of `metrics.pixels`, which has the formulas and the source, of pixels rounded to 8 bits.
 """

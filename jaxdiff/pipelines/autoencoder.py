@@ -22,7 +22,7 @@ from jaxdiff.typing import Key
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a call may be given.
+    """Lists what a call may be given.
 
     Attributes:
       init: picture files to take through the autoencoder, scaled and cut to the size of its training. Without any, unit

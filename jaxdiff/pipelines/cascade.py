@@ -80,7 +80,7 @@ class Cascade:
         return picture
 
     def compiled(self) -> int:
-        """How many programs have been compiled for all stages."""
+        """Counts the programs that have been compiled for all stages."""
         return sum(stage.compiled() for stage in self.stages)
 
 

@@ -284,7 +284,7 @@ class DiffusionPipeline:
                 warnings.warn(f"the prompt is too long for this model; it does not see {unseen!r}", stacklevel=3)
 
     def calls(self, sampler: plan.Sampler, steps: int) -> int:
-        """How many network calls that many steps of a sampler take.
+        """Counts the network calls that so many steps of a sampler take.
 
         Raises:
           ValueError: for a sampler that does not exist, or cannot make these steps of this model.
@@ -293,7 +293,7 @@ class DiffusionPipeline:
         return plan.make(self.model.process, config, steps=steps, sampler=sampler, weights={}).table.calls
 
     def compiled(self) -> int:
-        """How many programs have been compiled for this pipeline."""
+        """Counts the programs that have been compiled for this pipeline."""
         return self._run.compiled()
 
     def _low(self, level: int) -> tuple[float, float]:

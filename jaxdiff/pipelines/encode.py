@@ -31,7 +31,7 @@ class Text(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EncodeConfig:
-    """How latents are stored, and who makes which.
+    """Says how latents are stored, and which process makes which.
 
     Attributes:
       dtype: of moments and text states.

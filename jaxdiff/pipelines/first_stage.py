@@ -1,4 +1,4 @@
-"""What stands before a latent diffusion model and is not trained with it: an autoencoder, perhaps CLIP's text encoder.
+"""Finds and reads what a latent diffusion model stands on: an autoencoder, perhaps CLIP's text encoder.
 
 What the encoder says of a picture, before anything is drawn, are its `moments`: mean and log-variance side by side for
 an autoencoder with a Gaussian (KL), the latents themselves for others; of one with a codebook (VQ) before they are

@@ -58,32 +58,32 @@ class Model:
 
     @property
     def reads(self) -> bool:
-        """Whether prompts say what it shows, in words or as a class."""
+        """Returns whether prompts say what it shows, in words or as a class."""
         return bool(self.texts or self.labels)
 
     @property
     def chunked(self) -> bool:
-        """Whether prompts may be weighted, and longer than one text of the encoder: CLIP's."""
+        """Returns whether prompts may be weighted, and longer than one text of the encoder: CLIP's."""
         return any(isinstance(self.nets[name], ClipTextConfig) for name in self.texts)
 
     @property
     def enlarges(self) -> bool:
-        """Whether it makes a low resolution picture larger: of latents by three channels, of pixels by a level too."""
+        """Returns whether it enlarges a picture: of latents by three channels, of pixels by a level too."""
         return self.extra == 3 and (self.channels != 3 or self.nets["unet"].augment or bool(self.picture))
 
     @property
     def edits(self) -> bool:
-        """Whether it changes a picture as it is told."""
+        """Returns whether it changes a picture as it is told."""
         return self.extra == self.channels and not self.enlarges
 
     @property
     def fills(self) -> bool:
-        """Whether it fills the part of a picture that a mask names, and was trained to."""
+        """Returns whether it was trained to fill the part of a picture that a mask names."""
         return self.extra == self.channels + 1 and not self.enlarges
 
     @property
     def looks(self) -> bool:
-        """Whether a picture steers it, beside the prompt (IP-adapter) or instead (variations)."""
+        """Returns whether a picture steers it, beside the prompt (IP-adapter) or instead (variations)."""
         return self.picture_tokens is not None or ("image_encoder" in self.nets and not self.texts)
 
     @property

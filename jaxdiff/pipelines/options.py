@@ -142,7 +142,7 @@ _WHY = {
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether two values that may be arrays or sequences are one, or equal scalars, or both empty."""
+    """Returns whether two values that may be arrays or sequences are one, or equal scalars, or both empty."""
     if a is b:
         return True
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):

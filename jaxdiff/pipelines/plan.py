@@ -133,7 +133,7 @@ def _asked(process: Process, config: Mapping[str, Any] | None, sampler: Sampler)
 
 
 def _equal(a: Schedule, b: Schedule) -> bool:
-    """Whether two schedules are the same, but for the last step of zero terminal SNR, where some classes are near 0."""
+    """Returns whether two schedules are the same, but for the last step of zero terminal SNR, which some put near 0."""
     if isinstance(a, Discrete) and isinstance(b, Discrete):
         last = min(len(a.knots), len(b.knots))
         return a.steps == b.steps and np.array_equal(a.knots[:last], b.knots[:last])

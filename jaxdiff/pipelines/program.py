@@ -147,7 +147,7 @@ def read_pictures(model: Model, params: Params, plan: Plan, batch: Any) -> dict[
 
 
 def enlarged(model: Model, plan: Plan, batch: Any, x: Float[Array, "b i j 3"]) -> dict[str, Array]:
-    """What `read_pictures` makes of a low resolution picture: noise on it, and what the large one starts from."""
+    """Returns what `read_pictures` makes of a small picture: it with noise, and what the large one starts from."""
     alpha, sigma = plan.low
     if model.factor == 1:
         x = stretched(x, *batch["canvas"].shape[1:3])

@@ -42,7 +42,7 @@ PARTS = ("prior", "decoder", "text_encoder", "text_proj", "super_res_first", "su
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a call of an unCLIP model may be given.
+    """Lists what a call of an unCLIP model may be given.
 
     Attributes:
       prior_steps: of the prior's sampler.
@@ -133,7 +133,7 @@ class UnclipPipeline:
         return (out["pixels"], out["embed"]) if latents else out["pixels"]
 
     def compiled(self) -> int:
-        """How many programs have been compiled for this pipeline."""
+        """Counts the programs that have been compiled for this pipeline."""
         return self._run.compiled()
 
     def _tokens(self, prompts: Sequence[str]) -> Any:
@@ -210,7 +210,7 @@ def read(nets: Mapping[str, Any], params: Params, tokens: Array) -> Cond:
 
 
 def decoder_cond(net: Any, params: Params, embed: Float[Array, "b e"], text: Cond) -> Cond:
-    """What the decoder is told of an embedding and a text."""
+    """Returns what the decoder is told of an embedding and a text."""
     made: Any = TextProjection(net).apply({"params": params}, embed, text.pooled, text.context)
     assert text.context_mask is not None
     mask = jnp.pad(text.context_mask, ((0, 0), (net.tokens, 0)), constant_values=True)

@@ -57,13 +57,20 @@ def read(path: Path | str) -> ClipTokenizer:
       FileNotFoundError: if the directory has no vocabulary.
       ValueError: if the files hold no CLIP vocabulary, or their configs say what is not served; names the fields.
     """
-    path = Path(path)
-    tokenizer = tokenizer_clip.read(path)
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (path / name).is_file():
-            full = settle(f"{path / name}", read_json(path / name), _FIELDS, HARMLESS)
-            _check_added(path / name, tokenizer, full["added_tokens_decoder"])
+    tokenizer = tokenizer_clip.read(path := Path(path))
+    for file, full in configs(path, _FIELDS, HARMLESS):
+        _check_added(file, tokenizer, full["added_tokens_decoder"])
     return tokenizer
+
+
+def configs(path: Path, fields: Fields, harmless: Mapping[str, str]) -> list[tuple[Path, dict[str, Any]]]:
+    """Reads the configs beside a tokenizer that are there, with all `fields`: (file, values).
+
+    Raises:
+      ValueError: if one says what is not served; names the field.
+    """
+    files = [path / name for name in ("tokenizer_config.json", "special_tokens_map.json")]
+    return [(file, settle(f"{file}", read_json(file), fields, harmless)) for file in files if file.is_file()]
 
 
 def length(path: Path | str) -> float | int | None:

@@ -134,5 +134,5 @@ def check(kind: str, index: Mapping[str, Any], numbers: int) -> None:
 
 
 def _is_entry(value: Any) -> bool:
-    """Whether a value is [library, class], or [null, null]."""
+    """Returns whether a value is [library, class], or [null, null]."""
     return isinstance(value, list) and len(value) == 2 and all(isinstance(one, str | None) for one in value)

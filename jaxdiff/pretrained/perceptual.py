@@ -66,7 +66,7 @@ def distance(
     if name == "efficientnet_lite0":
         pairs = zip(_maps(params, x), _maps(params, y), strict=True)
         return sum(((a - b) ** 2).sum(-1).mean((1, 2)) for a, b in pairs) + jnp.zeros(len(x))
-    network: Any = Lpips(name.removeprefix("lpips_"))  # type: ignore[arg-type]
+    network: Any = Lpips("alex" if name == "lpips_alex" else "vgg")
     return network.apply({"params": params}, x, y)
 
 

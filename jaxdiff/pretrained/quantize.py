@@ -69,7 +69,7 @@ def dequantize(params: Params, dtype: Any, x: Array) -> tuple[Params, Array]:
 
 
 def is_quantized(params: Params) -> bool:
-    """Whether any of the parameters is in 8 bits."""
+    """Returns whether any of the parameters is in 8 bits."""
     return any(map(_is, jax.tree.leaves(params, is_leaf=_is)))
 
 

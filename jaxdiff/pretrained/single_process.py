@@ -148,7 +148,7 @@ def write(name: str, config: Json, vae: Json) -> tuple[dict[str, np.ndarray], di
 
 
 def ours(note: Mapping[str, str]) -> bool:
-    """Whether a file with these metadata was written here."""
+    """Returns whether a file with these metadata was written here."""
     return note.get("modelspec.implementation", "").startswith(_WRITER)
 
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from jaxdiff.data import tokenizer_unigram
 from jaxdiff.data.tokenizer_unigram import END, PAD, UNKNOWN, Unigram
-from jaxdiff.pretrained.clip_tokenizer import HARMLESS, special
-from jaxdiff.pretrained.files import read_json
-from jaxdiff.pretrained.rules.fields import Fields, either, number, one_of, optional, settle, whole
+from jaxdiff.pretrained.clip_tokenizer import HARMLESS, configs, special
+from jaxdiff.pretrained.rules.fields import Fields, either, number, one_of, optional, whole
 
 CLASSES = ("T5Tokenizer", "T5TokenizerFast")
 _FIELDS: Fields = {
@@ -36,8 +35,5 @@ def read(path: Path | str) -> Unigram:
       FileNotFoundError: if the directory has no vocabulary.
       ValueError: if the files hold no T5 vocabulary, or their configs say what is not served; names the fields.
     """
-    path = Path(path)
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (path / name).is_file():
-            settle(f"{path / name}", read_json(path / name), _FIELDS, _HARMLESS)
+    configs(path := Path(path), _FIELDS, _HARMLESS)
     return tokenizer_unigram.read(path)

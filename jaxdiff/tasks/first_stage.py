@@ -30,7 +30,7 @@ from jaxdiff.typing import Batch, Key, Params
 
 
 class Assets(NamedTuple):
-    """What a run is beside its numbers and weights.
+    """Holds what a run is beside its numbers and weights.
 
     Attributes:
       size: side of the images.
@@ -121,7 +121,8 @@ class Config(TaskConfig):
 
     def bundle(self, assets: Assets, weights: Variables) -> Bundle:
         """Returns the autoencoder as the component `vae`, with the scale of its latents as it was measured."""
-        net: Any = dataclasses.replace(self.net, scale=scale(weights.extra))  # type: ignore[call-arg]
+        own: Any = self.net
+        net = dataclasses.replace(own, scale=scale(weights.extra))
         kind = "VQModel" if isinstance(net, VQConfig) else "AutoencoderKL"
         part = Component(kind, rules.published(net), net, whole(weights.params["generator"], weights.extra))
         return Bundle("jaxdiff", {}, {"vae": part}, {}, {})

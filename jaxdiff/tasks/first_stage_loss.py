@@ -1,4 +1,4 @@
-"""What an autoencoder is trained on, all of it as one config.
+"""Trains an autoencoder by a loss that is one config.
 
     loss = |x - y| + w_p perceptual(x, y) + prior of the latents + on (w_a lambda fool(y) + tell(x, y))
 
@@ -44,7 +44,7 @@ from jaxdiff.typing import Batch, Key, Metrics, Params
 OF_KL, OF_VQ = ("kl", "sample", "sparse", "rho"), ("commit", "codebook", "codebook_decay")
 """Settings of one kind of latents alone."""
 MEMORY = 0.99
-"""How slowly averages over steps forget: of the latents' moments, and of how active a unit is."""
+"""Says how slowly averages over steps forget: of the latents' moments, and of how active a unit is."""
 
 
 class Made(NamedTuple):
@@ -60,7 +60,7 @@ class Made(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """What an autoencoder is trained on.
+    """Describes the loss of an autoencoder.
 
     Attributes:
       pixel: the distance of pixels, averaged over an image's values.
@@ -232,7 +232,7 @@ class LossConfig:
         return Made(x, y, kept["intermediates"]["decoder"]["norm_out"]["__call__"][0], prior, metrics, stats)
 
     def _gaussian(self, net: AutoencoderConfig, weights: Params, x: Array, known: Known, keys: Key) -> Any:
-        """What the decoder sees, its first two moments, the loss of the prior, metrics and stats."""
+        """Returns what the decoder sees, its first two moments, the loss of the prior, metrics and stats."""
         mean, log_var = _apply(net, weights, x, method="encode")
         kl = autoencoding.gaussian_kl(mean, log_var).mean()
         prior, metrics, stats = self.kl / x[0].size * kl, {"kl": kl}, {}

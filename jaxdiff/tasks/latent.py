@@ -48,7 +48,7 @@ _MEASURED = 256
 
 
 class Assets(NamedTuple):
-    """What a model is beside its numbers and weights.
+    """Holds what a model is beside its numbers and weights.
 
     Attributes:
       size: side of the pictures.
@@ -85,7 +85,7 @@ class Config(picture.Config):
       scale: of the latents; None: one over their standard deviation, measured.
     """
 
-    condition: Literal["text", "clip", "class", "none"] = "text"  # type: ignore[assignment]
+    condition: Literal["text", "clip", "class", "none"] = "text"  # type: ignore[assignment]  # one more than of pixels
     picture: Literal["none", "low_resolution", "blurred"] = "none"
     blur: float = 2.0
     autoencoder: Path | None = None
@@ -268,7 +268,7 @@ class Config(picture.Config):
         )
 
     def _latents(self, assets: Assets, frozen: Params, batch: Batch, keys: Key) -> Float[Array, "b i j z"]:
-        """What is trained on, drawn from the examples' keys."""
+        """Draws what is trained on from the examples' keys."""
         moments = batch.get("moments")
         if moments is None:
             moments = first_stage.moments(assets.vae, frozen["autoencoder"], batch["image"])
@@ -279,7 +279,7 @@ class Config(picture.Config):
         return first_stage.states(assets.clip.encoder, frozen["text_encoder"], jnp.asarray(tokens))
 
     def _told(self, assets: Assets, params: Params, frozen: Params, told: Batch) -> Cond:
-        """What the network is told of an example."""
+        """Returns what the network is told of an example."""
         if "context" in told:
             cond = Cond(context=told["context"].astype(jnp.float32))
         elif assets.clip:
@@ -357,8 +357,8 @@ def blurred(x: Float[Array, "b i j c"], deviation: float) -> Float[Array, "b i j
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
     weights /= weights.sum()
     for axis in (1, 2):
-        size = x.shape[axis]
         ends = [(radius, radius) if i == axis else (0, 0) for i in range(x.ndim)]
         wide = jnp.pad(x, ends, mode="edge")
-        x = sum(float(w) * jax.lax.slice_in_dim(wide, n, n + size, axis=axis) for n, w in enumerate(weights))  # type: ignore[assignment]
+        shifted = [jax.lax.slice_in_dim(wide, n, n + x.shape[axis], axis=axis) for n in range(len(weights))]
+        x = jnp.tensordot(jnp.asarray(weights, x.dtype), jnp.stack(shifted), 1)
     return x

@@ -40,7 +40,7 @@ from jaxdiff.typing import Batch, Cond, Key, Metrics, Params
 
 
 class Assets(NamedTuple):
-    """What a model is beside its numbers and weights.
+    """Holds what a model is beside its numbers and weights.
 
     Attributes:
       size: side of the pictures.
@@ -103,11 +103,11 @@ class Config(TaskConfig):
         return data.size, data.size
 
     def _row(self, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """What of an example goes into a batch, beside its condition."""
+        """Returns what of an example goes into a batch, beside its condition."""
         return {"image": one["image"]}
 
     def _x0(self, known: Known, batch: Batch, keys: Key) -> Array:
-        """What is noised, [b h w c] with values around [-1, 1]; what it draws, it draws from the keys [b]."""
+        """Returns what is noised, [b h w c] with values around [-1, 1]; what it draws, it draws from the keys [b]."""
         return batch["image"].astype(jnp.float32) / 127.5 - 1
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
@@ -309,7 +309,7 @@ class Config(TaskConfig):
         )
 
     def _sampled(self, params: Params | None = None) -> scheduler.Process:
-        """How the trained model is sampled; of a learned schedule, by the trained parameters."""
+        """Says how the trained model is sampled; of a learned schedule, by the trained parameters."""
         process = self.process
         return scheduler.native(
             process.make_schedule(params),
@@ -337,7 +337,7 @@ class Config(TaskConfig):
                 )
 
     def _preview_inputs(self, assets: Any) -> dict[str, Any]:
-        """What previews are given beside prompts."""
+        """Returns what previews are given beside prompts."""
         return {}
 
     def _preview(self, assets: Any, spec: Spec) -> Any:

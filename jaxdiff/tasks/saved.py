@@ -49,7 +49,7 @@ def open_saved(path: Path, place: Callable[[Params], Any] | None = None) -> Save
         raise FileNotFoundError(f"{path} is no run of `jaxdiff train`: it has no config.json")
     told = read_json(folder / "config.json")
     try:
-        config: TaskConfig = kinds.build(TaskConfig, told.get("task"))  # type: ignore[type-abstract]
+        config: TaskConfig = kinds.build(TaskConfig, told.get("task"))  # type: ignore[type-abstract]  # a tag names the class
         data = kinds.build(DataConfig, told.get("data"))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error

@@ -93,7 +93,7 @@ def check(teacher: Teacher, student: Any, size: int) -> None:
 
 
 def _facts(task: Any, size: int, steps: bool) -> dict[str, Any]:
-    """What teacher and student have in common, by name."""
+    """Returns what teacher and student have in common, by name."""
     found = {"data.size": size, "task.condition": task.condition, "task.net": type(task.net).__name__}
     for part in ("net", "text") if task.condition == "text" else ("net",):
         numbers = getattr(task, part)

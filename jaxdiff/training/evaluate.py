@@ -41,7 +41,7 @@ def make_evaluate(
     batch_size: int,
     summary: Callable[[Any], Mapping[str, float]] | None = None,
 ) -> Callable[[TrainState], tuple[TrainState, dict[str, float]]]:
-    """What `fit` takes as `evaluate`: the means of `ema_loss` and the other metrics over the batches, and the summary.
+    """Returns what `fit` takes as `evaluate`: means of `ema_loss` and other metrics over the batches, and the summary.
 
     Args:
       program: compiled from `make_eval_step`.

@@ -118,7 +118,7 @@ def test_odd_words_of_convert(capsys, tmp_path, name):
 def test_odd_words_of_benchmark(capsys, name):
     for word in WORDS:
         argv = ["benchmark", "nothing", f"--{name.replace('_', '-')}", word]
-        assert refused(capsys, argv, *spellings(name, word), "nothing", "quickstart")
+        assert refused(capsys, argv, *spellings(name, word), "nothing")
 
 
 def test_a_warning_is_one_line_on_standard_error(capsys):

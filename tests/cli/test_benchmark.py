@@ -167,6 +167,9 @@ MISSING = ("torch", "diffusers", "transformers")
         (["unet", "--batch", "3", "--devices", "2"], "batch is 3, which does not divide over 2 devices"),
         (["unet", "--batch", "16", "--devices", "16"], "devices is 16, and there are 8"),
         (["unet", "--rounds", "0"], "rounds is 0: expected 1 or more"),
+        (["unet", "--batch", "0"], "batch is 0: expected 1 or more"),
+        (["unet", "--size", "-1"], "size is -1: expected 1 or more"),
+        (["unet", "--config", "openmoji_kl"], "openmoji_kl trains critic, generator and no unet"),
         (
             ["unet", "--against", "torch"],
             "needs torch, diffusers, transformers, not installed here: pip install 'jaxdiff[reference]'",

@@ -11,6 +11,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from bad_input import damaged
 from pipelines import directory, small
 
 from jaxdiff import loading
@@ -55,21 +56,6 @@ def loaded_or_told(path, **options):
     for part in bundle.components.values() if bundle and not told else ():
         for leaf in jax.tree.leaves(part.params):
             assert np.isfinite(np.asarray(leaf, np.float32)).all()
-
-
-def damaged(data, rng):
-    """The bytes of a file after an accident."""
-    kind = rng.choice(["cut", "flip", "zero", "insert", "empty"])
-    at = rng.randrange(max(len(data), 1))
-    if kind == "cut":
-        return data[:at]
-    if kind == "flip":
-        return data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
-    if kind == "zero":
-        return data[:at] + bytes(min(64, len(data) - at)) + data[at + 64 :]
-    if kind == "insert":
-        return data[:at] + rng.randbytes(8) + data[at:]
-    return b""
 
 
 def others(name):

@@ -38,7 +38,7 @@ def drawing_of(caption: str) -> str:
 
 
 def is_held_out(caption: str) -> bool:
-    """Whether a picture belongs to the split 'test', by a hash of `drawing_of(caption)`: one drawing in ten."""
+    """Returns whether a picture belongs to the split 'test', by a hash of `drawing_of(caption)`: one drawing in ten."""
     return int.from_bytes(hashlib.sha256(drawing_of(caption).encode()).digest()[:8]) % 10 == 0
 
 

@@ -59,7 +59,7 @@ class AdapterConfig:
         return fields
 
     def wants_magnitudes(self, component: str) -> bool:
-        """Whether the component's adapter says that it is a DoRA."""
+        """Returns whether the component's adapter says that it is a DoRA."""
         return bool(self._of(component).get("use_dora"))
 
     def scale(self, component: str, names: Iterable[str], rank: int | None) -> float:

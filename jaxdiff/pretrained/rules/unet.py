@@ -63,7 +63,7 @@ ADDITIONS = {
         Rule("image_proj", "image_embed", "dense"),
     ),
 }
-"""What `addition` adds, below add_embedding."""
+"""Gives the names of what `addition` adds, below add_embedding."""
 TOKENS = {
     "text": (Rule("encoder_hid_proj", "context_proj", "dense"),),
     "image": (

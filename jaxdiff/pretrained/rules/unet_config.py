@@ -140,7 +140,7 @@ def condition_config(json: Mapping[str, Any], name: str = "UNet2DConditionModel"
 
 
 def _steered(name: str, full: Mapping[str, Any]) -> dict[str, Any]:
-    """What is added to the time, and what makes the context."""
+    """Reads what is added to the time, and what makes the context."""
     adds, label, width = full["addition_embed_type"], full["class_embed_type"], full["encoder_hid_dim"]
     sized, numbers = adds == "text_time", full["projection_class_embeddings_input_dim"]
     if sized and (full["freq_shift"] or full["addition_time_embed_dim"] is None):
@@ -368,5 +368,5 @@ def _common(name: str, full: Mapping[str, Any], kinds: set[str]) -> dict[str, An
 
 
 def default(field: str, crossed: bool) -> Any:
-    """What the absence of a field means, in a UNet2DConditionModel (`crossed`) or a UNet2DModel."""
+    """Returns what the absence of a field means, in a UNet2DConditionModel (`crossed`) or a UNet2DModel."""
     return (_CONDITION if crossed else _PIXELS)[field].default

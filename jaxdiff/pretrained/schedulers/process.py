@@ -86,7 +86,7 @@ class Process:
 
     @property
     def whole(self) -> bool:
-        """Whether the network is told the nearest trained step, while noise levels lie between."""
+        """Returns whether the network is told the nearest trained step, while noise levels lie between."""
         return isinstance(self.grid, Placing) and self.grid.told == "nearest"
 
     def calls(self, steps: int) -> Calls:
@@ -125,7 +125,7 @@ class Process:
 
     @property
     def _alone(self) -> bool:
-        """Whether the class works on x / alpha."""
+        """Returns whether the class works on x / alpha."""
         return isinstance(self.grid, Placing) and self.grid.way == "levels"
 
     def table(self, times: grids.Grid, steps: int, **options: Any) -> Table:
