@@ -382,7 +382,7 @@ def _at_peak(config: Experiment, task: Task, program: parallel.Program) -> float
     if chip is None:
         return None
     count = config.train.batch_size
-    row = blank(config, task)
+    row = saved.blank(task, config.data.size)
     batch = {name: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype) for name, x in row.items()}
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
     asked = speed.trace(make_step(config, task)[1](), (program.like, batch, keys), program.mesh, "none")

@@ -15,12 +15,12 @@ from jaxdiff import experiment, loading
 from jaxdiff.dryrun import collectives, compiled, estimate, report, shardings
 from jaxdiff.dryrun.figures import Figures, named, sizes_of
 from jaxdiff.dryrun.subject import abstract_mesh
-from jaxdiff.experiment import blank
 from jaxdiff.metrics import speed
 from jaxdiff.metrics.chips import Topology
 from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.program import make_program
+from jaxdiff.tasks.saved import blank
 from jaxdiff.training import Variables
 
 
@@ -43,7 +43,7 @@ def outline(path: Path, config: experiment.Experiment | None = None) -> Diffusio
     assets = config.task.assets(path, config.data)
     task = config.task.task(assets)
     loaded = task.load(lambda shapes: jax.tree.map(lambda _: None, shapes))
-    shapes: Variables = jax.eval_shape(task.init, jax.random.key(0), loaded, blank(config, task))
+    shapes: Variables = jax.eval_shape(task.init, jax.random.key(0), loaded, blank(task, config.data.size))
     pipe = config.task.pipeline(assets, shapes, "pmap")  # of one device: only what it makes of a call is used
     if not isinstance(pipe, DiffusionPipeline):
         raise ValueError(f"--dry-run of sampling knows diffusion models, and {path} is another kind")

@@ -13,8 +13,9 @@ from jax.sharding import PartitionSpec as P
 
 from jaxdiff import parallel, training
 from jaxdiff.data.source import Example
-from jaxdiff.experiment import Experiment, blank, make_step
+from jaxdiff.experiment import Experiment, make_step
 from jaxdiff.parallel.mesh import AXES
+from jaxdiff.tasks.saved import blank
 from jaxdiff.training import Task
 from jaxdiff.typing import Batch
 
@@ -110,7 +111,7 @@ def describe(config: Experiment, mesh: AbstractMesh | Mesh, *, other: bool = Fal
             f"train.accumulate): choose a multiple of {ways}"
         )
     task = _task(config, *(OTHER if other else BLACK))
-    row = blank(config, task)
+    row = blank(task, config.data.size)
     optimizer, step = make_step(config, task)
     loaded = task.load(lambda shapes: jax.tree.map(lambda _: None, shapes))
     whole = {name: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for name, x in row.items()}
