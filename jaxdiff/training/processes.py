@@ -48,17 +48,17 @@ def watch() -> Iterator[None]:
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(stop,), daemon=True)
     watcher.start()
-    try:
-        with _explained_abort():
+    with _explained_abort():  # also while an error of this process waits for the watcher
+        try:
             yield
-    except Exception as error:
-        if _from_jax(error):  # perhaps since another process is lost: then the watcher ends this one
-            watcher.join(EVERY * (PATIENCE + 2))
-        raise
-    else:
-        _state().client.key_value_set(_key(jax.process_index()), DONE, allow_overwrite=True)
-    finally:
-        stop.set()
+        except Exception as error:
+            if _from_jax(error):  # perhaps since another process is lost: then the watcher ends this one
+                watcher.join(EVERY * (PATIENCE + 2))
+            raise
+        else:
+            _state().client.key_value_set(_key(jax.process_index()), DONE, allow_overwrite=True)
+        finally:
+            stop.set()
 
 
 def _watch(stop: threading.Event) -> None:

@@ -24,9 +24,10 @@ CONFIG = "configs/quickstart.py"
 
 @pytest.fixture(scope="module")
 def small():
-    """The small quickstart, whose weights fsdp can split."""
+    """The small quickstart without its words, whose weights fsdp can split."""
     config = read_config(Path(CONFIG), small=True)
-    task = dataclasses.replace(config.task, net=dataclasses.replace(config.task.net, channels=(64,)))
+    net = dataclasses.replace(config.task.net, channels=(64,), pooled=False, attention=("none",))
+    task = dataclasses.replace(config.task, condition="none", net=net)
     return dataclasses.replace(config, task=task, mesh=MeshSpec(data=2, fsdp=4))
 
 
@@ -77,7 +78,7 @@ def test_work_is_that_of_three_forward_passes(found, small):
 
 
 def test_what_does_not_fit_says_what_would(small):
-    tiny = dataclasses.replace(chips.CHIPS["v5e"], memory=2 * 2**20)
+    tiny = dataclasses.replace(chips.CHIPS["v5e"], memory=2.0 * 2**20)
     topology = chips.Topology("tiny", tiny, 8)
     config = dataclasses.replace(small, mesh=MeshSpec())
     with pytest.raises(compiled.TooLargeError, match=r"needs [\d.]+ of 0.00195\d* GiB .*: "):
@@ -92,9 +93,7 @@ def test_a_config_that_does_not_fit_the_chips_is_refused(small):
 
 
 def test_sampling_is_described_without_weights(small, tmp_path):
-    net = dataclasses.replace(small.task.net, pooled=False, attention=("none",))
-    config = dataclasses.replace(small, task=dataclasses.replace(small.task, condition="none", net=net))
-    pipe = sampling.outline(tmp_path, config)
+    pipe = sampling.outline(tmp_path, small)
     said = []
     spec = MeshSpec(fsdp=4)
     eight = sampling.run(pipe, spec, 8, chips.parse("v5e:2x4"), options=pipe.options(steps=8), say=said.append)
@@ -117,7 +116,7 @@ def test_options_of_a_dry_run_need_one():
         command.main([CONFIG, "--dry-run", "--compile"])
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_step_compiled_beforehand_trains_the_same_and_refuses_what_differs(tmp_path):
     path = tmp_path / "step.executable"
     base = [CONFIG, "--small", "--train.steps", "2"]
