@@ -100,12 +100,12 @@ def _compile(
     subject = describe(config, mesh)
     arguments = subject.arguments(config.train.batch_size)
     results = subject.results(arguments)
+    other = describe(config, mesh, other=True).step if save else None  # outside: nothing runs on a topology's mesh
     with jax.set_mesh(mesh):
         traced = jax.jit(subject.step).trace(*arguments)
         expected = compiled.seconds(traced.jaxpr.jaxpr) if topology else 0.0
         lowered = executables.lower(subject.step, arguments, results)
-        other = describe(config, mesh, other=True).step
-        if save and lowered.as_text() != executables.lower(other, arguments, results).as_text():
+        if other and lowered.as_text() != executables.lower(other, arguments, results).as_text():
             raise ValueError(
                 "--save-executable: this task's step holds numbers that are read from the data, which a dry run has "
                 "not; train without a saved executable"

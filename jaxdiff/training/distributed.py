@@ -1,15 +1,20 @@
 """Starting the processes of one run: `--distributed auto` on TPU pods, SLURM and MPI, or 'host:port,count,index'."""
 
+import os
 import re
 
 import jax
 from jax._src import distributed
+
+from jaxdiff.training import processes
 
 _EXPLICIT = re.compile(r"([\w.\-\[\]:]+:\d+),(\d+),(\d+)")
 
 
 def start(how: str, timeout: int = 300) -> None:
     """Joins the processes of a run; must come before anything asks JAX for its devices.
+
+    Where the others do not come in time this process ends with a sentence and status 1.
 
     Args:
       how: 'auto', where the cluster tells each process its place (Cloud TPU, GKE, SLURM, Open MPI); or the address of
@@ -18,7 +23,6 @@ def start(how: str, timeout: int = 300) -> None:
 
     Raises:
       ValueError: if `how` is neither, or no cluster is found.
-      ConnectionError: if the others do not come in time.
     """
     address = count = index = None
     if how != "auto":
@@ -28,15 +32,19 @@ def start(how: str, timeout: int = 300) -> None:
                 "10.0.0.2:8476,4,0"
             )
         address, count, index = found[1], int(found[2]), int(found[3])
-    if jax.config.read("jax_platforms") == "cpu":
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    who = f"process {'(auto)' if index is None else index}"
+    sentence = (
+        f"jaxdiff: {who} waited {timeout} s for the others at {address or 'the address that the cluster gives'}: start "
+        "all at once, and let them reach that port\n"
+    )
+
+    def give_up(_: int) -> None:  # JAX aborts where the others do not come
+        os.write(2, sentence.encode())
+        os._exit(1)
+
     try:
-        jax.distributed.initialize(address, count, index, initialization_timeout=timeout)
-    except jax.errors.JaxRuntimeError as error:
-        raise ConnectionError(
-            f"process {index if index is not None else '(auto)'} waited {timeout} s for the others at "
-            f"{address or 'the address that the cluster gives'}: start all at once, and let them reach that port"
-        ) from error
+        with processes.on_abort(give_up):
+            jax.distributed.initialize(address, count, index, initialization_timeout=timeout)
     except ValueError as error:
         if how != "auto":
             raise

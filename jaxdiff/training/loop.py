@@ -172,7 +172,9 @@ def fit(
             nonlocal state, step, saved, pending, fault, rewinds
             assert fault
             (at, what), fault, pending = fault, None, None
-            state = dataclasses.replace(checkpoints.restore(program.like)[0], frozen=program.frozen(init_key))
+            state, run = checkpoints.restore(program.like)
+            state = dataclasses.replace(state, frozen=program.frozen(init_key))
+            clock.useful = run["clock"]["useful"]
             step = saved = int(state.step)
             rewinds += 1
             log.rewind(step)

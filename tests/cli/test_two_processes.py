@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import socket
 import subprocess
 import sys
@@ -20,17 +19,16 @@ def train(place, *args):
     """Returns what each process printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+        address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
     }
-    script = str(pathlib.Path(__file__).with_name("launch.py"))
     argv = ["train", str(place / "tiny.py"), "--workdir", str(place / "run"), *args]
     processes = [
         subprocess.Popen(
-            [sys.executable, script, port, index, *argv],
+            [sys.executable, "-m", "jaxdiff.cli.main", *argv, "--distributed", f"{address},2,{index}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
