@@ -34,8 +34,8 @@ def main(argv: list[str]) -> None:
     """Samples and writes the grid."""
     given = [word for word in argv if word not in HELP]
     _check_once(given)
-    how, given = split(given)
     asked = len(given) < len(argv)
+    how, given = split(given)
     if asked and not any(word.split("=")[0] == "--model" for word in given):
         given = ["--help"]
     args, unknown = tyro.cli(Args, args=given, prog="jaxdiff sample", return_unknown_args=True)

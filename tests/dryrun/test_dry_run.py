@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from jaxdiff import parallel
+from jaxdiff.cli import sample as sample_command
 from jaxdiff.cli import train as command
 from jaxdiff.cli.config import read_config
 from jaxdiff.dryrun import compiled, sampling, subject, training
-from jaxdiff.experiment import make_step
+from jaxdiff.experiment import make_step, to_json
 from jaxdiff.metrics import chips, speed
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.training import Known, make_init_state
@@ -101,6 +102,16 @@ def test_sampling_is_described_without_weights(small, tmp_path):
     assert eight.flops == pytest.approx(2 * four.flops, rel=1e-6), "the loop's length counts"
     assert eight.batch == 8
     assert "fits, " in said[-1]
+
+
+def test_a_run_without_a_checkpoint_is_described_from_the_command_line(small, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(to_json(small))
+    small.task.assets(tmp_path, small.data, subject.Nothing(16, 0), new=True)
+    options = ["--num", "8", "--steps", "2", "--mesh.fsdp", "4", "--dry-run", "--topology", "v5e:2x4"]
+    sample_command.main(["--model", str(tmp_path), *options])
+    assert "fits, " in capsys.readouterr().out.splitlines()[-1]
+    with pytest.raises(ValueError, match="--dry-run does not know --save-latents"):
+        sample_command.main(["--model", str(tmp_path), *options, "--save-latents", "x.npy"])
 
 
 def test_libtpu_that_is_missing_is_said_with_the_extra(monkeypatch):
