@@ -4,6 +4,7 @@
 
     a product of [m, k] and [k, n]     2 m k n, for each element of the batch
     a convolution                      2 (outputs) (input channels of a group) (taps of the kernel)
+    attention in cuDNN                 its 2 products forward; 5 backward, one of them the scores made again
 
 Taps that fall on the padding count, as in published figures; taps that fall into the holes of a dilated input, which
 gradients of strided convolutions have, do not: so a gradient costs what its convolution cost. The body of a loop counts
@@ -39,7 +40,8 @@ from jax.extend import core
 from jax.sharding import AbstractDevice, AbstractMesh
 
 _COMPILE = "/jax/core/compile/backend_compile_duration"
-_FOREIGN = re.compile(r"pallas_call|.*custom_call.*|ffi_call|dot_product_attention.*|while")
+_FOREIGN = re.compile(r"pallas_call|.*custom_call.*|ffi_call|while")
+_ATTENTION = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}  # products in cuDNN's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,9 @@ def _flops(jaxpr: core.Jaxpr, missed: set[str]) -> float:
             total += _product(eqn)
         elif name == "conv_general_dilated":
             total += _convolution(eqn)
+        elif name in _ATTENTION:
+            q, k = _shape(eqn.invars[0]), _shape(eqn.invars[1])
+            total += _ATTENTION[name] * 2.0 * math.prod(q) * k[1]
         else:
             if _FOREIGN.fullmatch(name):
                 missed.add(name)

@@ -120,14 +120,18 @@ def _cudnn_can_be_traced() -> bool:
 
 def _cudnn(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> Array:
     n, m = q.shape[1], k.shape[1]
-    if mask is not None:
-        # The mask becomes a bias of every query, and cuDNN computes gradients beside a bias for even lengths only.
-        mask = jnp.pad(mask, ((0, 0), (0, m % 2)))
-        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    # JAX asks for even lengths wherever there is a gradient. A mask hides the key that is added, or the causal order
+    # does; where there is neither, the number of keys is told.
+    q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    mask = None if mask is None else jnp.pad(mask, ((0, 0), (0, m % 2)))
 
     def kernel(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
         bias = None if mask is None else jnp.broadcast_to(mask[:, None, None], (len(q), 1, q.shape[1], k.shape[1]))
-        return jax.nn.dot_product_attention(q, k, v, mask=bias, is_causal=causal, implementation="cudnn")
+        told = mask is None and m % 2 and not (causal and n <= m)
+        keys = jnp.full(len(q), m, jnp.int32) if told else None
+        return jax.nn.dot_product_attention(
+            q, k, v, mask=bias, is_causal=causal, key_value_seq_lengths=keys, implementation="cudnn"
+        )
 
     return _on_mesh(kernel, q, k, v, mask)[:, :n]
 

@@ -25,23 +25,18 @@ from jaxtyping import Array, Float
 from jaxdiff.data.latents import LatentSource
 from jaxdiff.data.source import DataConfig, Example, Source
 from jaxdiff.data.tokenizer import BytePair
-from jaxdiff.diffusion import loss as losses
-from jaxdiff.models.config import NetConfig
-from jaxdiff.models.text import TextTransformer
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.parallel import MeshSpec
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import encode, first_stage
 from jaxdiff.pipelines.bundles import diffusion_bundle
-from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pretrained import clip_tokenizer
 from jaxdiff.pretrained.read import Bundle, Component, read_component
 from jaxdiff.pretrained.write import write_component
 from jaxdiff.tasks import picture, saved
-from jaxdiff.tasks.task import Spec
-from jaxdiff.training import Known, OptimizerConfig, Task, Variables
+from jaxdiff.tasks import teacher as teachers
+from jaxdiff.training import OptimizerConfig, Variables
 from jaxdiff.training.workdir import by_first
-from jaxdiff.typing import Batch, Cond, Key, Metrics, Params
+from jaxdiff.typing import Batch, Cond, Key, Params
 
 _MEASURED = 256
 """Pictures that the scale is measured on where they are encoded in the step."""
@@ -95,8 +90,9 @@ class Config(picture.Config):
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
         """Refuses numbers that do not fit each other or the data."""
         super().check(data, optimizer)
-        if self.teacher is not None:
-            raise ValueError(f"task.teacher is {self.teacher}: a student in latents is not served, so leave it out")
+        own = [name for name in ("autoencoder", "text_encoder", "scale") if getattr(self, name) is not None]
+        if self.teacher is not None and own:
+            raise ValueError(f"task.{own[0]} is given, and a student has its teacher's: leave it out")
         if self.process.clip is not None:
             raise ValueError(
                 f"task.process.clip is {self.process.clip}: latents have no such limits, so set it to None"
@@ -140,7 +136,8 @@ class Config(picture.Config):
     def _keep(self, folder: Path, data: DataConfig, source: Source) -> None:
         """Copies the networks into a new run, and measures the scale; all processes check, and the first one writes."""
         of = source if isinstance(source, LatentSource) else None
-        path = self.autoencoder or (of.folder if of else None)
+        taught = self.teacher and teachers.read(self.teacher).folder
+        path = taught / "autoencoder" if taught else self.autoencoder or (of.folder if of else None)
         if path is None:
             raise ValueError(
                 "task.autoencoder is not given: expected a run of `jaxdiff train` or a directory; or give latents as "
@@ -151,18 +148,19 @@ class Config(picture.Config):
             self._check_net(vae, of.plan.shapes if of else ((data.size, data.size),))
             if of and (own := first_stage.fingerprint(vae)) != of.plan.autoencoder:
                 raise ValueError(_other(path, own, of, of.plan.autoencoder))
-            deviation = 1 / self.scale if self.scale else of.manifest.deviation if of else _deviation(vae, source)
-            if not 0 < deviation < math.inf:
-                raise ValueError(f"{path} gives latents of standard deviation {deviation}: it was never trained")
-            scaled = first_stage.with_scale(vae, 1 / deviation)
-            write = lambda: first_stage.write_once(folder / "autoencoder", lambda at: write_component(scaled, at))
+            if not taught:
+                deviation = 1 / self.scale if self.scale else of.manifest.deviation if of else _deviation(vae, source)
+                if not 0 < deviation < math.inf:
+                    raise ValueError(f"{path} gives latents of standard deviation {deviation}: it was never trained")
+                vae = first_stage.with_scale(vae, 1 / deviation)
+            write = lambda: first_stage.write_once(folder / "autoencoder", lambda at: write_component(vae, at))
             by_first(write)
         if self.condition != "clip":
             return
         beside = of.folder if of and of.plan.text_encoder else None
-        if not (self.text_encoder or beside):
+        if not (self.text_encoder or taught or beside):
             raise ValueError("task.condition is 'clip': give task.text_encoder, the directory of a model with one")
-        encoder, words = first_stage.find_text(Path(self.text_encoder or beside or ""))
+        encoder, words = first_stage.find_text(Path(self.text_encoder or taught or beside or ""))
         text = encode.Text(read_component(encoder), clip_tokenizer.read(words))
         by_first(lambda: encode.write_text_encoder(folder, text))
 
@@ -193,99 +191,54 @@ class Config(picture.Config):
         rows = [source[i] for i in range(min(len(self.preview.prompts), len(source)))]
         return np.stack([one["small"][0] if "small" in one else _reduced(one["image"], vae) for one in rows])
 
-    def task(self, assets: Any, spec: Spec = MeshSpec()) -> Task:
-        """Returns the training of the model."""
-        self._check_preview(assets)
-        words: Any = assets.clip.tokenizer if assets.clip else assets.vocabulary
-        length = assets.clip.encoder.config.length if assets.clip else self.text.length
-
-        def load(place: Any) -> Params:
-            read = lambda name: read_component(assets.folder / name, shardings=lambda tree: place({name: tree})[name])
-            found: dict[str, Any] = {"autoencoder": read("autoencoder").params}
-            if assets.clip:
-                found["text_encoder"] = read("text_encoder").params
-            return found
-
-        def init(key: Key, loaded: Params, batch: Batch) -> Variables:
-            net_key, text_key = jax.random.split(key)
-            one = jax.tree.map(lambda x: jnp.zeros_like(x, shape=(1, *x.shape[1:])), dict(batch))
-            params: dict[str, Any] = {}
-            if self.condition == "text":
-                params["text"] = TextTransformer(self.text).init(text_key, one["tokens"] + 1)["params"]
-            shape = jax.eval_shape(lambda: self._latents(assets, loaded, one, key[None])).shape
-            cond = self._told(assets, params, loaded, one)
-            own_key, net_key = jax.random.split(net_key) if self.process.schedule == "learned" else (key, net_key)
-            params["unet"] = self.net.build().init(net_key, jnp.zeros(shape), jnp.zeros(1), cond)["params"]
-            return Variables({**params, **self.process.init_params(own_key)}, dict(loaded), self.process.init_extra())
-
-        def make_loss(net: NetConfig) -> Any:
-            network: Any = net.build()
-            empty: Any = words.encode("", length) if words else None
-
-            def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
-                gone = losses.dropped(keys, self.drop)
-                told = dict(batch)
-                if "label" in told:
-                    told["label"] = jnp.where(gone, getattr(net, "labels", 0), told["label"])
-                if "tokens" in told:
-                    told["tokens"] = jnp.where(gone[:, None], empty[None], told["tokens"])
-                if "context" in told:
-                    nothing = self._states(assets, known.frozen, empty[None])
-                    told["context"] = jnp.where(gone[:, None, None], nothing, told["context"].astype(jnp.float32))
-                x0 = self._latents(assets, known.frozen, batch, keys)
-                apply = lambda params, x, t, cond: network.apply({"params": params["unet"]}, x, t, cond, keys)
-                cond = self._told(assets, params, known.frozen, told)
-                return self.process.loss(apply)(params, known, x0, cond, keys)
-
-            return loss
-
-        def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-            row: Any = one
-            told: dict[str, Any] = {}
-            if "moments" in row:
-                which = int(rng.integers(len(row["moments"])))
-                told["moments"] = row["moments"][which]
-                if self.picture != "none":
-                    told["small"] = row["small"][which]
-            else:
-                told["image"] = row["image"]
-            if self.condition == "clip" and "context" in row:
-                told["context"] = row["context"]
-            elif words:
-                told["tokens"] = words.encode(row["caption"], length)
-            if self.condition == "class":
-                told["label"] = np.int32(row["label"])
-            return told
-
-        return Task(
-            init=init,
-            loss=make_loss(self.net),
-            held_out=make_loss(self.net.deterministic()),
-            example=example,
-            load=load,
-            absorb=self.process.absorb,
-            previews={"prompts": self._preview(assets, spec)} if self.preview.prompts else {},
+    def _kept(self, assets: Any, place: Any) -> Params:
+        read = lambda name: (
+            read_component(assets.folder / name, shardings=lambda tree: place({name: tree})[name]).params
         )
+        return {name: read(name) for name in ("autoencoder", *["text_encoder"] * bool(assets.clip))}
 
-    def _latents(self, assets: Assets, frozen: Params, batch: Batch, keys: Key) -> Float[Array, "b i j z"]:
-        """Draws what is trained on from the examples' keys."""
+    def _row(self, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        row: Any = one
+        if "moments" not in row:
+            return {"image": row["image"]}
+        which = int(rng.integers(len(row["moments"])))
+        return {name: row[name][which] for name in ("moments", *["small"] * (self.picture != "none"))}
+
+    def _teller(self, assets: Any) -> Any:
+        words, plain = assets.clip, super()._teller(assets)
+
+        def tell(one: Any) -> dict[str, np.ndarray]:
+            if self.condition != "clip":
+                return plain(one)
+            if "context" in one:
+                return {"context": one["context"]}
+            return {"tokens": words.tokenizer.encode(one["caption"], words.encoder.config.length)}
+
+        return tell
+
+    def _x0(self, assets: Any, frozen: Params, batch: Batch, keys: Key) -> Float[Array, "b i j z"]:
         moments = batch.get("moments")
         if moments is None:
             moments = first_stage.moments(assets.vae, frozen["autoencoder"], batch["image"])
         return first_stage.latents(assets.vae, jax.lax.stop_gradient(moments), keys)
 
+    def _away(self, assets: Any, frozen: Params, batch: Batch) -> dict[str, Any]:
+        if "context" not in batch:
+            return super()._away(assets, frozen, batch)
+        empty = assets.clip.tokenizer.encode("", assets.clip.encoder.config.length)
+        return {"context": self._states(assets, frozen, empty[None])}
+
     def _states(self, assets: Assets, frozen: Params, tokens: Any) -> Array:
         assert assets.clip
         return first_stage.states(assets.clip.encoder, frozen["text_encoder"], jnp.asarray(tokens))
 
-    def _told(self, assets: Assets, params: Params, frozen: Params, told: Batch) -> Cond:
-        """Returns what the network is told of an example."""
+    def _cond(self, assets: Any, params: Params, frozen: Params, told: Batch) -> Cond:
         if "context" in told:
             cond = Cond(context=told["context"].astype(jnp.float32))
         elif assets.clip:
             cond = Cond(context=self._states(assets, frozen, told["tokens"]))
         else:
-            cond = self._cond(params, {name: told[name] for name in ("tokens", "label") if name in told})
+            cond = super()._cond(assets, params, frozen, told)
         if self.picture == "none":
             return cond
         small = told.get("small")
@@ -293,10 +246,6 @@ class Config(picture.Config):
             small = jnp.round(first_stage.reduced(told["image"], first_stage.factor(assets.vae)))
         small = small.astype(jnp.float32) / 127.5 - 1
         return dataclasses.replace(cond, image=blurred(small, self.blur) if self.picture == "blurred" else small)
-
-    def pipeline(self, assets: Any, weights: Variables, spec: Spec = MeshSpec()) -> DiffusionPipeline:
-        """Returns what samples from the model."""
-        return DiffusionPipeline(self.bundle(assets, weights), spec=spec)
 
     def bundle(self, assets: Any, weights: Variables) -> Bundle:
         """Returns the U-Net, the autoencoder, the text encoder and the process, as every pipeline takes them."""

@@ -1,7 +1,8 @@
 """Pictures from text, from a class, or from nothing: diffusion on pixels.
 
-Diffusion on something else of pictures overrides what is said of pixels here: `_channels`, `_sides`, `_row` (what of an
-example goes into a batch) and `_x0` (what of a batch is noised).
+Diffusion on something else of pictures overrides what is said of pixels here: `_channels`, `_sides`, `_kept` (networks
+that are not trained), `_row` and `_teller` (what of an example goes into a batch), `_x0` (what of a batch is noised),
+`_cond` (what the network is told of it) and `_away` (of an example that loses its condition).
 
 Objectives that learn from a teacher start as the teacher is (`tasks.teacher`): its weights are constant for
 consistency, and moved by the objective for progressive distillation; what is sampled afterwards knows nothing of it.
@@ -102,11 +103,15 @@ class Config(TaskConfig):
         """Sides of what the network sees."""
         return data.size, data.size
 
+    def _kept(self, assets: Any, place: Callable[[Params], Any]) -> Params:
+        """Returns the weights that the model stands on and does not train."""
+        return {}
+
     def _row(self, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Returns what of an example goes into a batch, beside its condition."""
         return {"image": one["image"]}
 
-    def _x0(self, known: Known, batch: Batch, keys: Key) -> Array:
+    def _x0(self, assets: Any, frozen: Params, batch: Batch, keys: Key) -> Array:
         """Returns what is noised, [b h w c] with values around [-1, 1]; what it draws, it draws from the keys [b]."""
         return batch["image"].astype(jnp.float32) / 127.5 - 1
 
@@ -206,35 +211,39 @@ class Config(TaskConfig):
                 f"task.net.labels is {classes}, but {data.name} has {len(source.labels)} classes: set it to that"
             )
 
-    def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
+    def task(self, assets: Any, spec: Spec = MeshSpec()) -> Task:
         """Returns the training of the model."""
         self._check_preview(assets)
-        told = self._teller(assets)
+        tell = self._teller(assets)
 
         def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-            return {**self._row(one, rng), **told(one)}
+            return {**self._row(one, rng), **tell(one)}
 
         def load(place: Callable[[Params], Any]) -> Params:
+            kept = self._kept(assets, place)
             if self.teacher is None:
-                return {}
+                return kept
             blank: Any = {"image": np.zeros((assets.size, assets.size, 3), np.uint8), "caption": "", "label": 0}
             batch = {name: np.asarray(x)[None] for name, x in example(blank, np.random.default_rng(0)).items()}
-            shapes = jax.eval_shape(lambda key: self._first(key, batch, assets.size), jax.random.key(0))
+            first = lambda key, kept: self._first(key, assets, kept, batch)
+            shapes = jax.eval_shape(first, jax.random.key(0), kept)
             placed = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
-            return {"teacher": load_params(self.teacher, jax.tree.map(placed, shapes, place(shapes)))}
+            return {**kept, "teacher": load_params(self.teacher, jax.tree.map(placed, shapes, place(shapes)))}
 
         def init(key: Key, loaded: Params, batch: Batch) -> Variables:
+            kept = {name: params for name, params in loaded.items() if name != "teacher"}
             teacher = loaded.get("teacher")
             if teacher is None:  # or a student that is only sampled
                 extra = {} if self.process.objective in teachers.TAUGHT else self.process.init_extra()
-                return Variables(self._first(key, batch, assets.size), extra=extra)
-            frozen = {"teacher": teacher} if self.process.objective == "consistency_distillation" else {}
-            return Variables(teacher, frozen, self.process.init_extra(teacher))
+                return Variables(self._first(key, assets, kept, batch), kept, extra)
+            if self.process.objective == "consistency_distillation":
+                kept["teacher"] = teacher
+            return Variables(teacher, kept, self.process.init_extra(teacher))
 
         return Task(
             init=init,
-            loss=self._loss(self.net, told),
-            held_out=self._loss(self.net.deterministic(), told),
+            loss=self._loss(self.net, assets),
+            held_out=self._loss(self.net.deterministic(), assets),
             example=example,
             load=load,
             absorb=self.process.absorb,
@@ -245,7 +254,7 @@ class Config(TaskConfig):
         """The task of a run that is not trained any more: without its teacher."""
         return dataclasses.replace(self, teacher=None)
 
-    def _teller(self, assets: Assets) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
+    def _teller(self, assets: Any) -> Callable[[Mapping[str, Any]], dict[str, np.ndarray]]:
         """Returns a function from an example to the arrays that say its condition."""
         vocabulary: Any = assets.vocabulary
 
@@ -256,46 +265,47 @@ class Config(TaskConfig):
 
         return tell
 
-    def _first(self, key: Key, batch: Batch, side: int) -> Params:
-        """The first parameters, for batches like this one."""
+    def _first(self, key: Key, assets: Any, frozen: Params, batch: Batch) -> Params:
+        """Returns the first parameters, for batches like this one."""
         net_key, text_key = jax.random.split(key)
         one = jax.tree.map(lambda x: jnp.zeros_like(x, shape=(1, *x.shape[1:])), dict(batch))
         params: dict[str, Any] = {}
-        if "tokens" in one:
+        if self.condition == "text":
             params["text"] = TextTransformer(self.text).init(text_key, one["tokens"] + 1)["params"]
         own_key, net_key = jax.random.split(net_key) if self.process.schedule == "learned" else (key, net_key)
-        x = jnp.zeros((1, side, side, self._channels()))
-        params["unet"] = self.net.build().init(net_key, x, jnp.zeros(1), self._cond(params, one))["params"]
+        x = jnp.zeros(jax.eval_shape(lambda: self._x0(assets, frozen, one, key[None])).shape)
+        cond = self._cond(assets, params, frozen, one)
+        params["unet"] = self.net.build().init(net_key, x, jnp.zeros(1), cond)["params"]
         return {**params, **self.process.init_params(own_key)}
 
-    def _loss(self, net: NetConfig, tell: Callable[[Mapping[str, Any]], dict[str, np.ndarray]]) -> Any:
+    def _away(self, assets: Any, frozen: Params, batch: Batch) -> dict[str, Any]:
+        """Returns what a batch says in the place of a condition that is left out, by name."""
+        nothing = self._teller(assets)({"caption": "", "label": getattr(self.net, "labels", 0)})
+        return {name: x for name, x in nothing.items() if name in batch}
+
+    def _loss(self, net: NetConfig, assets: Any) -> Any:
         network: Any = net.build()
         plain: Any = net.deterministic().build()
-        away = tell({"caption": "", "label": getattr(net, "labels", 0)})
 
         def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
             gone = losses.dropped(keys, self.drop)
-            told = {
-                name: jnp.where(
-                    gone.reshape(-1, *[1] * (batch[name].ndim - 1)),
-                    jnp.broadcast_to(empty, batch[name].shape),
-                    batch[name],
-                )
-                for name, empty in away.items()
-            }
+            told = dict(batch)
+            for name, x in self._away(assets, known.frozen, batch).items():
+                here = batch[name].astype(x.dtype)
+                told[name] = jnp.where(gone.reshape(-1, *[1] * (here.ndim - 1)), jnp.broadcast_to(x, here.shape), here)
             apply = lambda params, x, t, cond: network.apply({"params": params["unet"]}, x, t, cond, keys)
             teacher = lambda params, x, t, cond: plain.apply({"params": params["unet"]}, x, t, cond)
             objective = self.process.loss(apply, teacher)
-            x0, cond = self._x0(known, batch, keys), self._cond(params, told)
-            return objective(params, known, x0, cond, keys, lambda params: self._cond(params, told))
+            cond = lambda params: self._cond(assets, params, known.frozen, told)
+            return objective(params, known, self._x0(assets, known.frozen, batch, keys), cond(params), keys, cond)
 
         return loss
 
-    def pipeline(self, assets: Assets, weights: Variables, spec: Spec = MeshSpec()) -> DiffusionPipeline:
+    def pipeline(self, assets: Any, weights: Variables, spec: Spec = MeshSpec()) -> DiffusionPipeline:
         """Returns what samples from the model."""
         return DiffusionPipeline(self.bundle(assets, weights), spec=spec)
 
-    def bundle(self, assets: Assets, weights: Variables) -> Bundle:
+    def bundle(self, assets: Any, weights: Variables) -> Bundle:
         """Returns the U-Net, the text encoder and the process, as every pipeline takes them."""
         assert isinstance(self.net, UNetConfig)
         return diffusion_bundle(
@@ -321,9 +331,9 @@ class Config(TaskConfig):
             says=process.says,
         )
 
-    def _cond(self, params: Params, told: Batch) -> Cond:
-        """What the network is told of {"tokens": [b l]}, {"label": [b]} or {}."""
-        if "tokens" in told:
+    def _cond(self, assets: Any, params: Params, frozen: Params, told: Batch) -> Cond:
+        """Returns what the network is told of a batch with "tokens" [b l], "label" [b] or neither."""
+        if self.condition == "text":
             context, mask, pooled = TextTransformer(self.text).apply({"params": params["text"]}, told["tokens"])
             return Cond(context=context, context_mask=mask, pooled=pooled)
         return Cond(label=told.get("label"))

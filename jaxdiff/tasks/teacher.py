@@ -95,6 +95,7 @@ def check(teacher: Teacher, student: Any, size: int) -> None:
 def _facts(task: Any, size: int, steps: bool) -> dict[str, Any]:
     """Returns what teacher and student have in common, by name."""
     found = {"data.size": size, "task.condition": task.condition, "task.net": type(task.net).__name__}
+    found |= {f"task.{name}": getattr(task, name) for name in ("picture", "blur") if hasattr(task, name)}
     for part in ("net", "text") if task.condition == "text" else ("net",):
         numbers = getattr(task, part)
         names = [field.name for field in dataclasses.fields(numbers) if field.name not in _FREE]

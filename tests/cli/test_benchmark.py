@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from jaxdiff.benchmarks import programs, report, subject, torch_peer
 from jaxdiff.benchmarks.measure import measure
 from jaxdiff.cli import benchmark
+from jaxdiff.cli.config import read_config
 from jaxdiff.cli.main import main
 from jaxdiff.metrics import speed
 from jaxdiff.models.unet import UNetConfig, cifar10
@@ -250,6 +252,15 @@ def test_a_published_model_has_its_networks_in_its_shapes():
     assert (x.shape, told["context"].shape, list(told)) == ((2, 64, 64, 4), (2, 77, 768), ["context"])
     assert subject.tokens(sd, 2, 0).shape == (2, 77)
     assert subject.published("sdxl").pooled == 2816
+
+
+def test_what_the_page_compares_with_pytorch_has_a_peer():
+    for name in ("quickstart", "openmoji32"):
+        theirs = subject.of_experiment(read_config(Path(name)))
+        assert torch_peer.condition_json(theirs.unet, theirs.channels, theirs.width, theirs.pooled)
+    assert torch_peer.has_train_step(read_config(Path("cifar10")))
+    for name in ("cifar10_edm", "cifar10_improved", "openmoji_kl"):
+        assert not torch_peer.has_train_step(read_config(Path(name)))
 
 
 def test_a_network_with_cross_attention_is_written_as_theirs():

@@ -8,6 +8,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from lowering import CUDNN, FLASH, PLATFORMS, cudnn_seems_installed, lower, mesh_for
 
+from jaxdiff.metrics import speed
 from jaxdiff.nn import attention as attentions
 from jaxdiff.nn.attention import attention
 from jaxdiff.nn.conv import conv
@@ -73,6 +74,22 @@ def test_masked_attention_of_odd_length_reaches_cudnn_with_its_gradient(m, sizes
     assert "fmhaScaleBiasSoftmaxBackward" in text
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("n", "m"), [(77, 77), (64, 77), (77, 64)])
+def test_attention_of_odd_length_without_a_mask_reaches_cudnn_with_its_gradient(n, m, causal):
+    call = value_and_gradient(lambda q, k, v: attention(q, k, v, causal=causal))
+    text = lowered(call, shapes(2, n, 2, 64, m), "cuda")
+    assert "fmhaSoftmaxBackward" in text
+
+
+def test_the_work_of_cudnn_is_counted():
+    b, n, h, d, m = 2, 64, 4, 32, 48
+    call = lambda q, k, v: attention(q, k, v, kernel="cudnn")
+    for function, products in ((call, 2), (value_and_gradient(call), 7)):
+        work = speed.work(jax.make_jaxpr(function)(*shapes(b, n, h, d, m)))
+        assert work == speed.Work(float(products * 2 * b * h * n * m * d))
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_what_no_flash_kernel_takes_is_plain(platform):
     for q, k, v in (shapes(2, 64, 2, 20), shapes(2, 77, 2, 32, dtype=jnp.float32)):
@@ -81,13 +98,16 @@ def test_what_no_flash_kernel_takes_is_plain(platform):
         assert CUDNN not in text
 
 
-def test_the_mask_that_cudnn_gets_hides_what_the_plain_product_hides(monkeypatch):
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("n", "m"), [(5, 7), (7, 5), (7, 7), (8, 6)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_cudnn_is_asked_for_what_the_plain_product_computes(n, m, masked, causal, monkeypatch):
     """cuDNN does not run here: its call is answered by JAX's own product, which takes the same arguments."""
     xla = jax.nn.dot_product_attention
     monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *a, implementation, **k: xla(*a, **k))
-    q, k, v = (jax.random.normal(jax.random.key(i), (2, n, 2, 8)) for i, n in enumerate((5, 7, 7)))
-    mask = jnp.arange(7)[None] < jnp.array([[3], [7]])
-    ours, plain = (attention(q, k, v, mask=mask, kernel=kernel) for kernel in ("cudnn", "plain"))
+    q, k, v = (jax.random.normal(jax.random.key(i), (2, length, 2, 8)) for i, length in enumerate((n, m, m)))
+    mask = jnp.arange(m)[None] < jnp.array([[3], [m]]) if masked else None
+    ours, plain = (attention(q, k, v, mask=mask, causal=causal, kernel=kernel) for kernel in ("cudnn", "plain"))
     np.testing.assert_allclose(ours, plain, rtol=2e-6, atol=2e-6)
 
 

@@ -26,6 +26,7 @@ from jaxdiff.pretrained import clip_tokenizer, latent_model
 from jaxdiff.pretrained.read import read_component, read_directory
 from jaxdiff.pretrained.write import write_component, write_directory
 from jaxdiff.tasks import latent, picture
+from jaxdiff.tasks import teacher as teachers
 from jaxdiff.training import Known, OptimizerConfig, Variables
 
 COUNT, SIZE = 6, 16
@@ -148,7 +149,7 @@ def test_cached_latents_train_as_encoding_in_the_step_does(place, tmp_path):
         params = waves(variables.params)
         value = jax.jit(jax.value_and_grad(lambda p, f, b, k, task=task: task.loss(p, Known(f, {}, {}, 0), b, k)[0]))
         told[name] = value(params, variables.frozen, batch, KEYS)
-        latents = config._latents(assets, variables.frozen, batch, KEYS)
+        latents = config._x0(assets, variables.frozen, batch, KEYS)
         assert abs(float(latents.std()) - 1) < 0.05, "unit deviation, but for what is drawn"
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), told["cached"], told["fly"])
 
@@ -165,6 +166,37 @@ def test_a_dropped_caption_is_the_empty_text(place, tmp_path):
         losses.append(float(task.loss(params, Known(frozen, {}, {}, 0), {**batch, "context": context}, KEYS)[0]))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     assert abs(losses[2] - losses[1]) > 1e-4
+
+
+@pytest.mark.parametrize("data", [pixels_of, latents_of])
+def test_a_student_has_the_networks_and_the_words_of_its_teacher(place, tmp_path, monkeypatch, data):
+    teacher = dataclasses.replace(CONFIG, autoencoder=place / "model", text_encoder=place / "model", scale=0.3)
+    opened(teacher, pixels_of(place), tmp_path / "teacher")
+    found = teachers.Teacher(tmp_path / "teacher", teacher, SIZE)
+    monkeypatch.setattr(teachers, "read", lambda path: found)  # whose network is no kind that a file names
+    halving = picture.ProcessConfig(
+        objective="progressive", prediction="v", weight="truncated_snr", clip=None, intervals=(4, 1), stage=2
+    )
+    student = dataclasses.replace(CONFIG, process=halving, teacher=tmp_path / "teacher")
+    source, assets = opened(student, data(place), tmp_path / "student")
+    for name, file in (("autoencoder", "config.json"), ("tokenizer", "merges.txt")):
+        assert (tmp_path / "student" / name / file).read_bytes() == (tmp_path / "teacher" / name / file).read_bytes()
+    monkeypatch.setattr(picture, "load_params", lambda at, like: waves(like))
+    task = student.task(assets)
+    loaded, batch = task.load(one_device), batch_of(task, source)
+    first = task.init(jax.random.key(0), loaded, batch)
+    assert sorted(first.frozen) == ["autoencoder", "text_encoder"]
+    jax.tree.map(np.testing.assert_array_equal, first.params, waves(first.params))
+    known = Known(first.frozen, first.extra, first.params, np.int32(0))
+    loss, _, stats = jax.jit(task.loss)(first.params, known, batch, KEYS)
+    assert np.isfinite(loss)
+    assert task.absorb(first.extra, stats).keys() == first.extra.keys()
+    for change, message in (
+        ({"scale": 1.0}, "task.scale is given, and a student has its teacher's: leave it out"),
+        ({"blur": 1.0}, "another model than its student: task.blur is 2.0 there and 1.0 here"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(student, **change).check(pixels_of(place), OptimizerConfig())
 
 
 @pytest.mark.parametrize("steered", ["none", "low_resolution", "blurred"])
@@ -208,8 +240,7 @@ def test_a_run_is_converted_to_the_class_that_diffusers_has(place, tmp_path, con
     write_directory(latent_model.published(bundle), tmp_path / "made")
     back = read_directory(tmp_path / "made")
     read = back.components["unet"].config
-    assert dataclasses.replace(read, mid_rescale=0.0) == dataclasses.replace(net, dtype=read.dtype)
-    assert read.mid_rescale in (0.0, 1.0)
+    assert read == dataclasses.replace(net, dtype=read.dtype)
     jax.tree.map(np.testing.assert_array_equal, back.components["unet"].params, params["unet"])
     vae = back.components["vae" if condition == "clip" else "vqvae"]
     np.testing.assert_allclose(vae.config.scale, 1 / source.manifest.deviation, rtol=1e-6)

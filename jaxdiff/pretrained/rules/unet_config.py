@@ -134,7 +134,7 @@ def condition_config(json: Mapping[str, Any], name: str = "UNet2DConditionModel"
         level_layers=tuple(layers) if several and len(set(layers)) > 1 else (),
         depth=per_level(full["transformer_layers_per_block"], levels),
         scale_shift=full["resnet_time_scale_shift"] == "scale_shift",
-        mid_rescale=float(full["mid_block_scale_factor"]),
+        mid_rescale=0.0 if full["mid_block_scale_factor"] == 1 else float(full["mid_block_scale_factor"]),
         time_act=_ACTIVATIONS[full["time_embedding_act_fn"]],
     )
 
@@ -325,9 +325,7 @@ def condition_json(net: UNetConfig, in_channels: int, context: int) -> dict[str,
 
 def _expressed(net: UNetConfig, json: dict[str, Any], back: UNetConfig) -> dict[str, Any]:
     """The config that is read back as `net`, but for how it computes."""
-    same = (net.mid_rescale or net.rescale) == (back.mid_rescale or back.rescale)  # 0 stands for that of all blocks
-    mid = net.mid_rescale if same else back.mid_rescale
-    back = dataclasses.replace(back, remat=net.remat, dtype=net.dtype, mid_rescale=mid)
+    back = dataclasses.replace(back, remat=net.remat, dtype=net.dtype)
     lost = [field.name for field in dataclasses.fields(net) if getattr(net, field.name) != getattr(back, field.name)]
     if lost:
         given = ", ".join(f"{name}={getattr(net, name)}" for name in lost)
