@@ -16,7 +16,8 @@ from jaxdiff import data, kinds, parallel, training
 from jaxdiff.data.grid import grid, save_png
 from jaxdiff.data.source import DataConfig
 from jaxdiff.data.source import check as check_data
-from jaxdiff.parallel import MeshSpec
+from jaxdiff.metrics import chips, speed
+from jaxdiff.parallel import MeshSpec, executable
 from jaxdiff.pretrained.read import read_json
 from jaxdiff.tasks import TaskConfig, saved
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, Task, TrainConfig, TrainState, Variables
@@ -81,6 +82,7 @@ LEAST = {
     "train.batch_size": 1,
     "train.accumulate": 1,
     "train.log_every": 1,
+    "train.spike": 0,
     "train.preview_every": 0,
     "checkpoint.every": 0,
     "checkpoint.keep": 1,
@@ -89,8 +91,12 @@ LEAST = {
 """The least that counts may be."""
 
 
-def check(config: Experiment) -> None:
+def check(config: Experiment, devices: int | None = None) -> None:
     """Makes every check that needs no data and no compiling.
+
+    Args:
+      config: of the run.
+      devices: that it is for; None: as many as are here.
 
     Raises:
       ValueError: the message names the fields, what they are, and what to do.
@@ -108,7 +114,7 @@ def check(config: Experiment) -> None:
     training.make_ema(config.ema)
     if config.checkpoint.best == "ema_loss" and not config.held_out:
         raise ValueError("checkpoint.best is 'ema_loss', which is measured on held_out, and that is empty: try 'test'")
-    devices = jax.device_count()
+    devices = jax.device_count() if devices is None else devices
     if config.strategy == "mesh":
         copies, split, _ = config.mesh.sizes(devices)
         devices = copies * split
@@ -230,6 +236,8 @@ def run(
     workdir: Path | str,
     report: Report | None = None,
     say: Callable[[str], None] = lambda text: None,
+    compiled: Path | None = None,
+    profile: tuple[int, int] | None = None,
 ) -> TrainState:
     """Trains until `config.train.steps`, from the last checkpoint in `workdir` if there is one.
 
@@ -239,6 +247,8 @@ def run(
         of an older run is changed before it is sure that this one can resume it.
       report: called by process 0 after each step with its number and metrics; see `training.fit`.
       say: is told, by process 0, what is being done.
+      compiled: a file that holds the compiled step, from a dry run of the same config.
+      profile: the first and last step of this start that are traced, into WORKDIR/profile.
 
     Raises:
       ValueError, OSError: for whatever in the config, the data or the workdir does not serve.
@@ -254,6 +264,8 @@ def run(
         task = config.task.task(assets, config.spec)
         with contextlib.closing(_stream(config, task, source, config.data, config.seed)) as stream:
             program, evaluate = _programs(config, task, stream)
+            if compiled:
+                program = _saved(config, program, stream, compiled)
             count = sum(leaf.size for leaf in jax.tree.leaves(program.like.params))
             say(
                 f"{config.name}: {len(source)} pictures, {count / 1e6:.2f}M parameters, {jax.device_count()} "
@@ -272,6 +284,8 @@ def run(
                 report=report if first else None,
                 preview=_previewer(config, task, workdir, say) if task.previews else None,
                 evaluate=evaluate,
+                profile=profile,
+                at_peak=lambda: _at_peak(config, task, program),
             )
 
 
@@ -287,9 +301,25 @@ def _stream(config: Experiment, task: Task, source: data.Source, of: DataConfig,
     )
 
 
+def make_step(config: Experiment, task: Task) -> tuple[Any, Callable[..., Any]]:
+    """Returns the optimizer of a run, and what makes its step: (reduce=f) -> step, as `parallel.compile` calls it."""
+    optimizer = training.make_optimizer(config.optimizer, config.train.steps, task.groups)
+    skip = None
+    if config.train.faults == "skip":
+        optimizer, skip = training.guarded(optimizer), config.train.spike
+    return optimizer, functools.partial(
+        training.make_train_step,
+        task,
+        optimizer,
+        training.make_ema(config.ema),
+        accumulate=config.train.accumulate,
+        skip=skip,
+    )
+
+
 def _programs(config: Experiment, task: Task, stream: data.Batches) -> tuple[parallel.Program, Any]:
     """Compiles the training step, and what measures the held-out loss, or None."""
-    optimizer = training.make_optimizer(config.optimizer, config.train.steps, task.groups)
+    optimizer, step = make_step(config, task)
     start = stream.get_state()
     batch = next(stream)
     stream.set_state(start)
@@ -301,9 +331,7 @@ def _programs(config: Experiment, task: Task, stream: data.Batches) -> tuple[par
         spec=config.spec,
         rules=task.rules,
     )
-    ema = training.make_ema(config.ema)
-    accumulate = config.train.accumulate
-    program = compiled(functools.partial(training.make_train_step, task, optimizer, ema, accumulate=accumulate))
+    program = compiled(step)
     if not config.held_out:
         return program, None
     held_data = dataclasses.replace(config.data, split=config.held_out, flip=False)
@@ -313,8 +341,53 @@ def _programs(config: Experiment, task: Task, stream: data.Batches) -> tuple[par
         with contextlib.closing(_stream(config, task, held_source, held_data, 0)) as own:
             yield from itertools.islice(own, config.held_out_batches)
 
-    step = compiled(functools.partial(training.make_eval_step, task))
-    return program, training.make_evaluate(step, held_out, jax.random.key(1), config.train.batch_size, task.summary)
+    measure = compiled(functools.partial(training.make_eval_step, task))
+    return program, training.make_evaluate(measure, held_out, jax.random.key(1), config.train.batch_size, task.summary)
+
+
+def executable_key(config: Experiment, arguments: Any, mesh: Any) -> dict[str, Any]:
+    """Returns what a compiled training step depends on: shapes, devices, and the config as far as it is in there."""
+    told = json.loads(to_json(config))
+    for name in ("name", "seed", "held_out", "held_out_batches", "data", "checkpoint", "preview"):
+        del told[name]
+    told["task"].pop("preview", None)
+    told["train"] = {name: told["train"][name] for name in ("steps", "batch_size", "accumulate")}
+    kind = mesh.abstract_mesh.abstract_device.device_kind
+    return executable.key(json.dumps(told, sort_keys=True), arguments, mesh, kind)
+
+
+def _saved(config: Experiment, program: parallel.Program, stream: data.Batches, path: Path) -> parallel.Program:
+    """The program with the compiled step of a file; the arguments that it is given tell whether it is the right one."""
+    if config.strategy == "pmap":
+        raise ValueError("--executable is for the mesh strategy, and strategy is 'pmap'")
+    start = stream.get_state()
+    batch = program.put(next(stream))
+    stream.set_state(start)
+    arguments = (program.like, batch, program.keys(jax.random.key(0), 0, config.train.batch_size))
+    key = executable_key(config, arguments, program.mesh)
+    state, rest = jax.tree.flatten(program.like), jax.tree.leaves(arguments[1:])
+    call, names = executable.load(path, key, (len(state[0]), len(rest)), tuple(program.mesh.devices.flat))
+
+    def step(state_now: Any, batch: Batch, keys: Any) -> Any:
+        out = call(jax.tree.leaves(state_now), jax.tree.leaves((batch, keys)))
+        count = len(state[0])
+        return jax.tree.unflatten(state[1], out[:count]), dict(zip(names, out[count:], strict=True))
+
+    return dataclasses.replace(program, step=step)
+
+
+def _at_peak(config: Experiment, task: Task, program: parallel.Program) -> float | None:
+    """The seconds that the products of a step would take at the published peak of the devices; None: none is known."""
+    chip = chips.by_kind(program.mesh.devices.flat[0].device_kind)
+    if chip is None:
+        return None
+    count = config.train.batch_size
+    row = saved.blank(task, config.data.size)
+    batch = {name: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype) for name, x in row.items()}
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
+    asked = speed.trace(make_step(config, task)[1](), (program.like, batch, keys), program.mesh, "none")
+    flops = speed.work(asked).flops - speed.recomputed(asked.jaxpr)
+    return flops / (chip.flops * program.mesh.size)
 
 
 def _previewer(

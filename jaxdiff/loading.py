@@ -115,7 +115,7 @@ def load(
             raise ValueError(f"stages that follow each other take no {', '.join(wrong)}: leave it out, or then")
         bundles = _stages([path, *map(Path, then)], dtype, variant, place)
         how: dict[str, Any] = {"spec": spec, "devices": devices, "programs": programs, "decode": decode}
-        return Cascade([DiffusionPipeline(_computing(one, dtype, decode_dtype), **how) for one in bundles])
+        return Cascade([DiffusionPipeline(computing(one, dtype, decode_dtype), **how) for one in bundles])
     more = {"vae": vae, "adapter": adapter, "image_encoder": image_encoder}
     more |= {f"controlnet_{n:02d}": folder for n, folder in enumerate(controlnets)}
     if is_published(path):
@@ -144,7 +144,7 @@ def load(
         if not any((dtype, decode_dtype, clip_skip, decode != "whole", devices, programs)):
             return run.config.task.pipeline(run.assets, run.weights, spec)
         bundle = run.config.task.bundle(run.assets, run.weights)
-    bundle = _computing(bundle, dtype, decode_dtype)
+    bundle = computing(bundle, dtype, decode_dtype)
     if bundle.kind in OTHERS:
         wide = {"loras": loras, "controlnets": controlnets, "ip_adapter": ip_adapter, "clip_skip": clip_skip}
         wide |= {"fuse": fuse, "safety": safety, f"dtype {narrow}": narrow, **more}
@@ -192,10 +192,21 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
     if not (path / "model_index.json").is_file() or any(options.get(name) for name in beside):
         pipe: Any = load(path, **options)
         return getattr(pipe, "model", None), pipe.Options
+    if not is_diffusion(path):
+        return None, OTHERS[read_json(path / "model_index.json")["_class_name"]].Options
+    bundle = outline_bundle(path, safety=options.get("safety", False))
+    model = make_model(bundle, clip_skip=options.get("clip_skip", 0), safety=options.get("safety", False))
+    return model, of_model(model, guidance=bundle.guidance)
+
+
+def outline_bundle(path: Path, *, safety: bool = False) -> Bundle:
+    """Returns the networks of a diffusion model's directory of diffusers with shapes in place of weights.
+
+    Raises:
+      ValueError, OSError: if a config is damaged or missing.
+    """
     index = read_json(path / "model_index.json")
     kind = index.get("_class_name", "")
-    if kind in OTHERS:
-        return None, OTHERS[kind].Options
     bundle = Bundle(kind, index, {}, {}, {}, guidance=guidance(kind))
     for name, entry in index.items():
         kind = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
@@ -204,12 +215,11 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
             bundle.tokenizers[name] = read_tokenizer(folder, kind)
         elif name.endswith("scheduler") and kind:
             bundle.schedulers[name] = read_json(folder / "scheduler_config.json")
-        elif kind in FAMILIES and (name != "safety_checker" or options.get("safety")):
+        elif kind in FAMILIES and (name != "safety_checker" or safety):
             json = read_json(folder / "config.json")
             net = FAMILIES[kind].config(json)
             bundle.components[name] = Component(kind, json, net, FAMILIES[kind].shapes(net, json))
-    model = make_model(bundle, clip_skip=options.get("clip_skip", 0), safety=options.get("safety", False))
-    return model, of_model(model, guidance=bundle.guidance)
+    return bundle
 
 
 def is_diffusion(path: Path) -> bool:
@@ -312,7 +322,7 @@ def _narrow(bundle: Bundle, kind: str) -> Bundle:
     return dataclasses.replace(bundle, components=parts)
 
 
-def _computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bundle:
+def computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bundle:
     """Networks that compute in `dtype`; an autoencoder in float32 where it would overflow.
 
     Those of our own training have weights of any dtype cast to it, and compute as they were trained if it is None.

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
         if debug or (message := _message(error)) is None:
             raise
-        print(f"jaxdiff {name}: {message}", file=sys.stderr)
+        print(f"jaxdiff {name}: {_process()}{message}", file=sys.stderr, flush=True)
         sys.exit(1)
 
 
@@ -79,6 +79,12 @@ def _message(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and not isinstance(error, ValueError | OSError):
         return None
     return f"{text} (--debug shows where)"
+
+
+def _process() -> str:
+    """Which process of several speaks, if there are several."""
+    started = sys.modules.get("jaxdiff.training.distributed")
+    return started.name() if started else ""
 
 
 def compilation_cache() -> None:

@@ -17,6 +17,7 @@ import tyro
 
 from jaxdiff import __version__
 from jaxdiff.cli import out
+from jaxdiff.cli.dry_run_args import How, split
 from jaxdiff.cli.main import HELP, compilation_cache
 from jaxdiff.cli.sample_args import GENERAL, OPTIONS, OTHERS, Args, narrowed
 
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> None:
     given = [word for word in argv if word not in HELP]
     _check_once(given)
     asked = len(given) < len(argv)
+    how, given = split(given)
     if asked and not any(word.split("=")[0] == "--model" for word in given):
         given = ["--help"]
     args, unknown = tyro.cli(Args, args=given, prog="jaxdiff sample", return_unknown_args=True)
@@ -42,8 +44,36 @@ def main(argv: list[str]) -> None:
     if unknown and _is_published(args):  # a pipeline of another kind may know them
         tyro.cli(Args, args=given, prog="jaxdiff sample")
     check(args)
+    if how.dry_run:
+        dry_run(args, how)
+        return
     compilation_cache()
     sample(args, unknown)
+
+
+def dry_run(args: Args, how: How) -> None:
+    """Says what sampling would take; the options of the call that need files are not in it."""
+    from jaxdiff.cli.progress import stages
+    from jaxdiff.dryrun import sampling
+    from jaxdiff.metrics import chips
+
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Args)}
+    known = (*OTHERS, "steps", "sampler", "grid", "guidance", "negative_prompt", "height", "width", "batch_size", "eta")
+    if wrong := [f.name for f in dataclasses.fields(Args) if given[f.name] != f.default and f.name not in known]:
+        raise ValueError(f"--dry-run does not know --{wrong[0].replace('_', '-')}: leave it out")
+    spec = _spec(args)
+    if spec == "pmap":
+        raise ValueError("--dry-run describes meshes: leave --strategy pmap out")
+    topology = chips.parse(how.topology, how.slices) if how.topology else None
+    pipe = sampling.outline(Path(args.model))
+    count = min(args.batch_size, args.num * len(args.prompt))
+    with stages(f"dry run of {args.model}") as tell:
+        lines: list[str] = []
+        try:
+            options = pipe.options(**_options(args))
+            sampling.run(pipe, spec, count, topology, compile=how.compile, options=options, say=lines.append, tell=tell)
+        finally:
+            print("", *lines, sep="\n", flush=True)
 
 
 def _is_published(args: Args) -> bool:

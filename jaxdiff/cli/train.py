@@ -7,10 +7,11 @@ import contextlib
 import sys
 from typing import Any
 
-USAGE = """usage: jaxdiff train CONFIG.py [--workdir DIR] [--small] [--FIELD VALUE ...]
+USAGE = """usage: jaxdiff train CONFIG.py [--workdir DIR] [--small] [--dry-run ...] [--FIELD VALUE ...]
 
 CONFIG.py holds `def config() -> Experiment`; see configs/. `jaxdiff train CONFIG.py --help` lists its fields.
 --small runs what the config's `def small()` gives: the same kind of run, done in seconds.
+--dry-run says what a run would take, also on chips that are not here (--topology v5e:16x16), and trains nothing.
 A workdir (by default runs/NAME) that has a checkpoint is resumed, with the config saved in it and the fields given now.
 """
 
@@ -25,8 +26,17 @@ def main(argv: list[str]) -> None:
     from jaxdiff.cli.config import parse
     from jaxdiff.cli.main import compilation_cache
     from jaxdiff.cli.progress import progress
+    from jaxdiff.cli.train_args import split, steps
 
-    config, workdir = parse(argv, say)
+    how, rest = split(argv[1:])
+    if how.distributed and not how.dry_run:
+        from jaxdiff.training import distributed
+
+        distributed.start(how.distributed)
+    config, workdir = parse([argv[0], *rest], say)
+    if how.dry_run:
+        dry_run(config, how)
+        return
     experiment.check(config)
     compilation_cache()
     with contextlib.ExitStack() as stack:
@@ -37,16 +47,35 @@ def main(argv: list[str]) -> None:
                 bar.append(stack.enter_context(progress(config.train.steps, config.train.batch_size)))
             bar[0](step, metrics)
 
-        state = experiment.run(config, workdir, report, say)
+        state = experiment.run(
+            config, workdir, report, say, how.executable, profile=steps(how.profile) if how.profile else None
+        )
     done = int(state.step)
     say(f"step {done} of {config.train.steps}: checkpoint in {workdir / 'checkpoints' / str(done)}")
     if done < config.train.steps:
         say("stopped by a signal; the same command resumes here")
 
 
+def dry_run(config: Any, how: Any) -> None:
+    """Says what a run would take."""
+    from jaxdiff.cli.progress import stages
+    from jaxdiff.dryrun import training
+    from jaxdiff.metrics import chips
+
+    topology = chips.parse(how.topology, how.slices) if how.topology else None
+    with stages(f"dry run of {config.name}") as tell:
+        lines: list[str] = []
+        try:
+            training.run(config, topology, compile=how.compile, save=how.save_executable, say=lines.append, tell=tell)
+        finally:
+            print("", *lines, sep="\n", flush=True)
+
+
 def say(text: str) -> None:
-    """Prints a line at once."""
-    print(text, flush=True)
+    """Prints a line at once, in the first process of several."""
+    started = sys.modules.get("jaxdiff.training.distributed")
+    if not (started and started.index()):
+        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.data.config import DataConfig, Example, Source
-from jaxdiff.data.order import Order
+from jaxdiff.data.order import TABLE, Order
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
@@ -146,6 +146,7 @@ def batches(
     ahead = grain.ReadOptions(num_threads=config.workers, prefetch_buffer_size=2 * config.workers)
     origin = {"examples": len(source), "batch_size": batch_size, "seed": seed}
     origin |= {f"group_{i}": size for i, size in enumerate(groups)} if len(groups) > 1 else {}
+    origin |= {"computed order": 1} if max(groups) > TABLE else {}
     return Batches(grain.MapDataset.range(sys.maxsize).map(load).to_iter_dataset(ahead), origin)
 
 

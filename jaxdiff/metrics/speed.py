@@ -37,6 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
+from jax.sharding import AbstractDevice, AbstractMesh
 
 _COMPILE = "/jax/core/compile/backend_compile_duration"
 _FOREIGN = re.compile(r"pallas_call|.*custom_call.*|ffi_call|while")
@@ -85,6 +86,42 @@ def _taken(eqn: core.JaxprEqn, branches: list[float]) -> float:
         return max(branches)
     here = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     return next(work for work, names in zip(branches, platforms, strict=True) if names is None or here in names)
+
+
+def trace(
+    function: Callable[..., Any], arguments: Sequence[Any], mesh: Any, platform: str | None = None
+) -> core.ClosedJaxpr:
+    """Traces a function of shapes under a mesh, whose devices need not exist.
+
+    Args:
+      function: (*arguments) -> anything.
+      arguments: trees of arrays or shapes.
+      mesh: concrete or abstract.
+      platform: of the mesh's devices; "none" has no forms of its own, so that the architecture's products are there.
+    """
+    device = mesh.abstract_mesh.abstract_device
+    if platform is not None:
+        device = AbstractDevice(device_kind=platform, num_cores=None, platform=platform)
+    described = AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=mesh.axis_types, abstract_device=device)
+    bare = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tuple(arguments))
+    with jax.sharding.use_abstract_mesh(described):
+        return jax.make_jaxpr(function)(*bare)
+
+
+def recomputed(jaxpr: core.Jaxpr, turns: int | float = 1.0) -> float:
+    """Returns the FLOPs that are done twice: of checkpointed functions of which the gradient is taken.
+
+    Their backward pass, marked as differentiated, holds the forward pass once more.
+    """
+    blocks = [e for e in jaxpr.eqns if e.primitive.name in ("checkpoint", "remat", "remat2")]
+    again = any(e.params["differentiated"] for e in blocks)
+    inner = [sub for e in blocks if again and not e.params["differentiated"] for sub in core.jaxprs_in_params(e.params)]
+    total = sum((_flops(sub, set()) for sub in inner), 0.0) * turns
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name not in ("checkpoint", "remat", "remat2"):
+            each = turns * (eqn.params["length"] if eqn.primitive.name == "scan" else 1)
+            total += sum(recomputed(sub, each) for sub in core.jaxprs_in_params(eqn.params))
+    return total
 
 
 def _product(eqn: core.JaxprEqn) -> float:

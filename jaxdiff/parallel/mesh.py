@@ -3,8 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 AXES = ("data", "fsdp", "tensor")
@@ -54,13 +57,20 @@ def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Me
     Every axis is `AxisType.Auto`: the compiler places what the rules leave open. `jax.make_mesh` would make them
     Explicit, where convolutions raise.
 
+    Over several slices of TPUs, which a slow network joins, only `data` reaches: once a step it sums gradients there,
+    while fsdp and tensor stay on the links of a slice.
+
     Raises:
-      ValueError: if the sizes do not fit the devices, or `tensor` would reach over a process' border, where a process
-        could not feed its own part of the batch.
+      ValueError: if the sizes do not fit the devices or slices, or `tensor` would reach over a process' border, where a
+        process could not feed its own part of the batch.
     """
     devices = jax.devices() if devices is None else devices
     sizes = spec.sizes(len(devices))
-    mesh = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    types = (AxisType.Auto,) * 3
+    if count_slices(devices) > 1:
+        mesh = Mesh(over_slices(sizes, devices), AXES, axis_types=types)
+    else:
+        mesh = jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
     rows = mesh.devices.reshape(-1, sizes[2])
     if any(len({device.process_index for device in row}) > 1 for row in rows):
         raise ValueError(
@@ -68,3 +78,23 @@ def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Me
             "process could feed its own examples: let tensor divide the devices of a process, and use fsdp beyond."
         )
     return mesh
+
+
+def count_slices(devices: Sequence[Any]) -> int:
+    """Returns how many slices of TPUs the devices are of; other devices count as one."""
+    return len({getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}) or 1
+
+
+def over_slices(sizes: tuple[int, int, int], devices: Sequence[Any]) -> np.ndarray:
+    """Returns devices of several slices as an array of the mesh's shape, each slice a part of `data`.
+
+    Raises:
+      ValueError: if `data` does not divide by the slices.
+    """
+    slices = count_slices(devices)
+    if sizes[0] % slices:
+        raise ValueError(
+            f"mesh data={sizes[0]} does not divide by {slices} slices, between which only data reaches: let fsdp x "
+            f"tensor divide the {len(devices) // slices} devices of a slice"
+        )
+    return mesh_utils.create_hybrid_device_mesh((sizes[0] // slices, *sizes[1:]), (slices, 1, 1), devices)

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, NamedSharding
+from jax.sharding import Mesh as ConcreteMesh
 from jax.sharding import PartitionSpec as P
 
 from jaxdiff.typing import Params
 
+Mesh = ConcreteMesh | AbstractMesh
+"""Of devices that are here, or that are only described."""
 Rule = P | Callable[[tuple[int, ...], Mesh], P]
 Rules = tuple[tuple[str, Rule], ...]
 """((path pattern, PartitionSpec or function of (shape, mesh)), ...): the first that matches a whole path 'a/b/c'."""

@@ -133,9 +133,25 @@ class DiffusionPipeline:
           ValueError: if inputs do not fit each other or the model; nothing has been compiled then.
           FloatingPointError: if pictures are not finite.
         """
-        model, o = self.model, self.options(options, **fields)
-        if on_device and "vae" in model.nets:
+        if on_device and "vae" in self.model.nets:
             raise ValueError("this model's pictures are decoded from latents: a later stage takes those of its pixels")
+        whole, batch = self.arguments(prompts, key=key, options=options, **fields)
+        out = self._run(whole, batch, host=not on_device)
+        _check_finite(self.model, out)
+        if "flagged" in out and out["flagged"].any():
+            which = ", ".join(map(str, np.flatnonzero(out["flagged"])))
+            warnings.warn(f"the safety checker has blackened pictures {which}", stacklevel=2)
+        if on_device:
+            return out["latents"]
+        return (out["pixels"], out["latents"]) if latents else out["pixels"]
+
+    def arguments(self, prompts: str | Sequence[str], *, key: Any, options: Any = None, **fields: Any) -> Any:
+        """Returns what the compiled program of such a call is given: (weights and numbers, one row for each picture).
+
+        Raises:
+          ValueError: if inputs do not fit each other or the model.
+        """
+        model, o = self.model, self.options(options, **fields)
         given = [o.hints] if isinstance(o.hints, np.ndarray) else list(o.hints)
         prompts = inputs.prompts(prompts)
         keys = inputs.check_key(key)
@@ -187,15 +203,7 @@ class DiffusionPipeline:
             rescale=o.rescale,
             picture_guidance=o.picture_guidance,
         )
-        run = functools.partial(self._run, host=False) if on_device else self._run
-        out = run((self.params, made), batch)
-        _check_finite(model, out)
-        if "flagged" in out and out["flagged"].any():
-            which = ", ".join(map(str, np.flatnonzero(out["flagged"])))
-            warnings.warn(f"the safety checker has blackened pictures {which}", stacklevel=2)
-        if on_device:
-            return out["latents"]
-        return (out["pixels"], out["latents"]) if latents else out["pixels"]
+        return (self.params, made), batch
 
     def options(self, given: Any = None, **fields: Any) -> Options:
         """Returns the options that a call with these runs with: checked, what is left open filled in.

@@ -2,21 +2,45 @@
 
 import json
 import os
+import statistics
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
+import jax
 import numpy as np
+
+STALL = 10.0
+"""A step that takes so many times the median is a stall."""
 
 
 class MetricsLog:
     """Averages the metrics of steps, and writes the averages at the end of each interval."""
 
-    def __init__(self, workdir: Path, step: int, batch_size: int, write: bool = True) -> None:
-        """Opens the files to go on after `step`, dropping later lines; writes nothing unless `write`."""
-        self._batch_size = batch_size
+    def __init__(
+        self,
+        workdir: Path,
+        step: int,
+        batch_size: int,
+        write: bool = True,
+        devices: int = 1,
+        share: float | None = None,
+    ) -> None:
+        """Opens the files to go on after `step`, dropping later lines.
+
+        Args:
+          workdir: of the run.
+          step: the last that counts.
+          batch_size: images of a step.
+          write: whether this process writes.
+          devices: that share the step.
+          share: seconds that a step would take at the peak of the devices; None where that is not known.
+        """
+        self._batch_size, self._devices, self._share = batch_size, devices, share
+        self._path, self._waited = workdir / "metrics.jsonl", 0.0
         self._file: TextIO | None = None
         self._board: Any = None
         self._since: float | None = None
@@ -26,30 +50,76 @@ class MetricsLog:
             from tensorboardX import SummaryWriter
 
             workdir.mkdir(parents=True, exist_ok=True)
-            truncate(workdir / "metrics.jsonl", step)
-            self._file = (workdir / "metrics.jsonl").open("a")
+            truncate(self._path, step)
+            self._file = self._path.open("a")
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def add(self, metrics: Mapping[str, float]) -> None:
         """Takes the metrics of one step; its time is that since the step before, unless `pause` came between."""
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._steps += 1
+        self.steps += 1
         now = time.perf_counter()
         if self._since is not None:
-            self._seconds += now - self._since
-            self._timed += 1
-        self._since = now
+            self._times.append((now - self._since, self._waited))
+        self._since, self._waited = now, 0.0
+
+    def waited(self, seconds: float) -> None:
+        """Takes how long this process waited for the data of a step."""
+        self._waited += seconds
+
+    @property
+    def seconds(self) -> float:
+        """The time of the steps since the last flush; of those that were not timed the median."""
+        times = [time for time, _ in self._times]
+        return sum(times) + (self.steps - len(times)) * statistics.median(times) if times else 0.0
+
+    def stall(self, gather: Callable[[Any], list[Any]]) -> dict[str, float]:
+        """Returns the longest step of this interval, if it took STALL times the median, and which process was late.
+
+        Args:
+          gather: returns the values of all processes; every process must call.
+        """
+        if not self._times:
+            longest, usual = (0.0, 0.0), 0.0
+        else:
+            longest, usual = max(self._times), statistics.median(time for time, _ in self._times)
+        told = gather([*longest, usual])
+        seconds, _, usual = told[0]
+        if len(self._times) < 3 or seconds < STALL * usual:
+            return {}
+        late = max(range(len(told)), key=lambda process: told[process][1])
+        warnings.warn(
+            f"a step took {seconds:.3g} s, {seconds / usual:.0f} times the median: process {late} waited longest "
+            f"for its data, {told[late][1]:.3g} s",
+            stacklevel=2,
+        )
+        return {"stall_seconds": seconds, "stall_process": float(late)}
+
+    def event(self, step: int, event: str, told: Mapping[str, Any]) -> None:
+        """Writes a line that says what happened."""
+        if self._file is not None:
+            self._file.write(json.dumps({"step": step, "event": event, **told}) + "\n")
+            self._file.flush()
+
+    def rewind(self, step: int) -> None:
+        """Drops the lines after `step`, and what was not written yet."""
+        self._clear()
+        self.pause()
+        if self._file is not None:
+            self._file.close()
+            truncate(self._path, step)
+            self._file = self._path.open("a")
 
     def pause(self) -> None:
         """Says that what follows is no training: it must not count as a step's time."""
-        self._since = None
+        self._since, self._waited = None, 0.0
 
     def flush(self, step: int, extra: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
         """Writes the means over the steps since the last flush, and `extra`, as a line of `step`, and returns them."""
-        line = {name: value / self._steps for name, value in self._sums.items()} | dict(extra)
-        if self._timed:
-            line["images_per_second"] = self._timed * self._batch_size / self._seconds
+        line = {name: value / self.steps for name, value in self._sums.items()} | dict(extra)
+        if line and self._times:
+            line |= self._speed()
         self._clear()
         if line and self._file is not None:
             self._file.write(json.dumps({"step": step, **line}) + "\n")
@@ -58,6 +128,19 @@ class MetricsLog:
                 self._board.add_scalar(name, value, step)
             self._board.flush()
         return line
+
+    def _speed(self) -> dict[str, float]:
+        times = sorted(time for time, _ in self._times)
+        total = sum(times)
+        rate = len(times) * self._batch_size / total
+        told = {"images_per_second": rate, "images_per_second_device": rate / self._devices}
+        told |= {f"step_seconds_p{p}": times[min(len(times) * p // 100, len(times) - 1)] for p in (50, 90, 99)}
+        told["input_wait"] = min(sum(waited for _, waited in self._times) / total, 1.0)
+        if self._share:
+            told["mfu"] = self._share * len(times) / total
+        if memory := (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"):
+            told["memory_gib"] = memory / 2**30
+        return told
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Shows pictures, uint8 [h, w, 3] by name, in TensorBoard."""
@@ -74,7 +157,8 @@ class MetricsLog:
 
     def _clear(self) -> None:
         self._sums: dict[str, float] = {}
-        self._steps, self._timed, self._seconds = 0, 0, 0.0
+        self.steps = 0
+        self._times: list[tuple[float, float]] = []
 
 
 def truncate(path: Path, step: int) -> None:

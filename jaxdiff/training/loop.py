@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
-import math
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,9 @@ from jax.experimental import multihost_utils
 from jaxdiff.parallel import Program
 from jaxdiff.training import processes
 from jaxdiff.training.checkpoint import CheckpointConfig, Checkpoints
+from jaxdiff.training.faults import IN_A_ROW, NonFiniteLoss, Watch
 from jaxdiff.training.log import MetricsLog
 from jaxdiff.training.state import TrainState
-from jaxdiff.training.step import WATCHED
 from jaxdiff.typing import Batch, Key
 
 
@@ -32,6 +33,9 @@ class TrainConfig:
       accumulate: parts that a batch is worked through in, one after another, to save memory.
       log_every: steps between lines of metrics.jsonl; a line holds means over these steps.
       preview_every: steps between sample grids; 0 makes none.
+      faults: what follows a step whose loss, gradient or weights are not finite, or whose gradient spikes: `stop` the
+        run; `skip` the update; or `rewind` to the last checkpoint, and go on from there with the batches after it.
+      spike: how many times its usual norm a gradient is a spike; 0: none is.
     """
 
     steps: int = 10_000
@@ -39,6 +43,8 @@ class TrainConfig:
     accumulate: int = 1
     log_every: int = 50
     preview_every: int = 0
+    faults: Literal["stop", "skip", "rewind"] = "stop"
+    spike: float = 0.0
 
 
 @runtime_checkable
@@ -54,10 +60,6 @@ class Data(Protocol):
         """Goes back to where `get_state` was called."""
 
 
-class NonFiniteLoss(FloatingPointError):  # noqa: N818
-    """The loss, the gradient or the weights are no longer finite; the message says when, and where to go on from."""
-
-
 def fit(
     program: Program,
     data: Data,
@@ -70,6 +72,8 @@ def fit(
     report: Callable[[int, Mapping[str, float]], None] | None = None,
     preview: Callable[[int, TrainState], Mapping[str, np.ndarray] | None] | None = None,
     evaluate: Callable[[TrainState], tuple[TrainState, Mapping[str, float]]] | None = None,
+    profile: tuple[int, int] | None = None,
+    at_peak: Callable[[], float | None] = lambda: None,
 ) -> TrainState:
     """Trains until `train.steps`, from the last checkpoint in `workdir` if there is one.
 
@@ -90,9 +94,12 @@ def fit(
         go to TensorBoard.
       evaluate: called before each save with the state, which it consumes and returns; its metrics join the log, and may
         rank checkpoints. See `training.evaluate`.
+      profile: the first and last step of this start that are traced, into `profile/`.
+      at_peak: called once, before the first step: seconds that a step would take at the peak of the devices; None where
+        that is not known.
 
     Raises:
-      NonFiniteLoss: at the first step whose loss, gradient or weights are not finite; nothing after it is saved.
+      NonFiniteLoss: at the first step that `train.faults` does not let pass; nothing after it is saved.
       SaveError: if a checkpoint cannot be written.
       MismatchError: if the checkpoint in `workdir` is of another architecture.
     """
@@ -100,71 +107,154 @@ def fit(
     init_key, root = jax.random.split(key)
     program.keys(root, 0, train.batch_size)  # refuses other keys than threefry and a batch that does not split
     with processes.watch(), stop_signals() as stopped, Checkpoints(workdir, checkpoint) as checkpoints:
+        clock = Clock()
         if checkpoints.latest:
             state, run = checkpoints.restore(program.like)
             state = dataclasses.replace(state, frozen=program.frozen(init_key))
             data.set_state(_own(run["data"]))
             root = jax.random.wrap_key_data(jnp.array(run["root"], jnp.uint32), impl="threefry2x32")
+            clock = Clock(**run.get("clock", {}))
         else:
             state = program.init(init_key)
-        step = saved = int(state.step)
-        log = MetricsLog(workdir, step, train.batch_size, write=jax.process_index() == 0)
+        step = saved = started = int(state.step)
+        watch, rewinds = Watch(train.spike if train.faults != "skip" else 0.0), 0
+        log = MetricsLog(workdir, step, train.batch_size, jax.process_index() == 0, program.mesh.size, at_peak())
         ready()
         pending: tuple[int, Any] | None = None
+        fault: tuple[int, str] | None = None
 
         def due(at: int, every: int) -> bool:
             return every > 0 and (at % every == 0 or at == train.steps)
 
         def settle() -> None:
             """Waits for the pending step, and takes its metrics."""
-            nonlocal pending
-            if pending is None:
+            nonlocal pending, fault
+            if pending is None or fault:
                 return
             (at, device_metrics), pending = pending, None
             metrics = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
-            if not all(math.isfinite(metrics[name]) for name in WATCHED):
+            if what := watch.fault(metrics):
                 checkpoints.wait()
-                values = ", ".join(f"{name} = {metrics[name]}" for name in WATCHED)
+                last = checkpoints.latest
+                if train.faults == "rewind" and last and rewinds < IN_A_ROW:
+                    fault = at, what
+                    return
+                again = f" after {rewinds} rewinds" if rewinds else ""
                 raise NonFiniteLoss(
-                    f"step {at}: {values}. The last good checkpoint is {checkpoints.latest or '(none yet)'}. Try a "
-                    "lower optimizer.lr or optimizer.clip, or a longer optimizer.warmup."
+                    f"step {at}: {what}{again}. The last good checkpoint is {last or '(none yet)'}. Try a "
+                    "lower optimizer.lr or optimizer.clip, a longer optimizer.warmup, or --train.faults skip or rewind."
                 )
-            log.add(metrics)
-            if report:
-                report(at, metrics)
+            if metrics.pop("skipped", 0.0):
+                log.event(at, "skip", {name: str(metrics[name]) for name in ("loss", "grad_norm")})
+            else:
+                log.add(metrics)
+                if report:
+                    report(at, metrics)
             if at % train.log_every == 0 and not due(at, checkpoint.every):
-                log.flush(at)
+                flush(at)
                 checkpoints.check()
+
+        def flush(at: int, extra: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
+            if not log.steps and not extra:
+                return {}
+            clock.useful += log.seconds
+            return log.flush(at, {**extra, **log.stall(processes.gather), "goodput": clock.goodput()})
 
         def save(metrics: Mapping[str, float] | None) -> None:
             nonlocal saved
             root_data = np.asarray(jax.random.key_data(root)).tolist()
-            checkpoints.save(state, {"data": processes.gather(data.get_state()), "root": root_data}, metrics)
+            run = {"data": processes.gather(data.get_state()), "root": root_data, "clock": dataclasses.asdict(clock)}
+            checkpoints.save(state, run, metrics)
             saved = step
 
-        with contextlib.closing(log):
-            while step < train.steps and not stopped(step):
+        def rewind() -> None:
+            """Goes back to the last checkpoint; the data stay where they are, so that other batches follow."""
+            nonlocal state, step, saved, pending, fault, rewinds
+            assert fault
+            (at, what), fault, pending = fault, None, None
+            state, run = checkpoints.restore(program.like)
+            state = dataclasses.replace(state, frozen=program.frozen(init_key))
+            clock.useful = run["clock"]["useful"]
+            step = saved = int(state.step)
+            rewinds += 1
+            log.rewind(step)
+            log.event(step, "rewind", {"from": at, "because": what})
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.closing(log))
+            traced = stack.enter_context(_profiler(workdir / "profile", profile))
+            while (step < train.steps and not stopped(step)) or fault:
+                if fault:
+                    rewind()
+                traced(step - started + 1)
+                began = time.perf_counter()
                 batch = program.put(_next(data, step))
+                log.waited(time.perf_counter() - began)
                 state, metrics = program.step(state, batch, program.keys(root, step, train.batch_size))
                 step += 1
                 settle()
+                if fault:
+                    continue
                 pending = step, metrics
                 if preview and due(step, train.preview_every):
                     settle()
+                    if fault:
+                        continue
                     log.pause()
                     log.images(step, preview(step, state) or {})
-                if due(step, checkpoint.every):
+                if due(step, checkpoint.every) or step == train.steps:
                     settle()
+                    if fault or not due(step, checkpoint.every):
+                        continue
                     log.pause()
                     held_out: Mapping[str, float] = {}
                     if evaluate:
                         state, held_out = evaluate(state)
-                    save(log.flush(step, held_out))
+                    save(flush(step, held_out))
+                    rewinds = 0
             settle()
-            log.flush(step)
-            if saved < step:  # stopped by a signal: no time for an evaluation
+            flush(step)
+            if saved < step and not fault:  # stopped by a signal: no time for an evaluation
                 save(None)
     return state
+
+
+@dataclasses.dataclass
+class Clock:
+    """How much of a run's time was of use, over all its starts.
+
+    Attributes:
+      began: seconds since 1970 at the first start.
+      useful: seconds of the steps that are in the weights: not of those that were lost, of compiling, or of waiting.
+    """
+
+    began: float = dataclasses.field(default_factory=time.time)
+    useful: float = 0.0
+
+    def goodput(self) -> float:
+        """Returns the share of useful time since the first start."""
+        return self.useful / max(time.time() - self.began, 1e-9)
+
+
+@contextlib.contextmanager
+def _profiler(folder: Path, steps: tuple[int, int] | None) -> Iterator[Callable[[int], None]]:
+    """Gives a function of the step about to run, which traces from the first to the last."""
+    on = False
+
+    def tell(step: int) -> None:
+        nonlocal on
+        if steps and not on and step == steps[0]:
+            jax.profiler.start_trace(str(folder))
+            on = True
+        elif steps and on and step > steps[1]:
+            jax.profiler.stop_trace()
+            on = False
+
+    try:
+        yield tell
+    finally:
+        if on:
+            jax.profiler.stop_trace()
 
 
 @contextlib.contextmanager

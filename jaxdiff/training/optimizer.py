@@ -122,6 +122,19 @@ def make_optimizer(
     return Optimizer(init, whole.update, rates, members)
 
 
+def guarded(optimizer: Optimizer) -> Optimizer:
+    """Returns the optimizer with room in its state for the typical norm of the gradient; see `make_train_step`."""
+
+    def init(params: Params) -> Any:
+        return {"inner": optimizer.init(params), "typical": jnp.zeros(())}
+
+    def update(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        updates, inner = optimizer.update(grads, state["inner"], params)
+        return updates, {"inner": inner, "typical": state["typical"]}
+
+    return optimizer._replace(init=init, update=update)
+
+
 REST = "rest"
 """The group of the parameters that no pattern matches."""
 

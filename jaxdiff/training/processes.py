@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -119,6 +119,13 @@ def _explained_abort() -> Iterator[None]:
             _end(0)
         time.sleep(EVERY * (PATIENCE + 3))  # the watcher ends this process in the meantime if another one is lost
 
+    with on_abort(handle):
+        yield
+
+
+@contextlib.contextmanager
+def on_abort(handle: Callable[[int], None]) -> Iterator[None]:
+    """Within, C calls `handle` where the process aborts, in whichever thread; where it returns, the abort goes on."""
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
     install = ctypes.CDLL(None).signal
     install.restype, install.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)

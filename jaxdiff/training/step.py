@@ -13,6 +13,8 @@ from jaxdiff.training.state import TrainState
 from jaxdiff.training.task import Known, Task
 from jaxdiff.typing import Batch, Key, Metrics
 
+SKIP = 0.99
+"""How much of the typical norm of the gradient stays, each step."""
 WATCHED = ("loss", "grad_norm", "param_norm")
 """Metrics of every step; while all three are finite, so is the state."""
 
@@ -23,6 +25,7 @@ def make_train_step(
     ema: Ema,
     *,
     accumulate: int = 1,
+    skip: float | None = None,
     reduce: Callable[[Any], Any] = lambda tree: tree,
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]:
     """Returns a function (state, batch, keys) -> (state, metrics).
@@ -32,6 +35,9 @@ def make_train_step(
       optimizer: turns gradients into updates.
       ema: see `training.ema`.
       accumulate: parts that the batch is worked through in, one after another; the gradient is their mean.
+      skip: a step whose loss or gradient is not finite changes nothing but the count of steps, nor does one whose
+        gradient is so many times the typical one (0: whatever its norm); None: every step counts. The optimizer must
+        be `guarded`.
       reduce: averages a tree over devices where the caller maps the step by hand; see `parallel.compile`.
 
     The metrics are the loss function's, `loss`, `grad_norm` (before clipping), `update_norm`, `param_norm` (after the
@@ -77,17 +83,28 @@ def make_train_step(
         (loss, (metrics, stats)), grads = reduce(mean_gradient(state.params, known, batch, keys))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
+        extra = task.absorb(state.extra, stats)
+        norm = optax.tree.norm(grads)
+        if skip is not None:
+            typical = state.opt_state["typical"]
+            bad = ~jnp.isfinite(loss) | ~jnp.isfinite(norm)
+            bad |= (typical > 0) & (norm > skip * typical) if skip else False
+            old = lambda new, old: jax.tree.map(lambda x, y: jnp.where(bad, y, x), new, old)
+            opt_state["typical"] = jnp.where(typical > 0, SKIP * typical + (1 - SKIP) * norm, norm)
+            params, opt_state, extra = (
+                old(*pair) for pair in ((params, state.params), (opt_state, state.opt_state), (extra, state.extra))
+            )
+            metrics = {**metrics, "skipped": bad.astype(jnp.float32)}
         followed = {name: params[name] for name in state.ema_params} if task.averaged else params
         metrics = {
             **metrics,
             "loss": loss,
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": norm,
             "update_norm": optax.tree.norm(updates),
             "param_norm": optax.tree.norm(params),
             **_of_groups(optimizer, grads, state.step),
         }
         ema_params = ema(state.ema_params, followed, state.step)
-        extra = task.absorb(state.extra, stats)
         return TrainState(state.step + 1, params, opt_state, ema_params, extra, state.frozen), metrics
 
     return step

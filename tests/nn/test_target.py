@@ -1,15 +1,12 @@
 """Which form of an operation a program holds when it is lowered for a platform that need not be here."""
 
-import math
-from unittest import mock
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax._src.cudnn import fused_attention_stablehlo as cudnn
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from lowering import CUDNN, FLASH, PLATFORMS, cudnn_seems_installed, lower, mesh_for
 
 from jaxdiff.metrics import speed
 from jaxdiff.nn import attention as attentions
@@ -17,38 +14,24 @@ from jaxdiff.nn.attention import attention
 from jaxdiff.nn.conv import conv
 from jaxdiff.nn.resnet import Upsample
 from jaxdiff.nn.transformer import GegluMlp
-from jaxdiff.parallel.mesh import AXES, MeshSpec, make_mesh
+from jaxdiff.parallel.mesh import MeshSpec, make_mesh
 
-PLATFORMS = ("cpu", "cuda", "tpu")
-FLASH, CUDNN = "tpu_custom_call", "__cudnn$fmha"
 ONE, MANY = (1, 1, 1), (2, 2, 2)
 
 
 @pytest.fixture(autouse=True)
-def cudnn_seems_installed(monkeypatch):
-    """JAX asks for cuDNN and the chip when it traces; what it then lowers needs neither."""
-    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
-    monkeypatch.setattr(cudnn, "check_compute_capability", lambda wanted: True)
-    monkeypatch.setattr(cudnn, "is_cuda_compute_capability_equal", lambda wanted: False)
-    attentions._cudnn_can_be_traced.cache_clear()
-    yield
-    attentions._cudnn_can_be_traced.cache_clear()
+def cudnn():
+    with cudnn_seems_installed():
+        yield
 
 
 def lowered(function, shapes, platform, sizes=None, batch=("data", "fsdp")):
     """The program of `function` for a platform: without a mesh, or over one of such sizes that is only described."""
     if sizes is None:
-        return jax.jit(function).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
-    device = AbstractDevice(device_kind="none here", num_cores=1, platform=platform)
-    mesh = AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, abstract_device=device)
-    context = jax.sharding.use_abstract_mesh(mesh)
-    if platform == "cuda":  # cuDNN's call is lowered for devices that are there only: ours, taken for GPUs
-        mesh = make_mesh(MeshSpec(*sizes), jax.devices()[: math.prod(sizes)])
-        context = jax.set_mesh(mesh)
-    with context, mock.patch.object(AbstractDevice, "platform", {"cuda": "gpu"}.get(platform, platform), create=True):
+        return lower(function, shapes, platform)
+    with mesh_for(platform, sizes) as mesh:
         at = NamedSharding(mesh, P(batch))
-        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at) for x in shapes]
-        return jax.jit(function).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+        return lower(function, [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at) for x in shapes], platform)
 
 
 def shapes(b, n, h, d, m=None, dtype=jnp.bfloat16):

@@ -1,0 +1,132 @@
+"""What a dry run looks at: a training step of an experiment in shapes alone, without data, weights or devices."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxdiff import parallel, training
+from jaxdiff.data.source import Example
+from jaxdiff.experiment import Experiment, make_step
+from jaxdiff.parallel.mesh import AXES
+from jaxdiff.tasks.saved import blank
+from jaxdiff.training import Task
+from jaxdiff.typing import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A training step, described.
+
+    Attributes:
+      config: of the run.
+      task: what is trained.
+      step: (state, batch, keys) -> (state, metrics), to be traced.
+      like: the state with shapes, dtypes and shardings.
+      mesh: of devices that need not exist.
+      row: one example, as a batch holds it.
+    """
+
+    config: Experiment
+    task: Task
+    step: Callable[..., Any]
+    like: Any
+    mesh: Any
+    row: Batch
+
+    @property
+    def ways(self) -> int:
+        """Devices that share the examples of a batch."""
+        return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+    def arguments(self, examples: int) -> tuple[Any, Any, Any]:
+        """Returns the shapes of state, batch and keys for a batch of so many examples."""
+        at = NamedSharding(self.mesh, P(("data", "fsdp")))
+        shape = lambda x: jax.ShapeDtypeStruct((examples, *x.shape[1:]), x.dtype, sharding=at)
+        return (
+            self.like,
+            jax.tree.map(shape, self.row),
+            shape(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))),
+        )
+
+    def results(self, arguments: tuple[Any, Any, Any]) -> Any:
+        """Returns where the step leaves its results."""
+        everywhere = NamedSharding(self.mesh, P())
+        _, metrics = jax.eval_shape(self.step, *arguments)
+        return jax.tree.map(lambda x: x.sharding, self.like), jax.tree.map(lambda _: everywhere, metrics)
+
+
+def abstract_mesh(spec: parallel.MeshSpec, devices: int, device: Any) -> AbstractMesh:
+    """Returns a mesh of so many devices of one kind, which need not exist."""
+    return AbstractMesh(spec.sizes(devices), AXES, axis_types=(AxisType.Auto,) * 3, abstract_device=device)
+
+
+class Nothing:
+    """A source of one grey picture, with as many classes as a task wants."""
+
+    def __init__(self, size: int, classes: int, grey: int = 0, caption: str = "") -> None:
+        """Takes the side of the picture, what all its values are, and its caption."""
+        self.labels = tuple(f"class {i}" for i in range(classes))
+        self._size, self._grey, self._caption = size, grey, caption
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Example:
+        image = np.full((self._size, self._size, 3), self._grey, np.uint8)
+        return {"image": image, "caption": self._caption, "label": 0}
+
+    def captions(self) -> list[str]:
+        """Returns the caption of the picture."""
+        return [self._caption]
+
+
+BLACK, OTHER = (0, ""), (99, "an other picture with other words")
+
+
+def describe(config: Experiment, mesh: AbstractMesh | Mesh, *, other: bool = False) -> Subject:
+    """Describes the training step of an experiment on a mesh.
+
+    The task makes its assets of a source that holds nothing, in a folder that is thrown away: a vocabulary that is
+    smaller than the one of the data changes no shape, since the network has rows for the largest.
+
+    Args:
+      config: of the run.
+      mesh: of devices that need not exist.
+      other: takes another picture than usual: a step that is the same for both holds nothing of the data.
+
+    Raises:
+      ValueError, OSError: if the experiment does not fit the mesh, or needs files that are not there.
+    """
+    ways = mesh.shape["data"] * mesh.shape["fsdp"] * config.train.accumulate
+    if config.train.batch_size % ways:
+        raise ValueError(
+            f"train.batch_size is {config.train.batch_size}, which does not divide by {ways} (data x fsdp x "
+            f"train.accumulate): choose a multiple of {ways}"
+        )
+    task = _task(config, *(OTHER if other else BLACK))
+    row = blank(task, config.data.size)
+    optimizer, step = make_step(config, task)
+    loaded = task.load(lambda shapes: jax.tree.map(lambda _: None, shapes))
+    whole = {name: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for name, x in row.items()}
+    shapes = jax.eval_shape(training.make_init_state(task, optimizer), jax.random.key(0), loaded, whole)
+    at = parallel.shardings(shapes, mesh, task.rules)
+    like = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, at)
+    return Subject(config, task, step(), like, mesh, row)
+
+
+def _task(config: Experiment, grey: int, caption: str) -> Task:
+    classes = getattr(getattr(config.task, "net", None), "labels", 0)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Nothing(config.data.size, classes, grey, caption)
+        assets = config.task.assets(Path(folder), config.data, source, new=True)
+    bare: Any = config.task
+    if hasattr(bare, "preview"):  # its prompts may be classes of the data
+        bare = dataclasses.replace(bare, preview=type(bare.preview)())
+    return bare.task(assets)

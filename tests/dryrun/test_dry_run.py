@@ -1,0 +1,151 @@
+"""A dry run of training and of sampling on devices that are not here, and a step that was compiled beforehand."""
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdiff import parallel
+from jaxdiff.cli import sample as sample_command
+from jaxdiff.cli import train as command
+from jaxdiff.cli.config import read_config
+from jaxdiff.dryrun import compiled, sampling, subject, training
+from jaxdiff.experiment import make_step, to_json
+from jaxdiff.metrics import chips, speed
+from jaxdiff.parallel import MeshSpec
+from jaxdiff.training import Known, make_init_state
+
+CONFIG = "configs/quickstart.py"
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The small quickstart without its words, whose weights fsdp can split."""
+    config = read_config(Path(CONFIG), small=True)
+    net = dataclasses.replace(config.task.net, channels=(64,), pooled=False, attention=("none",))
+    task = dataclasses.replace(config.task, condition="none", net=net)
+    return dataclasses.replace(config, task=task, mesh=MeshSpec(data=2, fsdp=4))
+
+
+@pytest.fixture(scope="module")
+def found(small):
+    said = []
+    return training.run(small, say=said.append), said
+
+
+def test_state_bytes_are_those_of_a_run(found, small):
+    """The state that eight devices hold, to the byte."""
+    described = subject.describe(small, parallel.make_mesh(small.mesh))
+    optimizer, _ = make_step(small, described.task)
+    batch = {name: np.repeat(x, 8, 0) for name, x in described.row.items()}
+    real = parallel.compile(
+        lambda reduce: described.step, make_init_state(described.task, optimizer), {}, batch, small.mesh
+    )
+    state = real.init(jax.random.key(0))
+    on_first = lambda x: x.addressable_shards[0].data.nbytes
+    held = sum(on_first(x) for x in jax.tree.leaves((state, real.put(batch))))
+    keys = on_first(jax.random.key_data(real.keys(jax.random.key(0), 0, 8)))
+    assert found[0].held == held + keys
+    assert found[0].held < found[0].state / 2, "fsdp splits it"
+
+
+def test_the_report_says_what_a_user_asks(found):
+    text = "\n".join(found[1])
+    for wanted in (
+        "parameters: ",
+        "state: ",
+        "activations: ",
+        "estimated",
+        "counted",
+        "collectives",
+        "split over fsdp",
+    ):
+        assert wanted in text
+
+
+def test_work_is_that_of_three_forward_passes(found, small):
+    """The gradient of a product is two products; the first layer's input needs none."""
+    described = subject.describe(small, subject.abstract_mesh(small.mesh, 8, chips.parse("v5e:2x4").device))
+    state, batch, keys = described.arguments(8)
+    known = Known(state.frozen, state.extra, state.ema_params, state.step)
+    loss = lambda params, batch, keys: described.task.loss(params, known, batch, keys)[0]
+    forward = speed.work(speed.trace(loss, (state.params, batch, keys), described.mesh, "none")).flops
+    assert 2.9 * forward < found[0].flops <= 3 * forward
+
+
+def test_what_does_not_fit_says_what_would(small):
+    tiny = dataclasses.replace(chips.CHIPS["v5e"], memory=2.0 * 2**20)
+    topology = chips.Topology("tiny", tiny, 8)
+    config = dataclasses.replace(small, mesh=MeshSpec())
+    with pytest.raises(compiled.TooLargeError, match=r"needs [\d.]+ of 0.00195\d* GiB .*: "):
+        training.run(config, topology, say=lambda line: None)
+
+
+def test_a_config_that_does_not_fit_the_chips_is_refused(small):
+    with pytest.raises(ValueError, match="batch_size is 8, which does not divide by 256"):
+        training.run(dataclasses.replace(small, mesh=MeshSpec()), chips.parse("v5e:16x16"))
+    with pytest.raises(ValueError, match="a multiple of 3 devices"):
+        training.run(dataclasses.replace(small, mesh=MeshSpec(fsdp=3)), chips.parse("v5e:2x4"))
+
+
+def test_sampling_is_described_without_weights(small, tmp_path):
+    pipe = sampling.outline(tmp_path, small)
+    said = []
+    spec = MeshSpec(fsdp=4)
+    eight = sampling.run(pipe, spec, 8, chips.parse("v5e:2x4"), options=pipe.options(steps=8), say=said.append)
+    four = sampling.run(pipe, spec, 8, chips.parse("v5e:2x4"), options=pipe.options(steps=4), say=said.append)
+    assert eight.flops == pytest.approx(2 * four.flops, rel=1e-6), "the loop's length counts"
+    assert eight.batch == 8
+    assert "fits, " in said[-1]
+
+
+def test_a_run_without_a_checkpoint_is_described_from_the_command_line(small, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(to_json(small))
+    small.task.assets(tmp_path, small.data, subject.Nothing(16, 0), new=True)
+    options = ["--num", "8", "--steps", "2", "--mesh.fsdp", "4", "--dry-run", "--topology", "v5e:2x4"]
+    sample_command.main(["--model", str(tmp_path), *options])
+    assert "fits, " in capsys.readouterr().out.splitlines()[-1]
+    with pytest.raises(ValueError, match="--dry-run does not know --save-latents"):
+        sample_command.main(["--model", str(tmp_path), *options, "--save-latents", "x.npy"])
+
+
+def test_libtpu_that_is_missing_is_said_with_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    with pytest.raises(ValueError, match=r"jaxdiff\[tpu\]|knows no topology"):
+        compiled.devices(chips.parse("v5e:2x2"))
+
+
+def test_options_of_a_dry_run_need_one():
+    with pytest.raises(ValueError, match="--topology is of a dry run"):
+        command.main([CONFIG, "--topology", "v5e:2x2"])
+    with pytest.raises(ValueError, match="give --topology, such as"):
+        command.main([CONFIG, "--dry-run", "--compile"])
+
+
+@pytest.mark.heavy
+def test_a_step_compiled_beforehand_trains_the_same_and_refuses_what_differs(tmp_path):
+    path = tmp_path / "step.executable"
+    base = [CONFIG, "--small", "--train.steps", "2"]
+    command.main([*base, "--dry-run", "--save-executable", str(path)])
+    lines = []
+    for name, more in (("traced", []), ("saved", ["--executable", str(path)])):
+        command.main([*base, "--workdir", str(tmp_path / name), *more])
+        lines.append((tmp_path / name / "metrics.jsonl").read_text().splitlines())
+    losses = [[json.loads(line)["loss"] for line in one] for one in lines]
+    assert losses[0] == losses[1]
+    with pytest.raises(ValueError, match=r"was saved for program .*: save it again"):
+        command.main([*base, "--workdir", str(tmp_path / "x"), "--executable", str(path), "--optimizer.lr", "1e-5"])
+    text = path.read_bytes()
+    for damaged, message in (
+        (re.sub(rb'"jax": "[^"]*"', b'"jax": "0.1"', text), r"saved for jax 0.1, here"),
+        (text[:-5], "damaged"),
+        (b"GIF89a", "no executable"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=message):
+            command.main([*base, "--workdir", str(tmp_path / "x"), "--executable", str(path)])

@@ -1,0 +1,106 @@
+"""What a run does about steps that went wrong, by policy."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_task import TASK, Data, program
+
+from jaxdiff.parallel import MeshSpec
+from jaxdiff.training import (
+    CheckpointConfig,
+    NonFiniteLoss,
+    OptimizerConfig,
+    TrainConfig,
+    fit,
+    guarded,
+    make_ema,
+    make_init_state,
+    make_optimizer,
+    make_train_step,
+)
+from jaxdiff.training.faults import IN_A_ROW, TYPICAL, Watch
+
+SGD = OptimizerConfig(name="sgd", lr=1e-2, decay="constant", clip=0.0)
+GOOD = {"loss": 1.0, "grad_norm": 2.0, "param_norm": 3.0}
+
+
+@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_a_fault_and_named(name, value):
+    assert f"{name} = {value}" in Watch(0.0).fault(GOOD | {name: value})
+
+
+def test_a_spike_is_one_of_a_gradient_whose_usual_norm_is_known():
+    watch = Watch(5.0)
+    assert not watch.fault(GOOD | {"grad_norm": 1e6}), "the first steps of a run are as they are"
+    for _ in range(TYPICAL):
+        assert not watch.fault(GOOD)
+    assert not watch.fault(GOOD | {"grad_norm": 9.0})
+    assert "5 times the usual 2" in watch.fault(GOOD | {"grad_norm": 11.0})
+    assert not Watch(0.0).fault(GOOD | {"grad_norm": 1e9})
+
+
+def test_many_skipped_steps_in_a_row_stop_a_run():
+    watch, skipped = Watch(0.0), GOOD | {"loss": math.nan, "skipped": 1.0}
+    assert not any(watch.fault(skipped) for _ in range(IN_A_ROW - 1))
+    assert "in a row" in watch.fault(skipped)
+    assert not watch.fault(GOOD)
+    assert not watch.fault(skipped)
+
+
+def test_a_skipped_step_changes_nothing_but_the_count_of_steps():
+    optimizer = guarded(make_optimizer(OptimizerConfig(lr=0.1), 10))
+    step = jax.jit(make_train_step(TASK, optimizer, make_ema(0.9), skip=3.0))
+    batch = next(Data(4))
+    keys = lambda: jax.random.split(jax.random.key(0), 4)
+    state = make_init_state(TASK, optimizer)(jax.random.key(1), {}, batch)
+    first, metrics = step(state, batch, keys())
+    assert metrics["skipped"] == 0
+    assert first.opt_state["typical"] == metrics["grad_norm"]
+    for bad in (math.nan, 1e3):
+        worse, metrics = step(first, {name: x * bad for name, x in batch.items()}, keys())
+        assert metrics["skipped"] == 1
+        assert worse.step == first.step + 1
+        same = jax.tree.map(jnp.array_equal, (worse.params, worse.opt_state), (first.params, first.opt_state))
+        assert all(jax.tree.leaves(same))
+
+
+class Broken(Data):
+    """The toy data, of which batch `at` is not finite, each time that it comes."""
+
+    def __init__(self, at):
+        super().__init__(16)
+        self.at = at
+
+    def __next__(self):
+        number, batch = self.count, super().__next__()
+        return {name: x * np.float32(math.nan if number == self.at else 1.0) for name, x in batch.items()}
+
+
+def train(workdir, faults, at=4):
+    run = program(MeshSpec(), SGD, devices=jax.devices()[:1])
+    config = TrainConfig(steps=8, batch_size=16, log_every=1, faults=faults)
+    stream = Broken(at)
+    state = fit(run, stream, jax.random.key(0), workdir, config, CheckpointConfig(every=2))
+    return state, stream
+
+
+def test_a_rewound_run_goes_on_from_the_checkpoint_with_the_batches_after_the_bad_one(tmp_path):
+    state, stream = train(tmp_path, "rewind")
+    assert state.step == 8
+    assert stream.count >= 8 + 1, "the bad batch, and those since the checkpoint, are left out"
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    (event,) = (line for line in lines if "event" in line)
+    assert (event["event"], event["step"], event["from"]) == ("rewind", 4, 5)
+    assert "loss = nan" in event["because"]
+    assert [line["step"] for line in lines if "loss" in line] == [*range(1, 9)]
+
+
+@pytest.mark.parametrize(("faults", "at"), [("stop", 4), ("rewind", 0)])
+def test_a_run_that_may_not_or_cannot_go_back_stops(tmp_path, faults, at):
+    with pytest.raises(NonFiniteLoss, match=f"step {at + 1}: loss = nan"):
+        train(tmp_path, faults, at)
