@@ -88,7 +88,7 @@ def test_a_config_from_before_there_were_tasks_is_one_of_pictures():
         ('{"name": "x", "task": {"kind": "pixture"}}', "no kind 'pixture' in jaxdiff.tasks: expected one of picture"),
         ('{"name": "x", "train": {"steps": 2.5}}', "train.steps is 2.5: expected a whole number"),
         ('["x"]', "expected an object"),
-        ("{", "no JSON"),
+        ("{", "not JSON"),
     ],
 )
 def test_what_json_may_not_say_is_refused_with_its_path(text, words):

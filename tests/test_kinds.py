@@ -77,7 +77,7 @@ def test_a_wrong_value_is_told_in_one_line_with_its_path(told, words):
 
 @pytest.mark.parametrize("text", ["", "{", '{"name": }', "nonsense"])
 def test_what_is_no_json_is_told(text):
-    with pytest.raises(ValueError, match="no JSON"):
+    with pytest.raises(ValueError, match="not JSON"):
         kinds.from_json(Outer, text)
 
 

@@ -159,7 +159,7 @@ def test_a_run_becomes_a_pipeline_of_diffusers(tmp_path):
         (["lora.safetensors", "new"], "pass --tokenizer"),
         (["sd", "new.safetensors", "--textual-inversion", "word.safetensors"], "no room for new words"),
         (["sd", "new", "--lora", "word.safetensors"], "word.safetensors"),
-        (["sd/unet", "new"], "no model but one part of one"),
+        (["sd/unet", "new"], "not a model but one part of one"),
     ],
 )
 def test_what_cannot_be_is_told_and_leaves_nothing(place, capsys, args, words):

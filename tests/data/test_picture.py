@@ -188,9 +188,9 @@ def test_every_kind_of_tiff(bits, photometric, data, expected):
         (encoded(Image.new("I", (2, 2), 1), "tiff"), "32 bits or signed, and nothing says which value is white"),
         (encoded(Image.new("F", (2, 2), 1), "tiff"), "floating point, and nothing says which value is white"),
         (encoded(Image.new("F", (2, 2), 1), "ppm"), "floating point"),
-        (encoded(Image.new("L", (2, 2), 1), "im"), "no picture, or damaged: expected one of AVIF, BMP"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "no picture, or damaged"),
-        (b"", "no picture, or damaged"),
+        (encoded(Image.new("L", (2, 2), 1), "im"), "not a picture, or damaged: expected one of AVIF, BMP"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not a picture, or damaged"),
+        (b"", "not a picture, or damaged"),
     ],
 )
 def test_what_is_not_read_is_refused_by_name(data, message):

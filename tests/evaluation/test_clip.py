@@ -44,5 +44,5 @@ def test_what_does_not_serve_is_named(folder):
     with pytest.raises(ValueError, match="1 pictures and 0 captions"):
         clip.vectors(model, Pictures("p", (20, 24), 1, lambda i: None), [])
     (folder / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"no CLIPModel of transformers: .* has no text_config"):
+    with pytest.raises(ValueError, match=r"not a CLIPModel of transformers: .* has no text_config"):
         clip.read(folder)

@@ -125,7 +125,7 @@ def test_headers_that_are_not_json_or_deep_or_long(tmp_path):
     path = tmp_path / "x.safetensors"
     for text in (b"\xff" * 20, b"[" * 10**5, b"{"):
         path.write_bytes(len(text).to_bytes(8, "little") + text)
-        with pytest.raises(files.FileError, match="no safetensors file"):
+        with pytest.raises(files.FileError, match="not a safetensors file"):
             files.read_tensors(path)
     path.write_bytes((2**60).to_bytes(8, "little") + bytes(16))
     with pytest.raises(files.FileError, match="truncated or no safetensors"):

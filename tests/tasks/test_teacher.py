@@ -80,7 +80,7 @@ def test_a_teacher_is_given_where_one_is_needed_and_nowhere_else(tmp_path):
 
 
 def test_what_is_no_run_is_no_teacher(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no run of `jaxdiff train`"):
+    with pytest.raises(FileNotFoundError, match="not a run of `jaxdiff train`"):
         student(tmp_path / "missing").check(DATA, ADAM)
     path = run(tmp_path / "new", PLAIN)
     (path / "checkpoints" / "7").rmdir()
