@@ -357,7 +357,7 @@ def executable_key(config: Experiment, arguments: Any, mesh: Any) -> dict[str, A
 
 
 def _saved(config: Experiment, program: parallel.Program, stream: data.Batches, path: Path) -> parallel.Program:
-    """The program with the compiled step of a file; the arguments that it is given tell whether it is the right one."""
+    """Returns the program with the compiled step of a file; its arguments tell whether it is the right one."""
     if config.strategy == "pmap":
         raise ValueError("--executable is for the mesh strategy, and strategy is 'pmap'")
     start = stream.get_state()
@@ -377,7 +377,7 @@ def _saved(config: Experiment, program: parallel.Program, stream: data.Batches, 
 
 
 def _at_peak(config: Experiment, task: Task, program: parallel.Program) -> float | None:
-    """The seconds that the products of a step would take at the published peak of the devices; None: none is known."""
+    """Returns the seconds that a step's products would take at the devices' published peak, if one is known."""
     chip = chips.by_kind(program.mesh.devices.flat[0].device_kind)
     if chip is None:
         return None

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
 
 
 def _on(args: Args, config: Experiment) -> Experiment:
-    """The experiment, on the data that are given."""
+    """Returns the experiment, on the data that are given."""
     data = config.data
     if args.data:
         data = dataclasses.replace(data, name=args.data, subset="all")

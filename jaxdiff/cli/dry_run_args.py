@@ -7,7 +7,7 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class How:
-    """Whether a command only says what it would take, and on which chips.
+    """A dry run: a command only says what it would take, and on which chips.
 
     Attributes:
       dry_run: say what it would take, and do nothing: needs no data, no weights and no accelerator.

@@ -82,7 +82,7 @@ def _message(error: BaseException) -> str | None:
 
 
 def _process() -> str:
-    """Which process of several speaks, if there are several."""
+    """Tells which process of several speaks, if there are several."""
     started = sys.modules.get("jaxdiff.training.distributed")
     return started.name() if started else ""
 

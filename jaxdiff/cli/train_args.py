@@ -11,7 +11,7 @@ from jaxdiff.cli.main import HELP
 
 @dataclasses.dataclass(frozen=True)
 class How(dry_run_args.How):
-    """How a run is started.
+    """The way a run is started.
 
     Attributes:
       save_executable: of a dry run, the file that the compiled step is written to.

@@ -74,7 +74,7 @@ class FolderSource:
         return look.height, look.width
 
     def names(self) -> list[str]:
-        """The paths of all pictures below the folder, in order."""
+        """Returns the paths of all pictures below the folder, in order."""
         return self._names
 
     def captions(self) -> list[str]:

@@ -37,5 +37,5 @@ def canny(image: UInt8[np.ndarray, "h w 3"], low: float = 100.0, high: float = 2
 
 
 def blur(image: UInt8[np.ndarray, "h w 3"], deviation: float = 8.0) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture through a Gaussian of this deviation, in pixels."""
+    """Returns the picture through a Gaussian of this deviation, in pixels."""
     return np.round(ndimage.gaussian_filter(image.astype(np.float32), (deviation, deviation, 0))).astype(np.uint8)

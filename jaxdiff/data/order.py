@@ -42,7 +42,7 @@ class Order:
         return start + np.concatenate([*epochs, np.zeros(0, np.int64)])
 
     def _of(self, group: int, epoch: int, positions: np.ndarray) -> np.ndarray:
-        """The examples of a group at some positions of an epoch."""
+        """Returns the examples of a group at some positions of an epoch."""
         size = self._groups[group]
         if size > TABLE:
             return permuted(positions, size, self._key(group, epoch))

@@ -109,7 +109,7 @@ def _open(config: DataConfig) -> Source:
 
 
 def names_of(source: Source) -> list[str]:
-    """The paths of a source's pictures below their folder, in order; [] of data that lie in none."""
+    """Returns the paths of a source's pictures below their folder, in order; [] of data that lie in none."""
     names: list[str] = getattr(source, "names", list)()
     return names
 
@@ -132,7 +132,7 @@ class Part:
         return [captions[i] for i in self._indices]
 
     def names(self) -> list[str]:
-        """The paths of all pictures below their folder; none of what lies in no folder."""
+        """Returns the paths of all pictures below their folder; none of what lies in no folder."""
         names = names_of(self._source)
         return [names[i] for i in self._indices] if names else []
 

@@ -49,7 +49,7 @@ class Chain(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """T."""
+        """Returns T."""
         return len(self.one)
 
 

@@ -1,1 +1,1 @@
-"""What a run will take on devices that are not here, before it starts: memory, work, traffic, a bound on its speed."""
+"""Dry runs tell what a run will take on devices that are not here: memory, work, traffic, a bound on its speed."""

@@ -1,4 +1,4 @@
-"""What devices send each other: estimated from shardings, or read from a compiled program."""
+"""Collectives, the traffic between devices: estimated from shardings, or read from a compiled program."""
 
 import math
 import re

@@ -160,7 +160,7 @@ def _live(jaxpr: core.Jaxpr, sizes: Sizes, mapped: bool) -> Live:
 
 
 def _inside(name: str, eqn: Any, sizes: Sizes, mapped: bool) -> np.ndarray:
-    """The peak inside a loop, a branch or a mapped function; of one example a device."""
+    """Returns the peak inside a loop, a branch or a mapped function; of one example a device."""
     if name not in ("scan", "while", "cond", "shard_map"):
         return np.zeros(2)
     peaks = []

@@ -15,7 +15,7 @@ from jaxdiff.metrics.chips import Topology
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """What a program takes.
+    """Needs of a program.
 
     Attributes:
       devices: of the mesh.
@@ -49,12 +49,12 @@ class Figures:
 
     @property
     def temporary(self) -> float:
-        """Estimated bytes of a device beside the state."""
+        """Returns the estimated bytes of a device beside the state."""
         return self.live.peak(self.at_once)
 
     @property
     def peak(self) -> float:
-        """Estimated bytes of a device."""
+        """Returns the estimated bytes of a device."""
         return self.held + self.temporary
 
     def largest(self, memory: int | float) -> int:

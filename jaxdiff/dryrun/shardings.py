@@ -1,4 +1,4 @@
-"""What of a model is split how, what is whole on each device, and why."""
+"""Shardings: what of a model is split how, what is whole on each device, and why."""
 
 import math
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What a dry run looks at: a training step of an experiment in shapes alone, without data, weights or devices."""
+"""Subjects of a dry run: a training step of an experiment in shapes alone, without data, weights or devices."""
 
 import dataclasses
 import tempfile

@@ -33,7 +33,7 @@ MOST_STEPS = 10**7
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What each run gets.
+    """The budget of each run.
 
     Attributes:
       minutes: of training, without compiling.
@@ -111,7 +111,7 @@ def compare(
 def _one(
     config: Experiment, seed: int, place: Path, budget: Budget, counting: Counting, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """What is known of one run, which is made as far as it is not there."""
+    """Returns what is known of one run, which is made as far as it is not there."""
     file = place / "compare.json"
     known = json.loads(file.read_text()) if file.is_file() else {"seconds": 0.0, "budget": _plain(budget)}
     if known["budget"] != _plain(budget):
@@ -148,7 +148,7 @@ def _one(
 
 
 def likelihoods(pipe: Any) -> tuple[str, ...]:
-    """The metric of a model's likelihood; none where it has none."""
+    """Returns the metric of a model's likelihood; none where it has none."""
     if isinstance(pipe, HasLikelihood):
         return ("bits",)
     pixels = isinstance(pipe, DiffusionPipeline) and "vae" not in pipe.model.nets
@@ -202,7 +202,7 @@ def _plain(budget: Budget) -> Any:
 
 
 def markdown(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The table: a row a family, the mean over its seeds and, of several, the deviation."""
+    """Returns the table: a row a family, the mean over its seeds and, of several, the deviation."""
     names = dict.fromkeys(name for runs in rows.values() for run in runs for name in run["metrics"])
     other = [name for name in names if not name.startswith("bits/dim")]
     heads = [

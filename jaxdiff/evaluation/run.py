@@ -204,7 +204,7 @@ def _check_pipeline(config: EvaluateConfig, pipe: Any) -> None:
 
 
 def _side(pipe: Any) -> int:
-    """The side of a model's pictures; 0 where it is not known, or any."""
+    """Returns the side of a model's pictures; 0 where it is not known, or any."""
     if isinstance(pipe, DiffusionPipeline):
         return 0 if "vae" in pipe.model.nets else min(pipe.size)
     return min(getattr(pipe, "size", (0,)))

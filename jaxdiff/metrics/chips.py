@@ -68,7 +68,7 @@ class Topology(NamedTuple):
 
     @property
     def device(self) -> AbstractDevice:
-        """One device, as a mesh that is only described has it."""
+        """Returns one device, as a mesh that is only described has it."""
         return AbstractDevice(device_kind=self.chip.kind, num_cores=1, platform="tpu")
 
 

@@ -1,4 +1,4 @@
-"""Whether each known factor of pictures is told by one latent alone: the mutual information gap.
+"""Disentanglement: whether each known factor of pictures is told by one latent alone: the mutual information gap.
 
     MIG = mean over factors k of (I(z_first; v_k) - I(z_second; v_k)) / H(v_k),
 

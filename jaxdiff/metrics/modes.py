@@ -1,4 +1,4 @@
-"""How many modes of a distribution samples cover: what is lost when a generator collapses.
+"""Coverage: how many modes of a distribution samples cover: what is lost when a generator collapses.
 
 Source: Srivastava et al. 2017 (VEEGAN), arXiv 1705.07761, section 4.1: a sample is of the nearest mode if it is within
 three deviations of it.
@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 
 class Modes(NamedTuple):
-    """What samples cover.
+    """Modes that samples cover, and how well.
 
     Attributes:
       covered: modes with enough samples.

@@ -87,7 +87,7 @@ class Normed(nn.Module):
         return y + bias.reshape(*[1] * (x.ndim - 1), -1)
 
     def _norm(self, matrix: Float[Array, "i o"]) -> Float[Array, ""]:
-        """u W v, after one power iteration, whose vectors are not differentiated."""
+        """Returns u W v, after one power iteration, whose vectors are not differentiated."""
         first = lambda: jax.random.normal(self.make_rng("params"), (self.features,))
         u = self.variable("spectral", "u", first)
         fixed = jax.lax.stop_gradient(matrix)

@@ -70,7 +70,7 @@ class FlowConfig(NetConfig):
 
     @property
     def transform(self) -> Transform:
-        """What is done with each number."""
+        """Returns the function of each number that a coupling moves."""
         if self.family == "nice":
             return transforms.additive()
         return transforms.spline(self.bins) if self.family == "spline" else transforms.affine()

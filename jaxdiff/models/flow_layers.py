@@ -52,7 +52,7 @@ def scaling() -> Bijector:
 
 
 def _spread(log_scale: Array, x: Array) -> Array:
-    """The log-determinant of a channel's scale at every position."""
+    """Returns the log-determinant of a channel's scale at every position."""
     return jnp.full(len(x), x.shape[1] * x.shape[2] * log_scale.sum())
 
 

@@ -131,7 +131,7 @@ class ImageTransformer(nn.Module):
         return self.last(self.norm(y)).astype(jnp.float32)
 
     def _place(self, at: Array, label: Any) -> Array:
-        """What is added to the tokens at some places [n], and of the class."""
+        """Returns what is added to the tokens at some places [n], and of the class."""
         rest, g = jnp.divmod(at, self.groups)
         rows, columns = jnp.divmod(rest, self.shape[1])
         of_row, of_column, of_channel = self.places

@@ -68,7 +68,7 @@ def spline(bins: int, bound: float = 6.0) -> Transform:
         return jnp.concatenate([-ends, inner, ends], -1)
 
     def found(x: Array, p: Array, inverse: bool) -> tuple[Array, ...]:
-        """The bin of each number: its left end, width, lower end, height and derivatives."""
+        """Returns the bin of each number: its left end, width, lower end, height and derivatives."""
         at, up, slopes = knots(p[..., :bins]), knots(p[..., bins : 2 * bins]), p[..., 2 * bins :]
         slopes = jnp.pad(_LEAST + jax.nn.softplus(slopes + _ONE), [(0, 0)] * x.ndim + [(1, 1)], constant_values=1.0)
         which = (x[..., None] >= (up if inverse else at)[..., 1:-1]).sum(-1, keepdims=True)

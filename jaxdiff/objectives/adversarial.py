@@ -59,7 +59,7 @@ def r1(critic: Callable[[Array], Array], real: Float[Array, " b *s"]) -> Float[A
 
 
 def _squares(critic: Callable[[Array], Array], x: Array) -> Array:
-    """|gradient of d|^2 at each of x."""
+    """Returns |gradient of d|^2 at each of x."""
     slope = jax.grad(lambda x: critic(x).sum())(x)
     return (slope**2).reshape(len(x), -1).sum(1)
 

@@ -1,4 +1,4 @@
-"""How likely a picture of whole levels is, for every distribution of its values that a network may give.
+"""Likelihoods: how likely a picture of whole levels is, for every distribution of its values that a network may give.
 
 A picture has `levels` values a channel, 0 .. L - 1. Distributions of numbers place level k at 2 k / (L - 1) - 1 and
 give it the mass of the interval of width 2 / (L - 1) around it, the first and last level also the tails:
@@ -90,7 +90,7 @@ def _mixture(out: Float[Array, "*s o"], channels: int) -> tuple[Array, Array, Ar
 
 
 def _moved(mean: Array, coefficients: Array, x: Array, channel: int) -> Array:
-    """The mean of a channel [*s k], moved by the channels x [*s >=channel] before it."""
+    """Returns the mean of a channel [*s k], moved by the channels x [*s >=channel] before it."""
     at = channel * (channel - 1) // 2
     return mean[..., channel] + sum(coefficients[..., at + c] * x[..., None, c] for c in range(channel))
 

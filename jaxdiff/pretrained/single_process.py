@@ -148,7 +148,7 @@ def write(name: str, config: Json, vae: Json) -> tuple[dict[str, np.ndarray], di
 
 
 def signature() -> dict[str, str]:
-    """The metadata by which `ours` knows what was written here."""
+    """Returns the metadata by which `ours` knows what was written here."""
     return {"modelspec.sai_model_spec": "1.0.0", "modelspec.implementation": f"{_WRITER}{__version__}"}
 
 

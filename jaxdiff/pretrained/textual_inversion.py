@@ -116,7 +116,7 @@ class KnownWordError(ValueError):
 
 
 def with_word(bundle: Bundle, word: str, vectors: Mapping[str, Any]) -> Bundle:
-    """The bundle whose prompts may say `word`, with these vectors [n, width] by text encoder.
+    """Returns the bundle whose prompts may say `word`, with these vectors [n, width] by text encoder.
 
     Where parameters are shapes, they stay so.
 
@@ -147,7 +147,7 @@ def with_word(bundle: Bundle, word: str, vectors: Mapping[str, Any]) -> Bundle:
 
 
 def with_rows(params: Params, start: int, vectors: Any) -> dict[str, Any]:
-    """Returns a text encoder's parameters, or their shapes, with vectors [n, width] from row `start` of its table on."""
+    """Returns a text encoder's parameters, or their shapes, with vectors [n, width] in its table from row `start`."""
     join = lambda table: jnp.concatenate([table[:start], jnp.asarray(vectors).astype(table.dtype)])
     table = params["token_embed"]["embedding"]
     made = jax.eval_shape(join, table) if isinstance(table, jax.ShapeDtypeStruct) else join(table)

@@ -106,7 +106,7 @@ def load(base: Base, tokenizer: Path | None, place: Callable[[Params], Any]) -> 
 
 
 def _retrained(bundle: Bundle, prediction: str | None, zero_terminal: bool) -> Bundle:
-    """The bundle with the scheduler of what the network becomes: a class that can say it, begun where noise is pure."""
+    """Returns the bundle with the scheduler of what the network becomes: a class that has it, from pure noise on."""
     config = dict(bundle.schedulers["scheduler"])
     config |= {"prediction_type": prediction} if prediction else {}
     if zero_terminal:
@@ -122,7 +122,7 @@ def _retrained(bundle: Bundle, prediction: str | None, zero_terminal: bool) -> B
 
 
 def noted(base: Base, folder: Path, new: bool) -> Base:
-    """The base with its hash, which a new run writes down, and an old one compares.
+    """Returns the base with its hash, which a new run writes down, and an old one compares.
 
     Raises:
       FileNotFoundError: if an old run has no note.
@@ -140,7 +140,7 @@ def noted(base: Base, folder: Path, new: bool) -> Base:
 
 
 def _sha256(path: Path) -> str:
-    """The hash of a single file, or of the weights in a directory's unet folder, in the order of their names."""
+    """Returns the hash of a single file, or of the weights in a directory's unet folder, by their names."""
     folder = path / "unet" if (path / "unet").is_dir() else path
     files = [path] if path.is_file() else sorted(file for form in _FORMS for file in folder.glob(form))
     digest = hashlib.sha256()
@@ -152,7 +152,7 @@ def _sha256(path: Path) -> str:
 
 
 def trainable(base: Base, patterns: Sequence[str], field: str) -> list[str]:
-    """The paths of the U-Net's and the text encoders' parameters that one of the patterns matches as a whole.
+    """Returns the paths of the U-Net's and the text encoders' parameters that one of the patterns matches as a whole.
 
     Raises:
       ValueError: if a pattern is none, or matches no parameter.
@@ -174,13 +174,13 @@ def trainable(base: Base, patterns: Sequence[str], field: str) -> list[str]:
 
 
 def split(tree: Params, paths: Sequence[str]) -> tuple[Params, Params]:
-    """The leaves at these paths, and all others, as two trees; `join` is the inverse."""
+    """Returns the leaves at these paths, and all others, as two trees; `join` is the inverse."""
     chosen, flat = {*paths}, flatten(tree)
     return tuple(unflatten({p: x for p, x in flat.items() if (p in chosen) == side}) for side in (True, False))  # type: ignore[return-value]
 
 
 def join(one: Params, other: Params) -> dict[str, Any]:
-    """The tree with the leaves of two."""
+    """Returns the tree with the leaves of two."""
     return unflatten({**flatten(one), **flatten(other)})
 
 

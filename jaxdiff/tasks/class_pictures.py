@@ -86,7 +86,7 @@ class ClassPictures:
         return Example(image=picture.decode(self._paths[index], self._size), caption="", label=0)
 
     def captions(self) -> list[str]:
-        """None: all of them show the same."""
+        """Returns None: all of them show the same."""
         return [""] * len(self)
 
 

@@ -94,7 +94,7 @@ class Config(PublishedConfig):
         super().check(data, optimizer)
 
     def _outline(self) -> Base:
-        """The base, with a ControlNet of its U-Net's shape."""
+        """Returns the base, with a ControlNet of its U-Net's shape."""
         base = super()._outline()
         unet, factor = base.bundle.components["unet"], base.model.factor
         if 2 ** (len(self.hint_channels) - 1) != factor or min(self.hint_channels) < 1:
@@ -156,7 +156,7 @@ class Config(PublishedConfig):
         return dataclasses.replace(cond, hints=(told["hint"].astype(jnp.float32) / 255,))
 
     def _network(self, assets: Assets) -> Network:
-        """The U-Net, with the ControlNet's part in it."""
+        """Returns the U-Net, with the ControlNet's part in it."""
         nets = assets.base.model.nets
         control = dataclasses.replace(nets["controlnet"].net, remat=self.remat)
         whole = controlled(

@@ -1,4 +1,4 @@
-"""What tasks of pictures that are drawn by one function have in common; each family adds a network and its numbers.
+"""The base of tasks whose pictures are drawn by one function; each family adds a network and its numbers.
 
 A family's class is `FamilyConfig` with `_init` (the first weights), `_bits` (how likely pictures are; the loss is their
 mean) and `_draw`. Pictures are whole levels, 0 .. levels - 1, in three channels or, grey, in one.
@@ -54,7 +54,7 @@ class FamilyConfig(TaskConfig):
 
     @property
     def channels(self) -> int:
-        """Channels of a picture."""
+        """Returns the channels of a picture."""
         return 1 if self.grey else 3
 
     @abc.abstractmethod

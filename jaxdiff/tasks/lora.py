@@ -89,7 +89,7 @@ class Config(PublishedConfig):
                 base_model.trainable(base, (pattern,), f"task.{field}")
 
     def _targets(self, base: Base) -> dict[str, tuple[tuple[int, ...], int, float]]:
-        """Shape, rank and scale of each weight that gets factors, by its path.
+        """Returns shape, rank and scale of each weight that gets factors, by its path.
 
         Raises:
           ValueError: if a pattern matches no weight of a layer, or a number is out of range.
@@ -130,7 +130,7 @@ class Config(PublishedConfig):
         return unflatten(made), dict(loaded)
 
     def _dtype(self, assets: Assets, path: str) -> str | None:
-        """Where small changes are added, bfloat16 would round them away."""
+        """Keeps float32: where small changes are added, bfloat16 would round them away."""
         return "float32" if path in assets.more else super()._dtype(assets, path)
 
     def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class Config(PublishedConfig):
         return {**frozen, **{name: lora.merge(frozen[name], [own], [1.0]) for name, own in made.items()}}
 
     def factors(self, assets: Assets, params: Params) -> Lora:
-        """The trained factors, as `pretrained.lora` has them."""
+        """Returns the trained factors, as `pretrained.lora` has them."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for path, x in flatten(params).items():
             target, _, role = path.rpartition("/")
@@ -160,7 +160,7 @@ class Config(PublishedConfig):
         return lambda to: lora.write(to, self.factors(assets, weights.params), components, layout, note)
 
     def _note(self, assets: Assets) -> dict[str, str]:
-        """What the file says of itself, by the names that other tools look for."""
+        """Returns what the file says of itself, by the names that other tools look for."""
         ranks, scales = [rank for _, rank, _ in assets.more.values()], assets.more.values()
         note = {
             **signature(),
@@ -177,7 +177,7 @@ class Config(PublishedConfig):
 
 
 def read(path: Path, components: dict[str, Component]) -> Lora:
-    """The LoRA of a run of this task, or of a file or directory of others (`pretrained.lora.read`).
+    """Returns the LoRA of a run of this task, or of a file or directory of others (`pretrained.lora.read`).
 
     Raises:
       ValueError, OSError: see `pretrained.lora.read` and `saved.open_saved`; and if the run is of another task, or its

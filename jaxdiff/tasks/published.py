@@ -92,14 +92,14 @@ class PublishedConfig(TaskConfig):
 
     @abc.abstractmethod
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
-        """The first trained parameters, and what is frozen, of all parameters of the base."""
+        """Returns the first trained parameters, and what is frozen, of all parameters of the base."""
 
     @abc.abstractmethod
     def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
-        """The parameters of the whole model by component."""
+        """Returns the parameters of the whole model by component."""
 
     def _dtype(self, assets: Assets, path: str) -> str | None:
-        """The dtype of a frozen parameter; None leaves the file's, since an autoencoder may overflow in another."""
+        """Returns the dtype of a frozen parameter; None is the file's, since an autoencoder may overflow in another."""
         return None if path.startswith("vae/") else self.dtype
 
     def _prepare(self, assets: Assets, folder: Path, data: DataConfig, source: Source | None, new: bool) -> Assets:
@@ -107,7 +107,7 @@ class PublishedConfig(TaskConfig):
         return assets
 
     def _row(self, assets: Assets, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """What of an example goes into a batch: the picture or its moments, tokens by text encoder, SDXL's numbers."""
+        """Returns an example's rows of a batch: the picture or its moments, tokens by text encoder, SDXL's numbers."""
         row: Any = one
         size = (assets.size, assets.size)
         if "moments" in row:
@@ -124,7 +124,7 @@ class PublishedConfig(TaskConfig):
         return told
 
     def _network(self, assets: Assets) -> Network:
-        """The U-Net, as a function of all parameters."""
+        """Returns the U-Net, as a function of all parameters."""
         net = UNet(dataclasses.replace(assets.base.model.nets["unet"], remat=self.remat))
 
         def network(params: Params, x: Array, t: Array, cond: Cond) -> Any:
@@ -133,7 +133,7 @@ class PublishedConfig(TaskConfig):
         return network
 
     def _cond(self, assets: Assets, params: Params, told: Batch) -> Cond:
-        """What the network is told; `told` has tokens with a chunk's axis, `keep` and `sizes`."""
+        """Returns what the network is told; `told` has tokens with a chunk's axis, `keep` and `sizes`."""
         return Cond(**read_text(assets.base.model, params, told))
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
@@ -296,13 +296,13 @@ class PublishedConfig(TaskConfig):
 
 
 def base_with(bundle: Bundle, params: Params) -> Bundle:
-    """The bundle with these parameters by component."""
+    """Returns the bundle with these parameters by component."""
     parts = {name: dataclasses.replace(part, params=params[name]) for name, part in bundle.components.items()}
     return dataclasses.replace(bundle, components=parts)
 
 
 def sizes(sides: tuple[int, int], size: tuple[int, int], count: int) -> np.ndarray:
-    """SDXL's numbers of a picture of these sides, scaled until it covers `size` and cut to its centre.
+    """Returns SDXL's numbers of a picture of these sides, scaled until it covers `size` and cut to its centre.
 
     They are its height and width, top and left of the cut, and `size`; or, for the refiner, which has 5, its score.
 
@@ -314,5 +314,5 @@ def sizes(sides: tuple[int, int], size: tuple[int, int], count: int) -> np.ndarr
 
 
 def _beside(one: Array, other: Array) -> Array:
-    """Rows of both in turns: each pair stays on the device that has it."""
+    """Returns rows of both in turns: each pair stays on the device that has it."""
     return jnp.stack([one, other], 1).reshape(-1, *one.shape[1:])

@@ -53,7 +53,7 @@ class Config(PublishedConfig):
         self._ids(self._outline())
 
     def _outline(self) -> Base:
-        """The base whose tokenizers know the word."""
+        """Returns the base whose tokenizers know the word."""
         base = super()._outline()
         texts = {name: base.model.nets[name].width for name in base.model.texts}
         rows = {name: np.zeros((self.vectors, width), np.float32) for name, width in texts.items()}
@@ -68,7 +68,7 @@ class Config(PublishedConfig):
         return base.bundle.tokenizers[encoder.replace("text_encoder", "tokenizer")]
 
     def _ids(self, base: Base) -> dict[str, list[int]]:
-        """The tokens that each encoder's vectors start from."""
+        """Returns the tokens that each encoder's vectors start from."""
         found = {name: self._tokens(base, name).tokens(self.init) for name in base.model.texts}
         if not all(found.values()):
             raise ValueError(f"task.init is {self.init!r}: give words that are near to what {self.word!r} will mean")
@@ -96,7 +96,7 @@ class Config(PublishedConfig):
         return {"vectors": rows}, {**loaded, "norms": norms}
 
     def learned(self, params: Params, frozen: Params) -> dict[str, Any]:
-        """The word's vectors [n, width] by text encoder."""
+        """Returns the word's vectors [n, width] by text encoder."""
         if not self.keep_norms:
             return dict(params["vectors"])
         unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)

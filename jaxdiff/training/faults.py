@@ -1,4 +1,4 @@
-"""What a run does about steps that went wrong: a loss that is not finite, a gradient far larger than usual."""
+"""Faults: what a run does about steps that went wrong: a loss that is not finite, a gradient far larger than usual."""
 
 import collections
 import math

@@ -70,7 +70,7 @@ class MetricsLog:
 
     @property
     def seconds(self) -> float:
-        """The time of the steps since the last flush; of those that were not timed the median."""
+        """Returns the time of the steps since the last flush; of those that were not timed the median."""
         times = [time for time, _ in self._times]
         return sum(times) + (self.steps - len(times)) * statistics.median(times) if times else 0.0
 

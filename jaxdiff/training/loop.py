@@ -221,7 +221,7 @@ def fit(
 
 @dataclasses.dataclass
 class Clock:
-    """How much of a run's time was of use, over all its starts.
+    """Tells how much of a run's time was of use, over all its starts.
 
     Attributes:
       began: seconds since 1970 at the first start.

@@ -125,7 +125,7 @@ def _explained_abort() -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_abort(handle: Callable[[int], None]) -> Iterator[None]:
-    """Within, C calls `handle` where the process aborts, in whichever thread; where it returns, the abort goes on."""
+    """Lets C call `handle` where the process aborts, in whichever thread; where it returns, the abort goes on."""
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
     install = ctypes.CDLL(None).signal
     install.restype, install.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)

@@ -68,6 +68,6 @@ def write(
 
 
 def _kohya(name: str, xl: bool) -> str:
-    """What kohya's scripts call a component."""
+    """Returns what kohya's scripts call a component."""
     first = "lora_te1" if xl else "lora_te"
     return {"unet": "lora_unet", "text_encoder": first, "text_encoder_2": "lora_te2"}[name]
