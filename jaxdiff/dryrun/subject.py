@@ -110,10 +110,14 @@ def describe(config: Experiment, mesh: AbstractMesh | Mesh, *, other: bool = Fal
             f"train.batch_size is {config.train.batch_size}, which does not divide by {ways} (data x fsdp x "
             f"train.accumulate): choose a multiple of {ways}"
         )
-    task = _task(config, *(OTHER if other else BLACK))
-    row = blank(task, config.data.size)
+    if stand_ins := config.task.described(config.data):
+        assets, loaded, row = stand_ins
+        task = _bare(config).task(assets)
+    else:
+        task = _task(config, *(OTHER if other else BLACK))
+        row = blank(task, config.data.size)
+        loaded = task.load(lambda shapes: jax.tree.map(lambda _: None, shapes))
     optimizer, step = make_step(config, task)
-    loaded = task.load(lambda shapes: jax.tree.map(lambda _: None, shapes))
     whole = {name: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for name, x in row.items()}
     shapes = jax.eval_shape(training.make_init_state(task, optimizer), jax.random.key(0), loaded, whole)
     at = parallel.shardings(shapes, mesh, task.rules)
@@ -126,7 +130,10 @@ def _task(config: Experiment, grey: int, caption: str) -> Task:
     with tempfile.TemporaryDirectory() as folder:
         source = Nothing(config.data.size, classes, grey, caption)
         assets = config.task.assets(Path(folder), config.data, source, new=True)
+    return _bare(config).task(assets)
+
+
+def _bare(config: Experiment) -> Any:
+    """Returns the task without previews, whose prompts may be classes of the data."""
     bare: Any = config.task
-    if hasattr(bare, "preview"):  # its prompts may be classes of the data
-        bare = dataclasses.replace(bare, preview=type(bare.preview)())
-    return bare.task(assets)
+    return dataclasses.replace(bare, preview=type(bare.preview)()) if hasattr(bare, "preview") else bare

@@ -90,7 +90,7 @@ def others(config: Experiment, subject: Subject, found: Figures, topology: Topol
     if getattr(net, "remat", True) is False:
         task: Any = dataclasses.replace(config.task, net=dataclasses.replace(net, remat=True))  # type: ignore[call-arg]
         again = describe(dataclasses.replace(config, task=task), subject.mesh)
-        ways.append(report.Way("--task.net.remat True", figures.of_training(again)))
+        ways.append(report.Way("--task.net.remat", figures.of_training(again)))
     return ways
 
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxdiff.data.config import is_latents
 from jaxdiff.data.latents import LatentSource
 from jaxdiff.data.source import DataConfig, Example, Source
 from jaxdiff.data.tokenizer import BytePair
@@ -30,7 +31,9 @@ from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import encode, first_stage
 from jaxdiff.pipelines.bundles import diffusion_bundle
 from jaxdiff.pretrained import clip_tokenizer
+from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Bundle, Component, read_component
+from jaxdiff.pretrained.single_file import KINDS, PRESETS
 from jaxdiff.pretrained.write import write_component
 from jaxdiff.tasks import picture, saved
 from jaxdiff.tasks import teacher as teachers
@@ -132,6 +135,30 @@ class Config(picture.Config):
         if source is not None and self.picture != "none" and self.preview.prompts:
             shown = self._shown(source, vae)
         return Assets(data.size, folder, vae, told.vocabulary, told.labels, clip, shown)
+
+    def described(self, data: DataConfig) -> tuple[Any, Params, Batch] | None:
+        """Takes Stable Diffusion 1's autoencoder and CLIP where none are named, and latents that are cached."""
+        if self.autoencoder or self.teacher or is_latents(data.name) or self._channels() != 4:
+            return None
+        parts, clip = {}, self.condition == "clip"
+        for name, of in (("autoencoder", "vae"), ("text_encoder", "text_encoder"))[: 1 + clip]:
+            json = {"vocab_size": 49408, **PRESETS["sd1"][of]} if of == "text_encoder" else PRESETS["sd1"][of]
+            config = family(KINDS[of]).config(json)
+            parts[name] = Component(KINDS[of], json, config, family(KINDS[of]).shapes(config, json))
+        vae, words, loaded = parts["autoencoder"], _Silent(), {name: part.params for name, part in parts.items()}
+        side = data.size // first_stage.factor(vae)
+        row = {"moments": jax.ShapeDtypeStruct((1, side, side, first_stage.channels(vae)[0]), jnp.float16)}
+        if self.picture != "none":
+            row["small"] = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
+        text = encode.Text(parts["text_encoder"], words) if clip else None  # type: ignore[arg-type]
+        if text:
+            told = text.encoder.config
+            row["context"] = jax.ShapeDtypeStruct((1, told.length, told.width), jnp.float16)
+        if self.condition == "text":
+            row["tokens"] = jax.ShapeDtypeStruct((1, self.text.length), jnp.int32)
+        if self.condition == "class":
+            row["label"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+        return Assets(data.size, Path(), vae, words, (), text), loaded, row  # type: ignore[arg-type]
 
     def _keep(self, folder: Path, data: DataConfig, source: Source) -> None:
         """Copies the networks into a new run, and measures the scale; all processes check, and the first one writes."""
@@ -270,6 +297,14 @@ class Config(picture.Config):
         if assets.shown is None:
             return {}
         return {"image": assets.shown, "height": assets.size, "width": assets.size}
+
+
+class _Silent:
+    """A tokenizer that says nothing."""
+
+    def encode(self, text: str, length: int) -> np.ndarray:
+        """Returns tokens [length]."""
+        return np.zeros(length, np.int32)
 
 
 def _other(path: Path, own: str, of: LatentSource, expected: str) -> str:

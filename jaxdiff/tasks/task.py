@@ -15,6 +15,7 @@ from jaxdiff.kinds import Kinds
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.training import OptimizerConfig, Task, Variables
+from jaxdiff.typing import Batch, Params
 
 Spec = MeshSpec | Literal["pmap"]
 
@@ -50,6 +51,14 @@ class TaskConfig(abc.ABC):
         Raises:
           FileNotFoundError: if a file is missing that an old run needs.
           ValueError: if a file is damaged, or does not belong to `source`.
+        """
+        return None
+
+    def described(self, data: DataConfig) -> tuple[Any, Params, Batch] | None:
+        """Returns stand-ins for a dry run of a task that needs networks and names none; None: `assets` serve.
+
+        Returns:
+          Assets; the shapes of what `Task.load` would read; and the shapes of a batch of one.
         """
         return None
 

@@ -17,6 +17,7 @@ from jaxdiff.cli.config import read_config
 from jaxdiff.dryrun import compiled, sampling, subject, training
 from jaxdiff.experiment import make_step, to_json
 from jaxdiff.metrics import chips, speed
+from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.training import Known, make_init_state
 
@@ -112,6 +113,33 @@ def test_a_run_without_a_checkpoint_is_described_from_the_command_line(small, tm
     assert "fits, " in capsys.readouterr().out.splitlines()[-1]
     with pytest.raises(ValueError, match="--dry-run does not know --save-latents"):
         sample_command.main(["--model", str(tmp_path), *options, "--save-latents", "x.npy"])
+
+
+@pytest.mark.parametrize("condition", ["clip", "none"])
+def test_a_model_in_latents_is_described_without_its_networks(condition, monkeypatch):
+    """Stable Diffusion's autoencoder and CLIP stand in, in shapes; the step itself has no work of theirs."""
+    config = read_config(Path("sd15"))
+    net = UNetConfig(out_channels=4, channels=(64,), layers=1, attention=("cross",), heads=(1,), depth=(1,))
+    task = dataclasses.replace(config.task, condition=condition, net=net)
+    config = dataclasses.replace(config, task=task, data=dataclasses.replace(config.data, size=64))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=16, accumulate=1))
+    described = subject.describe(config, parallel.make_mesh(MeshSpec(data=8)))
+    assert described.row["moments"].shape == (1, 8, 8, 8)
+    assert ("context" in described.row) == (condition == "clip")
+    assert set(described.like.frozen) == {"autoencoder", *["text_encoder"] * (condition == "clip")}
+    jax.eval_shape(described.step, *described.arguments(16))
+
+
+@pytest.mark.heavy
+def test_stable_diffusion_on_256_chips_has_the_work_that_a_hand_counts():
+    """803.3 GFLOP for a forward pass through the U-Net at 64x64 latents, and twice that for its gradients."""
+    config = read_config(Path("sd15"))
+    task = dataclasses.replace(config.task, net=dataclasses.replace(config.task.net, remat=False))
+    config = dataclasses.replace(config, task=task, mesh=MeshSpec(data=16, fsdp=16))
+    said = []
+    found = training.run(config, chips.parse("v5e:16x16"), say=said.append)
+    assert found.flops / config.train.batch_size == pytest.approx(3 * 803.3e9, rel=0.02)
+    assert "parameters: 859,520,964" in said
 
 
 def test_libtpu_that_is_missing_is_said_with_the_extra(monkeypatch):
