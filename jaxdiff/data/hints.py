@@ -1,4 +1,4 @@
-"""Pictures that steer a ControlNet, made of the pictures themselves on the host: edges, and what a blur leaves.
+"""Pictures that steer others: made of those on the host, edges and what a blur leaves; or files that have their names.
 
 `canny` follows OpenCV's: the gradient is Sobel's, |dx| + |dy|, of the channel where that is largest; a pixel is an edge
 where the gradient is largest along its own direction, and above `high`, or above `low` and joined to such pixels.
@@ -6,9 +6,16 @@ where the gradient is largest along its own direction, and above `high`, or abov
 Sources: Canny 1986, IEEE TPAMI 8(6), section VI; Zhang et al. 2023, arXiv 2302.05543, section 4 (hints).
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import numpy as np
 from jaxtyping import UInt8
 from scipy import ndimage
+
+from jaxdiff.data import picture
+from jaxdiff.data.captions import files
+from jaxdiff.data.text import listing
 
 
 def canny(image: UInt8[np.ndarray, "h w 3"], low: float = 100.0, high: float = 200.0) -> UInt8[np.ndarray, "h w 3"]:
@@ -39,3 +46,40 @@ def canny(image: UInt8[np.ndarray, "h w 3"], low: float = 100.0, high: float = 2
 def blur(image: UInt8[np.ndarray, "h w 3"], deviation: float = 8.0) -> UInt8[np.ndarray, "h w 3"]:
     """Returns the picture through a Gaussian of this deviation, in pixels."""
     return np.round(ndimage.gaussian_filter(image.astype(np.float32), (deviation, deviation, 0))).astype(np.uint8)
+
+
+def beside(folder: Path, names: Sequence[str], option: str) -> dict[str, Path]:
+    """Finds the pictures in a folder, by their paths below it without the ending.
+
+    Args:
+      folder: of hints or maps.
+      names: of the pictures that each need one, whatever their endings.
+      option: names the folder in errors.
+
+    Raises:
+      FileNotFoundError: if there is no folder.
+      ValueError: if the pictures have no names, or some have nothing here.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{option} is {folder}: there is no such folder")
+    if not names:
+        raise ValueError(f"{option} goes with pictures in a folder, whose names its files have: give one as data.name")
+    pictures = [path for path in files(folder) if path.suffix.lower() in picture.SUFFIXES]
+    found = {str(path.relative_to(folder).with_suffix("")): path for path in pictures}
+    if lacking := [name for name in names if str(Path(name).with_suffix("")) not in found]:
+        raise ValueError(
+            f"{folder} lacks {len(lacking)} of {len(names)}: {listing(lacking)}; a file has the name of its picture"
+        )
+    return found
+
+
+def read_beside(found: Mapping[str, Path], name: str, size: int, *, nearest: bool = False) -> np.ndarray:
+    """Reads the file that goes with a picture, scaled and cut as `picture.decode` does.
+
+    Raises:
+      OSError: if there is none, or it is damaged.
+    """
+    path = found.get(str(Path(name).with_suffix("")))
+    if path is None:
+        raise FileNotFoundError(f"nothing goes with the picture {name}: add a file of its name")
+    return picture.decode(path, size, nearest=nearest)

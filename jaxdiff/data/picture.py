@@ -62,7 +62,9 @@ class Look(NamedTuple):
     several: bool
 
 
-def decode(encoded: bytes | Path, size: int | tuple[int, int] | None = None, name: str = "") -> np.ndarray:
+def decode(
+    encoded: bytes | Path, size: int | tuple[int, int] | None = None, name: str = "", *, nearest: bool = False
+) -> np.ndarray:
     """Reads a picture as uint8 [size, size, 3], or [h, w, 3] as it is; the module says how.
 
     Args:
@@ -70,6 +72,7 @@ def decode(encoded: bytes | Path, size: int | tuple[int, int] | None = None, nam
       size: the picture is scaled with antialiasing until its short side is `size`, and cut to its centre; (height,
         width): until it covers both.
       name: what errors call the picture; by default the file's path.
+      nearest: whether each pixel is the nearest one, for maps whose colours are names.
 
     Returns:
       Pixels that cannot be written to.
@@ -81,7 +84,8 @@ def decode(encoded: bytes | Path, size: int | tuple[int, int] | None = None, nam
         turned = _turn(to_rgb(image), image)
         height, width = (size, size) if isinstance(size, int | None) else size
         if height and width and turned.size != (width, height):
-            turned = ImageOps.fit(turned, (width, height), Image.Resampling.BICUBIC)
+            way = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
+            turned = ImageOps.fit(turned, (width, height), way)
         pixels = np.array(turned)
     pixels.setflags(write=False)  # it may be kept and handed out again
     return pixels

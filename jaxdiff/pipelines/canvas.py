@@ -41,9 +41,15 @@ def resize(pictures: UInt8[np.ndarray, "b i j c"], height: int, width: int) -> U
 
 
 def resize_mask(mask: Float[np.ndarray, "b i j 1"], height: int, width: int) -> Float[np.ndarray, "b h w 1"]:
-    """Masks of another size: each pixel is the nearest one."""
+    """Resizes masks: each pixel is the nearest one."""
     rows, columns = (np.arange(to) * side // to for to, side in zip((height, width), mask.shape[1:3], strict=True))
     return mask[:, rows][:, :, columns]
+
+
+def nearest(pictures: UInt8[np.ndarray, "b i j c"], height: int, width: int) -> UInt8[np.ndarray, "b h w c"]:
+    """Resizes maps whose colours are names: each pixel is the one nearest to its middle."""
+    one = lambda x: Image.fromarray(x).resize((width, height), Image.Resampling.NEAREST)
+    return np.stack([np.asarray(one(x)) for x in pictures])
 
 
 def check_pictures(x: np.ndarray, count: int, what: str = "image") -> UInt8[np.ndarray, "b h w 3"]:

@@ -91,8 +91,9 @@ def size(
         sides = [side * model.factor for side in noise.shape[1:3]]
     elif image is not None:
         sides = [side * (1 if image.dtype == np.uint8 else model.factor) for side in image.shape[1:3]]
-        if (
-            model.enlarges and model.picture != "blurred"
+        if model.enlarges and model.picture not in (
+            "blurred",
+            "semantic_map",
         ):  # four times in latents; in pixels to the size that the model was trained on
             sides = [side * model.factor for side in (image.shape[1:3] if model.factor > 1 else _both(own))]
     else:
@@ -144,7 +145,8 @@ def pictures(model: Model, image: Any, mask: np.ndarray | None, count: int, size
     image = canvas.check_pictures(image, count)
     if model.enlarges and model.factor == 1:  # the program makes it larger
         return {"image": image}
-    given = {"image": canvas.resize(image, *(small if model.enlarges else size))}
+    scaled = canvas.nearest if model.picture == "semantic_map" else canvas.resize
+    given = {"image": scaled(image, *(small if model.enlarges else size))}
     if mask is not None:
         given["mask"] = canvas.resize_mask(canvas.check_mask(mask, image), *size)
     return given

@@ -22,7 +22,8 @@ class Model:
       channels: of a latent, or of a picture where there is no autoencoder.
       labels: names of the classes, where it knows classes; the label after the last stands for nothing.
       extra: what the U-Net's input has besides them; tells its task (`program.read_pictures`).
-      picture: what the picture beside its latents is, of a model of our own that one steers: low_resolution, blurred.
+      picture: what the picture beside its latents is, of a model of our own that one steers: low_resolution,
+        blurred, semantic_map.
       skip: text states are those before the last `skip` blocks.
       norm: whether the text encoder's final norm is applied to them.
       sizes: how many numbers SDXL's U-Net is told about the picture's size; 0: none.

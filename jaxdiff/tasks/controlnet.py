@@ -15,11 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxdiff.data import hints, picture
-from jaxdiff.data.captions import files
+from jaxdiff.data import hints
 from jaxdiff.data.latents import LatentSource
 from jaxdiff.data.source import DataConfig, Example, Source, names_of
-from jaxdiff.data.text import listing
 from jaxdiff.models.controlnet import controlled
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Component
@@ -118,26 +116,10 @@ class Config(PublishedConfig):
             raise ValueError(
                 f"hints are made of pictures, and {data.name} are latents: name the folder of the pictures"
             )
-        found = self._files(data, source) if self.folder is not None else {}
+        found = hints.beside(self.folder, names_of(source), "task.folder") if self.folder is not None else {}
         assets = assets._replace(more=More(found, np.zeros(0)))
         rows = [self._hint(assets, source[i]) for i in range(min(len(self.preview.prompts), len(source)))]
         return assets._replace(more=More(found, np.stack(rows))) if rows else assets
-
-    def _files(self, data: DataConfig, source: Source) -> dict[str, Path]:
-        assert self.folder is not None
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f"task.folder is {self.folder}: there is no such folder of hints")
-        names = [str(Path(name).with_suffix("")) for name in names_of(source)]
-        if not names:
-            raise ValueError(f"hints in files go with pictures in a folder, and {data.name} is none: name a folder")
-        pictures = [path for path in files(self.folder) if path.suffix.lower() in picture.SUFFIXES]
-        found = {str(path.relative_to(self.folder).with_suffix("")): path for path in pictures}
-        if lacking := [name for name in names if name not in found]:
-            raise ValueError(
-                f"{self.folder} lacks the hints of {len(lacking)} of {len(names)} pictures: {listing(lacking)}; a hint "
-                "has the name of its picture"
-            )
-        return found
 
     def _hint(self, assets: Assets, one: Example) -> np.ndarray:
         if self.hint == "canny":
@@ -146,7 +128,7 @@ class Config(PublishedConfig):
             return hints.blur(one["image"], self.blur)
         if "name" not in one or assets.more is None:  # what only tells a batch's shapes
             return np.zeros_like(one["image"])
-        return picture.decode(assets.more.files[str(Path(one["name"]).with_suffix(""))], assets.size)
+        return hints.read_beside(assets.more.files, one["name"], assets.size)
 
     def _row(self, assets: Assets, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {**super()._row(assets, one, rng), "hint": self._hint(assets, one)}

@@ -13,7 +13,7 @@ Source: Rombach et al. 2022, arXiv 2112.10752, sections 3.2 and 3.3; appendix G 
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,9 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxdiff.data import hints
 from jaxdiff.data.config import is_latents
 from jaxdiff.data.latents import LatentSource
-from jaxdiff.data.source import DataConfig, Example, Source
+from jaxdiff.data.source import DataConfig, Example, Source, names_of
 from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel.spread import Spread
@@ -55,6 +56,7 @@ class Assets(NamedTuple):
       vocabulary: of a text encoder that is trained.
       labels: names of the classes.
       clip: the frozen text encoder, without its weights, and its tokenizer.
+      maps: files of the semantic maps, by the names of their pictures.
       shown: uint8 [n i j 3] pictures in the size of latents, for previews of models that a picture steers.
     """
 
@@ -64,6 +66,7 @@ class Assets(NamedTuple):
     vocabulary: BytePair | None = None
     labels: tuple[str, ...] = ()
     clip: encode.Text | None = None
+    maps: Mapping[str, Path] | None = None
     shown: np.ndarray | None = None
 
 
@@ -75,7 +78,8 @@ class Config(picture.Config):
       condition: what steers the pictures: their captions, read by a text encoder that is trained (text) or by a frozen
         one (clip); their class; or nothing.
       picture: what else does, as three channels beside the latents: the picture in their size (low_resolution), the
-        same blurred, or neither.
+        same blurred, a map whose colours say what is where (semantic_map), or none.
+      maps: folder of the semantic maps, each a file with the name of its picture; scaled by the nearest pixel.
       blur: deviation of the Gaussian, in latents.
       autoencoder: a run of `jaxdiff train`, or a directory, whose autoencoder a new run takes; None: that of the
         latents, where data are some.
@@ -84,7 +88,8 @@ class Config(picture.Config):
     """
 
     condition: Literal["text", "clip", "class", "none"] = "text"  # type: ignore[assignment]  # one more than of pixels
-    picture: Literal["none", "low_resolution", "blurred"] = "none"
+    picture: Literal["none", "low_resolution", "blurred", "semantic_map"] = "none"
+    maps: Path | None = None
     blur: float = 2.0
     autoencoder: Path | None = None
     text_encoder: Path | None = None
@@ -100,6 +105,14 @@ class Config(picture.Config):
             raise ValueError(
                 f"task.process.clip is {self.process.clip}: latents have no such limits, so set it to None"
             )
+        if (self.picture == "semantic_map") != (self.maps is not None):
+            raise ValueError(
+                f"task.picture is {self.picture!r} and task.maps is {self.maps}: semantic maps, and nothing else, need "
+                "the folder where they lie"
+            )
+        if self.maps and (data.flip or is_latents(data.name)):
+            which = "data.flip mirrors pictures alone" if data.flip else f"{data.name} are latents, which have no names"
+            raise ValueError(f"task.maps belong to pictures as they are, and {which}: leave it")
         for name, value in (("scale", self.scale), ("blur", self.blur)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"task.{name} is {value}: expected a number above 0")
@@ -131,10 +144,12 @@ class Config(picture.Config):
         self._check_net(vae, of.plan.shapes if of else ((data.size, data.size),))
         if of:
             self._check_latents(of, folder, data)
-        shown = None
+        made = Assets(data.size, folder, vae, told.vocabulary, told.labels, clip)
+        if source is not None and self.maps:
+            made = made._replace(maps=hints.beside(self.maps, names_of(source), "task.maps"))
         if source is not None and self.picture != "none" and self.preview.prompts:
-            shown = self._shown(source, vae)
-        return Assets(data.size, folder, vae, told.vocabulary, told.labels, clip, shown)
+            made = made._replace(shown=self._shown(source, vae, made))
+        return made
 
     def described(self, data: DataConfig) -> tuple[Any, Params, Batch] | None:
         """Takes Stable Diffusion 1's autoencoder and CLIP where none are named, and latents that are cached."""
@@ -214,8 +229,17 @@ class Config(picture.Config):
                 raise ValueError(f"pictures of {sides[0]}x{sides[1]}: the autoencoder wants multiples of {factor}")
             self.net.check(*(side // factor for side in sides))
 
-    def _shown(self, source: Any, vae: Component) -> np.ndarray:
+    def _map(self, assets: Assets, one: Any) -> np.ndarray:
+        """Returns the semantic map of an example, uint8 [i j 3] in the size of latents; black where nothing is told."""
+        side = assets.size // first_stage.factor(assets.vae)
+        if "name" not in one or assets.maps is None:
+            return np.zeros((side, side, 3), np.uint8)
+        return hints.read_beside(assets.maps, one["name"], side, nearest=True)
+
+    def _shown(self, source: Any, vae: Component, assets: Assets) -> np.ndarray:
         rows = [source[i] for i in range(min(len(self.preview.prompts), len(source)))]
+        if self.maps:
+            return np.stack([self._map(assets, one) for one in rows])
         return np.stack([one["small"][0] if "small" in one else _reduced(one["image"], vae) for one in rows])
 
     def _kept(self, assets: Any, place: Any) -> Params:
@@ -224,10 +248,10 @@ class Config(picture.Config):
         )
         return {name: read(name) for name in ("autoencoder", *["text_encoder"] * bool(assets.clip))}
 
-    def _row(self, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def _row(self, assets: Any, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
         row: Any = one
         if "moments" not in row:
-            return {"image": row["image"]}
+            return {"image": row["image"], **({"small": self._map(assets, one)} if self.maps else {})}
         which = int(rng.integers(len(row["moments"])))
         return {name: row[name][which] for name in ("moments", *["small"] * (self.picture != "none"))}
 

@@ -107,7 +107,7 @@ class Config(TaskConfig):
         """Returns the weights that the model stands on and does not train."""
         return {}
 
-    def _row(self, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def _row(self, assets: Any, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Returns what of an example goes into a batch, beside its condition."""
         return {"image": one["image"]}
 
@@ -217,7 +217,7 @@ class Config(TaskConfig):
         tell = self._teller(assets)
 
         def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-            return {**self._row(one, rng), **tell(one)}
+            return {**self._row(assets, one, rng), **tell(one)}
 
         def load(place: Callable[[Params], Any]) -> Params:
             kept = self._kept(assets, place)

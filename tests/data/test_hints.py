@@ -25,7 +25,7 @@ def test_a_weak_edge_counts_where_a_strong_one_leads_to_it():
     x = np.zeros((12, 12))
     x[:, 6:] = 40
     assert not hints.canny(grey(x)).any()
-    assert not hints.canny(grey(x / 2), low=10, high=200).any()
+    assert not hints.canny(grey(x / 2), low=10.0, high=200.0).any()
     x[6:, 6:] = 80
     edges = hints.canny(grey(x))
     assert edges[:5, 5].all()  # the line turns at the corner

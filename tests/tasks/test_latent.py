@@ -19,7 +19,7 @@ from jaxdiff.models.autoencoder_kl import AutoencoderKL
 from jaxdiff.models.config import NetConfig
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.pipelines import encode, first_stage
+from jaxdiff.pipelines import canvas, encode, first_stage, inputs
 from jaxdiff.pipelines.model import make_model
 from jaxdiff.pipelines.options import of_model
 from jaxdiff.pretrained import clip_tokenizer, latent_model
@@ -218,6 +218,48 @@ def test_a_run_is_a_bundle_that_a_pipeline_takes(place, tmp_path, steered):
     assert bundle.components["unet"].json["sample_size"] == SIZE // 2
     scale = bundle.components["vae"].config.scale
     np.testing.assert_allclose(scale, 1 / source.manifest.deviation, rtol=1e-6)
+    if steered == "blurred":  # what the user gives to a model that a map steers
+        seen = dataclasses.replace(model, picture="semantic_map")
+        given = np.array([[[0, 9], [9, 0]]], np.uint8).repeat(4, 1).repeat(4, 2)[..., None].repeat(3, -1)
+        assert inputs.size(seen, SIZE // 2, given, None, None, None) == (8, 8)
+        np.testing.assert_array_equal(inputs.pictures(seen, given, None, 1, (8, 8))["image"], given[:, ::2, ::2])
+
+
+def test_a_semantic_map_steers_by_its_colours(place, tmp_path):
+    """No colour is mixed with another; the file has the name of its picture, and a user's map is scaled alike."""
+    rng = np.random.default_rng(1)
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    maps = {}
+    for i in range(COUNT):
+        (tmp_path / "maps").mkdir(parents=True, exist_ok=True)
+        maps[i] = colours[rng.integers(0, 3, (SIZE, SIZE))]
+        Image.fromarray(maps[i]).save(tmp_path / "maps" / f"{i}.png")
+    steered = {"picture": "semantic_map", "maps": tmp_path / "maps", "condition": "none", "text_encoder": None}
+    config = dataclasses.replace(CONFIG, **steered, autoencoder=place / "model", scale=1.0)
+    for change, data, message in (
+        ({"maps": None}, pixels_of(place), "task.picture is 'semantic_map' and task.maps is None"),
+        ({}, dataclasses.replace(pixels_of(place), flip=True), "data.flip mirrors pictures alone"),
+        ({}, latents_of(place), "are latents, which have no names"),
+        ({"picture": "none"}, pixels_of(place), "semantic maps, and nothing else, need the folder"),
+        ({"maps": place / "pictures" / "none"}, pixels_of(place), "there is no such folder"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            opened(dataclasses.replace(config, **change), data, tmp_path / "refused")
+    source, assets = opened(config, pixels_of(place), tmp_path / "run")
+    task = config.task(assets)
+    batch = batch_of(task, source)
+    assert batch["small"].shape == (COUNT, SIZE // 2, SIZE // 2, 3)
+    for i in range(COUNT):
+        own = maps[int(pathlib.Path(source[i]["name"]).stem)]
+        np.testing.assert_array_equal(batch["small"][i], canvas.nearest(own[None], SIZE // 2, SIZE // 2)[0])
+    assert {tuple(x) for x in np.asarray(batch["small"]).reshape(-1, 3)} == {tuple(x) for x in colours}
+    variables = task.init(jax.random.key(0), task.load(one_device), batch)
+    known, other = Known(variables.frozen, {}, {}, 0), {**batch, "small": 255 - batch["small"]}
+    losses = [float(task.loss(waves(variables.params), known, one, KEYS)[0]) for one in (batch, other)]
+    assert abs(losses[0] - losses[1]) > 1e-4
+    (tmp_path / "maps" / "2.png").unlink()
+    with pytest.raises(ValueError, match=r"lacks 1 of 6: .*2\.png; a file has the name of its picture"):
+        opened(config, pixels_of(place), tmp_path / "other")
 
 
 STABLE = UNetConfig(

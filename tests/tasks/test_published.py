@@ -294,9 +294,9 @@ def test_hints_that_are_missing_are_named(model, tmp_path):
     for i in (0, 2):
         (tmp_path / "hints" / f"{i}.png").write_bytes(picture.encode(small.picture("x")[0]).getvalue())
     config = dataclasses.replace(CONTROL, model=model, hint="files", folder=tmp_path / "hints")
-    with pytest.raises(ValueError, match="lacks the hints of 2 of 4 pictures: 1, 3; a hint has the name"):
+    with pytest.raises(ValueError, match=r"lacks 2 of 4: 1\.jpg, 3\.jpg; a file has the name of its picture"):
         config.assets(tmp_path, DATA, Named(), new=True)
-    with pytest.raises(ValueError, match="and none is none: name a folder"):
+    with pytest.raises(ValueError, match=r"task\.folder goes with pictures in a folder"):
         config.assets(tmp_path, DATA, Given(), new=True)
 
 
