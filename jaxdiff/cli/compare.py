@@ -1,18 +1,20 @@
-"""`jaxdiff compare configs/families/*.py --data openmoji --size 32 --minutes 20 --workdir runs/families`."""
+"""`jaxdiff compare configs/families/*.py --data openmoji --size 32 --minutes 20 --workdir runs/families`.
+
+What is slow to import is imported when it is needed, so that --help and mistakes are answered at once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from jaxdiff.cli.config import read_config
-from jaxdiff.cli.main import compilation_cache
-from jaxdiff.cli.progress import counting
-from jaxdiff.evaluation.compare import Budget, compare
-from jaxdiff.experiment import Experiment
+from jaxdiff.evaluation.budget import Budget
+
+if TYPE_CHECKING:
+    from jaxdiff.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,11 @@ def main(argv: list[str]) -> None:
     args = tyro.cli(Args, args=argv, prog="jaxdiff compare")
     if not args.configs:
         raise ValueError("no config was given: expected files such as configs/families/*.py")
+    from jaxdiff.cli.config import read_config
+    from jaxdiff.cli.main import compilation_cache
+    from jaxdiff.cli.progress import counting
+    from jaxdiff.evaluation.compare import compare
+
     configs = [_on(args, read_config(path, small=args.small)) for path in args.configs]
     compilation_cache()
     print(compare(configs, args.workdir, args.budget, counting, lambda text: print(text, flush=True)))

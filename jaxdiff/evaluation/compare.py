@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxdiff import experiment
 from jaxdiff.data.grid import grid, save_png
+from jaxdiff.evaluation.budget import Budget
 from jaxdiff.evaluation.config import EvaluateConfig
 from jaxdiff.evaluation.run import Counting, evaluate
 from jaxdiff.experiment import Experiment
@@ -29,29 +30,6 @@ from jaxdiff.training.workdir import write_text
 
 MOST_STEPS = 10**7
 """Steps of a run that is bounded by time: so far away that a cosine has not begun to fall."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """The budget of each run.
-
-    Attributes:
-      minutes: of training, without compiling.
-      steps: of training instead; 0: by minutes.
-      seeds: runs of each config.
-      num: pictures that are measured.
-      metrics: of `jaxdiff evaluate`; the likelihood that a model has is added.
-      width: of the features.
-      batch_size: pictures at once on each device.
-    """
-
-    minutes: float = 20.0
-    steps: int = 0
-    seeds: int = 3
-    num: int = 512
-    metrics: tuple[str, ...] = ("frechet", "kid", "neighbours")
-    width: str = ""
-    batch_size: int = 16
 
 
 def check(configs: Sequence[Experiment], budget: Budget) -> None:

@@ -271,9 +271,9 @@ def _made(
 
 def _told(pipe: Any, captions: Sequence[str]) -> list[str]:
     """Spells captions as the model is told them: where it knows classes, those of data are spelled with spaces."""
-    diffuses = isinstance(pipe, DiffusionPipeline)
-    labels = pipe.model.labels if diffuses else getattr(pipe, "labels", ())
-    if not labels and not diffuses:
+    model = getattr(pipe, "model", None)
+    labels = model.labels if model else getattr(pipe, "labels", ())
+    if not labels and not model:
         return [""] * len(captions)  # it reads nothing
     spelled = {name.replace("_", " "): name for name in labels}
     return [spelled.get(caption, caption) for caption in captions]

@@ -124,7 +124,9 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(size - 8, LONGEST_HEADER):
-            raise FileError(f"{path} is truncated or no safetensors file: {size} bytes, of which {length} for a header")
+            raise FileError(
+                f"{path} is truncated or not a safetensors file: {size} bytes, of which {length} for a header"
+            )
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError) as error:

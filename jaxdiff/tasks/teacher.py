@@ -49,7 +49,7 @@ def read(path: Path) -> Teacher:
     base: Any = TaskConfig  # which mypy takes for a class to make, and it is abstract
     config = found.folder / "config.json"
     if not config.is_file():
-        raise FileNotFoundError(f"task.teacher is {path}, no run of `jaxdiff train`: it has no config.json")
+        raise FileNotFoundError(f"task.teacher is {path}, not a run of `jaxdiff train`: it has no config.json")
     if not checkpoint.steps(found.folder / "checkpoints"):
         raise FileNotFoundError(f"task.teacher is {path}, which has no checkpoint yet: train it first")
     try:

@@ -11,7 +11,7 @@ from PIL import Image
 from jaxdiff.cli.config import read_config
 from jaxdiff.cli.main import main
 from jaxdiff.evaluation import compare
-from jaxdiff.evaluation.compare import Budget
+from jaxdiff.evaluation.budget import Budget
 
 FAMILIES = pathlib.Path(__file__).parents[2] / "configs" / "families"
 RUN = {"parameters": 12345, "steps": 10, "examples_per_second": 5.0, "calls": 1, "pictures_per_second": 3.0}

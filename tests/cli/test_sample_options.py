@@ -147,7 +147,7 @@ SOME = ["--model", "sd", "--num", "2"]
         ("--image image.png --source-prompt a --strength 0.5", "go with --strength"),
         ("--image image.png --source-prompt a --init-noise noise.npy", "go with --init-noise"),
         ("--init-noise noise.npz", "is a .npz archive"),
-        ("--init-noise image.png", "no .npy file"),
+        ("--init-noise image.png", "not a .npy file"),
         ("--init-noise missing.npy", "missing.npy"),
         ("--out folder", "is a folder: give a file in it"),
         ("--out a.gif", "ends in .gif: expected one of .png"),

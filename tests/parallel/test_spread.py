@@ -113,7 +113,7 @@ def test_a_program_that_was_kept_is_run_without_tracing(options, tmp_path):
         Spread(fail, programs=tmp_path / "kept", identity="another model", **options)(weights, examples(5))
     for file in (tmp_path / "kept").iterdir():
         file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ValueError, match="no program that can be read"):
+    with pytest.raises(ValueError, match="is not a program that can be read"):
         Spread(fail, programs=tmp_path / "kept", identity="a", **options)(weights, examples(5))
 
 

@@ -128,7 +128,7 @@ def test_headers_that_are_not_json_or_deep_or_long(tmp_path):
         with pytest.raises(files.FileError, match="not a safetensors file"):
             files.read_tensors(path)
     path.write_bytes((2**60).to_bytes(8, "little") + bytes(16))
-    with pytest.raises(files.FileError, match="truncated or no safetensors"):
+    with pytest.raises(files.FileError, match="truncated or not a safetensors"):
         files.read_tensors(path)
     text = json.dumps({"__metadata__": {"a": 1}, "a": F32}).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))

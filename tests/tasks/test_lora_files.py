@@ -8,6 +8,7 @@ from pipelines import small
 from reference.sd_weights import noise
 
 from jaxdiff.data import DataConfig
+from jaxdiff.dryrun.subject import Nothing
 from jaxdiff.pretrained import files, lora
 from jaxdiff.pretrained.rules import flatten, unflatten
 from jaxdiff.pretrained.write import write_directory
@@ -41,7 +42,7 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize("version", PARTS)
 def test_a_file_says_what_was_trained(version, form, layout, models, tmp_path):
     config = task.Config(model=models[version], rank=2, words="a <toy>", **{"parts": ALL, **FORMS[form]})
-    assets = config.assets(tmp_path, DataConfig(), source=(), new=True)
+    assets = config.assets(tmp_path, DataConfig(), source=Nothing(8, 0), new=True)
     base = small.bundle(PARTS[version]).components
     frozen = {name: part.params for name, part in base.items()}
     shapes = jax.eval_shape(lambda: config._start(assets, jax.random.key(0), frozen)[0])
@@ -64,7 +65,7 @@ def test_a_file_says_what_was_trained(version, form, layout, models, tmp_path):
 
 def test_a_lora_is_for_a_file_and_a_layout_that_there_is(models, tmp_path):
     config = task.Config(model=models["sd"])
-    assets = config.assets(tmp_path, DataConfig(), source=(), new=True)
+    assets = config.assets(tmp_path, DataConfig(), source=Nothing(8, 0), new=True)
     with pytest.raises(ValueError, match=r"this run is a LoRA, for a file that ends in \.safetensors"):
         config.apart(assets, Variables({}), tmp_path / "folder", "diffusers")
     with pytest.raises(ValueError, match="unknown layout 'other' of a LoRA: expected one of diffusers, kohya"):

@@ -326,7 +326,7 @@ def test_class_pictures_are_made_once_and_a_kill_is_gone_on_from(tmp_path, monke
     found = class_pictures.opened(prior, tmp_path, DATA, bundle)
     assert (len(found), Pipe.calls) == (5, 4)
     assert found[0]["image"].shape == (SIZE, SIZE, 3)
-    class_pictures.opened(prior, tmp_path, DATA, None)
+    class_pictures.opened(prior, tmp_path, DATA, lambda: pytest.fail("they are there"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty is there and has no picture: put pictures of the class in, or remove"):
         class_pictures.opened(dataclasses.replace(prior, folder=tmp_path / "empty"), tmp_path, DATA, bundle)
