@@ -145,7 +145,7 @@ class Config(PublishedConfig):
             name, _, inside = target.partition("/")
             shape, _, scale = assets.more[target]
             x = x.reshape(*[1] * (len(shape) - 1), -1) if role == "magnitude" else x
-            scale = np.float32(scale)
+            scale = jnp.float32(scale)
             found.setdefault(name, {}).setdefault(inside, {"scale": scale})[role] = x
         return found
 
