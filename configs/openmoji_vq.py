@@ -2,7 +2,8 @@
 
 Paper: Esser et al. 2021, arXiv 2012.09841, section 3.1; codebook by moving averages as van den Oord et al. 2017, arXiv
 1711.00937, appendix A.1.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time: 13.5 images/s, which is 15 minutes for 750 of 1500 steps. Result: held-out PSNR 24.3 dB,
+SSIM 0.941 and all codes in use there; all steps are not measured yet.
 Command: jaxdiff train configs/openmoji_vq.py
 """
 
