@@ -81,7 +81,7 @@ def levels() -> tuple[list[str], dict[str, np.ndarray]]:
             back = back @ markov.reverse(step, law)
         end = np.abs(laws[-1] - of.last).max()
         lines.append(row(kind, f"{closed:.0e}", f"{end:.1e}", f"{np.abs(back - DATA).max():.0e}"))
-        curves[f"{kind} chain of {LEVELS} levels, bits"] = markov.entropy(np.stack(laws))
+        curves[f"{kind} chain of {LEVELS} levels"] = markov.entropy(np.stack(laws))
     return lines, curves
 
 
@@ -114,11 +114,12 @@ def main() -> None:
         axes[0].plot(np.linspace(0, 1, len(curve)), curve, label=name)
     axes[0].axhline(np.log2(LEVELS), color="grey", linewidth=0.8)
     axes[0].legend(fontsize=8)
-    axes[1].plot(np.linspace(0, 1, len(entropies)), entropies, label=f"N({MEAN:g}, {VARIANCE:g}) in the VP chain, bits")
+    axes[1].plot(np.linspace(0, 1, len(entropies)), entropies, label=f"N({MEAN:g}, {VARIANCE:g}) in the VP chain")
     axes[1].axhline(0.5 * np.log2(2 * np.pi * np.e), color="grey", linewidth=0.8)
     axes[1].legend(fontsize=8)
     for axis in axes:
         axis.set_xlabel("t; read from right to left, the reverse process")
+    axes[0].set_ylabel("entropy, bits")
     figure.savefig(DOCS / "markov.png", dpi=90)
     second = np.sort(np.abs(np.linalg.eigvals(KNOWN)))[-2]
     text = [
