@@ -27,7 +27,7 @@ from jaxdiff.pretrained.single_file import KINDS
 from jaxdiff.pretrained.write import write_component
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
-"""Of an output, by its norm: two libraries add in different orders through some hundred layers."""
+"""The most that outputs may differ, by their norm: two libraries add in different orders through a hundred layers."""
 
 Side = Callable[[int], Any]
 

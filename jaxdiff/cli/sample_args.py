@@ -159,7 +159,7 @@ GENERAL = ("model", "num", "out", "seed", "batch_size", "strategy", "mesh", "pro
 
 
 OTHERS = ("model", "prompt", "num", "out", "seed", "batch_size", "strategy", "mesh")
-"""What every pipeline takes that is no diffusion model, beside its own `Options`."""
+"""The options that every pipeline takes which is not a diffusion model, beside its own `Options`."""
 
 
 def narrowed(names: Collection[str], defaults: Mapping[str, Any], options: type | None = None) -> type:

@@ -55,7 +55,7 @@ def affine() -> Transform:
 _LEAST = 1e-3
 """The least width and height of a bin, as a part of all, and the least derivative."""
 _ONE = float(np.log(np.expm1(1 - _LEAST)))
-"""What softplus makes 1 of, with the least derivative."""
+"""The number of which softplus, plus the least derivative, makes 1."""
 
 
 def spline(bins: int, bound: float = 6.0) -> Transform:

@@ -176,7 +176,8 @@ def trainable(base: Base, patterns: Sequence[str], field: str) -> list[str]:
 def split(tree: Params, paths: Sequence[str]) -> tuple[Params, Params]:
     """Returns the leaves at these paths, and all others, as two trees; `join` is the inverse."""
     chosen, flat = {*paths}, flatten(tree)
-    return tuple(unflatten({p: x for p, x in flat.items() if (p in chosen) == side}) for side in (True, False))  # type: ignore[return-value]
+    of = lambda side: unflatten({path: x for path, x in flat.items() if (path in chosen) == side})
+    return of(True), of(False)
 
 
 def join(one: Params, other: Params) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class FamilyConfig(TaskConfig):
     likelihood: ClassVar[str] = "exact"
     """What `_bits` gives; an empty text: nothing."""
     options: ClassVar[type] = NoOptions
-    """What a call of the pipeline may be given."""
+    """The class of what a call of the pipeline may be given."""
 
     @property
     def channels(self) -> int:
@@ -73,7 +73,7 @@ class FamilyConfig(TaskConfig):
         self, weights: Variables, x: Array, label: Array | None, keys: Key, *, measured: bool = False
     ) -> tuple[Array, Metrics]:
         """Returns bits/dim [b] of levels x, and metrics; `measured` where a model is evaluated and not trained."""
-        raise NotImplementedError
+        raise NotImplementedError("a family without a likelihood has a loss of its own")
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
         """Refuses numbers that do not fit each other or the data."""

@@ -160,12 +160,13 @@ class Config(picture.Config):
             json = {"vocab_size": 49408, **PRESETS["sd1"][of]} if of == "text_encoder" else PRESETS["sd1"][of]
             config = family(KINDS[of]).config(json)
             parts[name] = Component(KINDS[of], json, config, family(KINDS[of]).shapes(config, json))
-        vae, words, loaded = parts["autoencoder"], _Silent(), {name: part.params for name, part in parts.items()}
+        words: Any = _Silent()  # in the place of either tokenizer
+        vae, loaded = parts["autoencoder"], {name: part.params for name, part in parts.items()}
         side = data.size // first_stage.factor(vae)
         row = {"moments": jax.ShapeDtypeStruct((1, side, side, first_stage.channels(vae)[0]), jnp.float16)}
         if self.picture != "none":
             row["small"] = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
-        text = encode.Text(parts["text_encoder"], words) if clip else None  # type: ignore[arg-type]
+        text = encode.Text(parts["text_encoder"], words) if clip else None
         if text:
             told = text.encoder.config
             row["context"] = jax.ShapeDtypeStruct((1, told.length, told.width), jnp.float16)
@@ -173,7 +174,7 @@ class Config(picture.Config):
             row["tokens"] = jax.ShapeDtypeStruct((1, self.text.length), jnp.int32)
         if self.condition == "class":
             row["label"] = jax.ShapeDtypeStruct((1,), jnp.int32)
-        return Assets(data.size, Path(), vae, words, (), text), loaded, row  # type: ignore[arg-type]
+        return Assets(data.size, Path(), vae, words, (), text), loaded, row
 
     def _keep(self, folder: Path, data: DataConfig, source: Source) -> None:
         """Copies the networks into a new run, and measures the scale; all processes check, and the first one writes."""

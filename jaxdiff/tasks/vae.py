@@ -97,7 +97,9 @@ class Config(FamilyConfig):
         return each.reshape(len(x), -1).sum(1)
 
     def _encode(self, params: Params, x: Array) -> tuple[Array, Array]:
-        return self.net.build().apply({"params": params}, likelihood.unit(x, self.levels), method="encode")  # type: ignore[return-value]
+        network: Any = self.net.build()
+        mean, log_var = network.apply({"params": params}, likelihood.unit(x, self.levels), method="encode")
+        return mean, log_var
 
     def _bound(self, params: Params, x: Array, keys: Key, draws: int) -> Array:
         """Returns the bound of several draws in nats [b]."""
