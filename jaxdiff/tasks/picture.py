@@ -351,26 +351,38 @@ class Config(TaskConfig):
         return {}
 
     def _preview(self, assets: Any, spec: Spec) -> Any:
-        wanted = self.preview
-        made: list[DiffusionPipeline] = []
+        def parts(weights: Variables) -> Params:
+            text = {"text_encoder": weights.params["text"]} if self.condition == "text" else {}
+            return {"unet": weights.params["unet"], **text}
 
-        def preview(weights: Variables, key: Key) -> Preview:
-            if not made:
-                made.append(self.pipeline(assets, weights, spec))
-            made[0].params |= {"unet": weights.params["unet"]}
-            if self.condition == "text":
-                made[0].params |= {"text_encoder": weights.params["text"]}
-            images = made[0](
-                wanted.prompts,
-                key=key,
-                steps=wanted.steps,
-                sampler=wanted.sampler,
-                guidance=wanted.guidance,
-                **self._preview_inputs(assets),
-            )
-            return Preview(images, wanted.prompts)
+        make = lambda weights: self.pipeline(assets, weights, spec)
+        return preview(self.preview, make, parts, **self._preview_inputs(assets))
 
-        return preview
+
+def preview(
+    wanted: PreviewConfig,
+    make: Callable[[Variables], DiffusionPipeline],
+    parts: Callable[[Variables], Params],
+    **inputs: Any,
+) -> Callable[[Variables, Key], Preview]:
+    """Returns what draws a run's previews, by one pipeline whose weights change.
+
+    Args:
+      wanted: prompts, sampler, steps and guidance.
+      make: weights -> the pipeline, called once.
+      parts: weights -> those of the pipeline's that training moves, by component.
+      inputs: what else each call is given, or is given in another way.
+    """
+    made: list[DiffusionPipeline] = []
+    options = {"steps": wanted.steps, "sampler": wanted.sampler, "guidance": wanted.guidance, **inputs}
+
+    def draw(weights: Variables, key: Key) -> Preview:
+        if not made:
+            made.append(make(weights))
+        made[0].params |= parts(weights)
+        return Preview(made[0](wanted.prompts, key=key, **options), wanted.prompts)
+
+    return draw
 
 
 def _read(path: Path, read: Callable[[Path], Any]) -> Any:

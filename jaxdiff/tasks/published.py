@@ -36,9 +36,9 @@ from jaxdiff.pretrained.read import Bundle
 from jaxdiff.tasks import base_model, class_pictures
 from jaxdiff.tasks.base_model import Base
 from jaxdiff.tasks.class_pictures import PriorConfig
-from jaxdiff.tasks.picture import PreviewConfig
+from jaxdiff.tasks.picture import PreviewConfig, preview
 from jaxdiff.tasks.task import Spec, TaskConfig
-from jaxdiff.training import Known, OptimizerConfig, Preview, Task, Variables
+from jaxdiff.training import Known, OptimizerConfig, Task, Variables
 from jaxdiff.typing import Batch, Cond, Key, Metrics, Network, Params
 
 
@@ -274,25 +274,14 @@ class PublishedConfig(TaskConfig):
 
     def _preview(self, assets: Assets, spec: Spec) -> Any:
         wanted = self.preview
-        made: list[DiffusionPipeline] = []
-
-        def preview(weights: Variables, key: Key) -> Preview:
-            if not made:
-                made.append(self.pipeline(assets, weights, spec))
-            made[0].params |= self._whole(assets, weights.params, weights.frozen)
-            images = made[0](
-                wanted.prompts,
-                key=key,
-                steps=wanted.steps,
-                sampler=wanted.sampler,
-                guidance=None if wanted.guidance == 1 else wanted.guidance,
-                height=assets.size,
-                width=assets.size,
-                **self._preview_inputs(assets),
-            )
-            return Preview(images, wanted.prompts)
-
-        return preview
+        inputs = {"height": assets.size, "width": assets.size, **self._preview_inputs(assets)}
+        return preview(
+            wanted,
+            lambda weights: self.pipeline(assets, weights, spec),
+            lambda weights: self._whole(assets, weights.params, weights.frozen),
+            **({"guidance": None} if wanted.guidance == 1 else {}),
+            **inputs,
+        )
 
 
 def base_with(bundle: Bundle, params: Params) -> Bundle:
