@@ -20,7 +20,10 @@ EVERY = 3.0
 """Seconds between the signs of life that each process gives."""
 PATIENCE = 10
 """Signs of life in a row that a process may miss before it counts as lost."""
+LINGERS = 3
+"""Signs of life that process 0 waits before it ends: the store lies there in which the others read who is lost."""
 FOLDER = "jaxdiff/alive/"
+LOST = f"{FOLDER}lost"
 DONE = "done"
 
 
@@ -39,7 +42,8 @@ def watch() -> Iterator[None]:
     """Ends this process with a sentence and status 1, within, when another is lost that it would wait for.
 
     Each process writes signs of life to the key-value store of `jax.distributed` and reads those of the others; one
-    whose signs stop for EVERY x PATIENCE seconds is lost. That store lives in process 0. Where this is lost, JAX's own
+    whose signs stop for EVERY x PATIENCE seconds is lost. Who finds it so notes it there, so that all name the same one
+    and not each other. That store lives in process 0. Where this is lost, JAX's own
     thread aborts the others at once; its words on standard error cannot be kept back, but ours follow them.
     """
     if jax.process_count() == 1:
@@ -53,7 +57,7 @@ def watch() -> Iterator[None]:
             yield
         except Exception as error:
             if _from_jax(error):  # perhaps since another process is lost: then the watcher ends this one
-                watcher.join(EVERY * (PATIENCE + 2))
+                watcher.join(EVERY * (PATIENCE + LINGERS + 2))
             raise
         else:
             _state().client.key_value_set(_key(jax.process_index()), DONE, allow_overwrite=True)
@@ -71,16 +75,22 @@ def _watch(stop: threading.Event) -> None:
         try:
             client.key_value_set(_key(me), str(number), allow_overwrite=True)
             signs = dict(client.key_value_dir_get(FOLDER))
+            lost = signs.pop(LOST, None)
+            for key, sign in signs.items():
+                # counted in readings, not seconds: a process that slept itself must not take the others for lost
+                silent[key] = silent.get(key, 0) + 1 if heard.get(key) == sign != DONE else 0
+                heard[key] = sign
+                if lost is None and silent[key] >= PATIENCE and key != _key(me):
+                    lost = key.removeprefix(FOLDER)
+                    client.key_value_set(LOST, lost, allow_overwrite=True)
         except jax.errors.JaxRuntimeError:
             if not stop.is_set():
                 _end(0)
             return
-        for key, sign in signs.items():
-            # counted in readings, not seconds: a process that slept itself must not take the others for lost
-            silent[key] = silent.get(key, 0) + 1 if heard.get(key) == sign != DONE else 0
-            heard[key] = sign
-            if silent[key] >= PATIENCE and key != _key(me):
-                _end(int(key.removeprefix(FOLDER)))
+        if lost is not None:
+            if me == 0:
+                time.sleep(EVERY * LINGERS)
+            _end(int(lost))
 
 
 def _state() -> Any:
@@ -117,7 +127,7 @@ def _explained_abort() -> Iterator[None]:
             socket.create_connection((host, int(port)), timeout=5).close()
         except OSError:
             _end(0)
-        time.sleep(EVERY * (PATIENCE + 3))  # the watcher ends this process in the meantime if another one is lost
+        time.sleep(EVERY * (PATIENCE + LINGERS + 2))  # the watcher ends this process meanwhile if another is lost
 
     with on_abort(handle):
         yield
@@ -137,8 +147,9 @@ def on_abort(handle: Callable[[int], None]) -> Iterator[None]:
 
 
 def _from_jax(error: BaseException | None) -> bool:
+    """Tells whether an error is of the devices or their network; Gloo's come as ValueErrors too."""
     while error is not None:
-        if isinstance(error, jax.errors.JaxRuntimeError):
+        if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -1,4 +1,4 @@
-"""One process of a run: two_processes.py PORT INDEX COUNT toy|pictures WORKDIR STEPS SECONDS [MESH]."""
+"""One process of a run: one_process.py PORT INDEX COUNT toy|pictures WORKDIR STEPS SECONDS [MESH]."""
 
 import json
 import pathlib
@@ -86,7 +86,7 @@ def main(port, index, count, kind, workdir, steps, seconds, *mesh):
     processes.EVERY = 1.0
     if count > 1:
         join(port, index, count)
-        assert jax.device_count() == 4 * count
+        assert jax.device_count() == count * jax.local_device_count()
     if kind == "toy":
         for spec, message in ((MeshSpec(1, 1, 8), "reaches over processes"), ("pmap", "runs in one process")):
             with pytest.raises(ValueError, match=message):
