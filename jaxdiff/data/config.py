@@ -56,9 +56,12 @@ class DataConfig:
     Attributes:
       name: a TFDS name, with its config where it has several ('openmoji', 'cifar10', 'imagenet_resized/32x32'), or a
         folder of pictures with captions (metadata.jsonl, metadata.csv, captions.txt, or NAME.txt beside NAME.png) or
-        with a subfolder for each class; or a directory that `jaxdiff latents` made. Where a name is both, './NAME' is
-        the folder and 'tfds:NAME' the data set.
-      split: 'train', 'test', 'all', or what TFDS can read ('train[:10%]'); for a folder, a folder of that name in it.
+        with a subfolder for each class; or a directory that `jaxdiff latents` made; or webdataset tars (KEY.jpg with
+        KEY.txt, .json or .cls) or parquet as the hub has it: a folder, a pattern ('data/train-*.tar'), or either in a
+        bucket ('gs://bucket/folder'), read where they lie. Where a name is both, './NAME' is the folder and 'tfds:NAME'
+        the data set.
+      split: 'train', 'test', 'all', or what TFDS can read ('train[:10%]'); for a folder, a folder of that name in it;
+        for tars and parquet, also the beginning of their names.
       size: pictures are scaled and cut to size x size pixels.
       subset: a part of openmoji, chosen by caption: 'plain' or 'quickstart'; 'all' is everything, of any data.
       flip: mirror half of the pictures, chosen anew each time one is drawn; not where captions tell left from right.

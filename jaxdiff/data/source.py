@@ -1,7 +1,7 @@
 """Random access to captioned pictures: `open_source(config)` finds a data set by name and opens it.
 
 A data set is a TFDS one with a feature of pictures ('openmoji', 'cifar10', ...), a folder of pictures with captions, a
-directory of latents that `jaxdiff latents` made, or 'synthetic', noise.
+directory of latents that `jaxdiff latents` made, tars or parquet files, also in a bucket, or 'synthetic', noise.
 """
 
 import difflib
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from jaxdiff.data.config import DataConfig, Example, Source, check, is_latents
 from jaxdiff.data.latents import LatentSource
+from jaxdiff.data.shards import find, names_shards
 from jaxdiff.data.subsets import SUBSETS
 from jaxdiff.data.synthetic import SyntheticSource
 
@@ -54,11 +55,12 @@ def open_shaped(config: DataConfig) -> Any:
     return _open(config)
 
 
-def kind_of(name: str) -> Literal["tfds", "folder", "latents", "synthetic"]:
+def kind_of(name: str) -> Literal["tfds", "folder", "latents", "shards", "synthetic"]:
     """Tells what a name of data means.
 
-    'synthetic' is noise, and a folder with latents.json one of latents. A name that begins with '.', '/' or '~' is a
-    folder, one that begins with 'tfds:' a TFDS data set; another one is whichever exists.
+    'synthetic' is noise, a folder with latents.json one of latents; a folder or a pattern of tars or parquet, and a
+    bucket, are 'shards'. A name that begins with '.', '/' or '~' is a folder, one that begins with 'tfds:' a TFDS data
+    set; another one is whichever exists.
 
     Raises:
       ValueError: if a data set and a folder have the name, or neither; says how to name each, or which names are near.
@@ -67,6 +69,8 @@ def kind_of(name: str) -> Literal["tfds", "folder", "latents", "synthetic"]:
         return "latents"
     if name == "synthetic":
         return "synthetic"
+    if names_shards(name):
+        return "shards"
     if name.startswith((".", "/", "~")):
         if not Path(os.path.expanduser(name)).is_dir():
             raise ValueError(f"data.name is {name!r}: there is no such folder; nearest: {_near(name, ())}")
@@ -98,13 +102,17 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def _open(config: DataConfig) -> Source:
-    from jaxdiff.data import folder, tfds_source
+    from jaxdiff.data import folder, parquet, tars, tfds_source
 
     kind = kind_of(config.name)
     if kind == "latents":
         return LatentSource(config)
     if kind == "synthetic":
         return SyntheticSource(config)
+    if kind == "shards":
+        files = find(config.name, config.split)
+        of = tars.TarSource if files.paths[0].endswith(".tar") else parquet.ParquetSource
+        return of(files, config.size)
     return tfds_source.TfdsSource(config) if kind == "tfds" else folder.FolderSource(config)
 
 
