@@ -93,7 +93,7 @@ def of_training(subject: Subject, tell: Callable[[str], None] = lambda stage: No
     tell("counts the work")
     plain = speed.trace(subject.step, arguments, mesh, "none")
     tell("estimates the memory")
-    sizes = sizes_of(mesh, subject.like.params)
+    sizes = sizes_of(mesh, subject.like.params, train.batch_size // parts)
     kept = estimate.live(speed.trace(subject.step, arguments, mesh), sizes)
     share = train.batch_size / (parts * estimate.EXAMPLES)
     params = subject.like.params
@@ -134,10 +134,10 @@ def held_before(found: Figures) -> int:
     return sum(group.held for group in found.groups)
 
 
-def sizes_of(mesh: Any, params: Any) -> estimate.Sizes:
-    """Returns how large the values of a program over a mesh are on each device."""
-    tile = mesh.abstract_mesh.abstract_device.platform == "tpu"
-    return estimate.Sizes(mesh.shape["data"] * mesh.shape["fsdp"], estimate.held(params), tile)
+def sizes_of(mesh: Any, params: Any, examples: int) -> estimate.Sizes:
+    """Returns how large the values of a program over a mesh are on each device, which works on so many examples."""
+    tiled = examples if mesh.abstract_mesh.abstract_device.platform == "tpu" else 0
+    return estimate.Sizes(mesh.shape["data"] * mesh.shape["fsdp"], estimate.held(params), tiled)
 
 
 def named(mesh: Any) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
+from jaxdiff.dryrun import estimate
 from jaxdiff.dryrun.figures import Figures
 from jaxdiff.metrics.chips import GIB, Topology
 
@@ -49,7 +50,8 @@ def lines(figures: Figures, topology: Topology | None, program: str = "a step") 
     yield f"parameters: {f.parameters:,}"
     kept = "state" if trains else "weights"
     yield f"{kept}: {size(f.state)} in all; with the batch {size(f.held)} on a device (exact)"
-    yield f"activations: {size(f.temporary)} on a device (estimated{', with gradients' if trains else ''})"
+    known = f"; {estimate.KNOWN if topology else estimate.KNOWN_CPU}"
+    yield f"activations: {size(f.temporary)} on a device (estimated{', with gradients' if trains else ''}{known})"
     yield f"peak: {size(f.peak)} on a device (estimated)"
     again = f", of which {work(f.repeated)} recompute what is not kept" if f.repeated else ""
     yield f"work: {work(f.flops)} {program} of {f.batch}, {work(f.flops / f.batch)} an example{again} (counted)"

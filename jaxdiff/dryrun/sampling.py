@@ -147,7 +147,7 @@ def figures_of(program: Program, count: int, tell: Callable[[str], None]) -> Fig
     tell("counts the work")
     plain = speed.trace(program.function, arguments, mesh, "none")
     tell("estimates the memory")
-    kept = estimate.live(speed.trace(program.function, arguments, mesh), sizes_of(mesh, params))
+    kept = estimate.live(speed.trace(program.function, arguments, mesh), sizes_of(mesh, params, each))
     return Figures(
         devices=mesh.size,
         mesh=named(mesh),

@@ -14,7 +14,7 @@ from jaxdiff import parallel
 from jaxdiff.cli import sample as sample_command
 from jaxdiff.cli import train as command
 from jaxdiff.cli.config import read_config
-from jaxdiff.dryrun import compiled, sampling, subject, training
+from jaxdiff.dryrun import compiled, figures, sampling, subject, training
 from jaxdiff.experiment import make_step, to_json
 from jaxdiff.metrics import chips, speed
 from jaxdiff.models.unet import UNetConfig
@@ -140,6 +140,54 @@ def test_stable_diffusion_on_256_chips_has_the_work_that_a_hand_counts():
     found = training.run(config, chips.parse("v5e:16x16"), say=said.append)
     assert found.flops / config.train.batch_size == pytest.approx(3 * 803.3e9, rel=0.02)
     assert "parameters: 859,520,964" in said
+
+
+PLAIN = {"attention": ("none",), "heads": (1,), "pooled": False}
+COMPILED = [
+    ("none", {"dtype": "bfloat16", **PLAIN}, "train", 1105.84),
+    ("none", {"dtype": "bfloat16", **PLAIN}, "sample", 420.66),
+    ("none", PLAIN, "sample", 692.19),
+    ("text", {"dtype": "bfloat16", "attention": ("cross",), "heads": (2,)}, "train", 12831.33),
+]
+"""Condition and network, and the MiB of temporaries that libtpu 0.0.52 says of it for 512 examples on a v5e."""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("condition", "net", "what", "mebibytes"), COMPILED)
+def test_the_estimate_is_within_a_quarter_of_the_compilers(condition, net, what, mebibytes, tmp_path):
+    base = read_config(Path(CONFIG))
+    wide = {"channels": (64,), "depth": (1,), "mid_attention": "none", "patch": 1}
+    task = dataclasses.replace(
+        base.task, condition=condition, net=dataclasses.replace(base.task.net, **{**wide, **net})
+    )
+    config = dataclasses.replace(base, task=task, train=dataclasses.replace(base.train, batch_size=512))
+    mesh = subject.abstract_mesh(MeshSpec(), 1, chips.parse("v5e:2x2").device)
+    if what == "train":
+        found = figures.of_training(subject.describe(config, mesh))
+    else:
+        config.task.assets(tmp_path, config.data, subject.Nothing(32, 0), new=True)
+        pipe = sampling.outline(tmp_path, config)
+        program = sampling.describe(pipe, mesh, pipe.options(steps=4))
+        found = sampling.figures_of(program, 512, lambda stage: None)
+    assert found.temporary / 2**20 == pytest.approx(mebibytes, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("channels", "convolutions", "products", "seconds"), [(64, 35, 26, 83), (64, 12, 10, 53), (64, 35, 233, 151)]
+)
+def test_the_compilers_time_is_foretold(channels, convolutions, products, seconds):
+    """CPU seconds that libtpu took."""
+
+    def program(x, k, w):
+        for _ in range(convolutions):
+            x = jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        for _ in range(products):
+            x = x @ w
+        return x
+
+    shapes = [(1, 4, 4, channels), (3, 3, channels, channels), (channels, channels)]
+    traced = jax.make_jaxpr(program)(*(jax.ShapeDtypeStruct(shape, "float32") for shape in shapes))
+    assert compiled.seconds(traced.jaxpr) == pytest.approx(seconds, rel=0.2)
 
 
 def test_libtpu_that_is_missing_is_said_with_the_extra(monkeypatch):

@@ -53,6 +53,19 @@ def test_the_inside_of_a_loop_counts():
     assert found.peak(1) - found.peak(0) >= 4 * ROW + ROW
 
 
+def test_tiles_are_padded_where_the_least_is_lost():
+    """Of a TPU's 128 lanes: the examples lie there where they are many, else the channels; a kernel wants its own."""
+    picture = jax.ShapeDtypeStruct((4 * EXAMPLES, 32, 32, 64), jnp.float32)
+    size = 32 * 32 * 64 * 4
+    assert Sizes(4)(picture).each == size
+    assert Sizes(4, tiled=512)(picture).each == size
+    assert Sizes(4, tiled=64)(picture).each == 2 * size
+    three = jax.ShapeDtypeStruct((4 * EXAMPLES, 32, 32, 3), jnp.float32)
+    assert Sizes(4, tiled=512)(three).each == 32 * 32 * 3 * 4, "rows of the picture lie along the 8 of a tile"
+    heads = jax.ShapeDtypeStruct((4 * EXAMPLES, 2, 1024, 32), jnp.bfloat16)
+    assert Sizes(4, tiled=512)(heads, kernel=True).each == 4 * 2 * 1024 * 32 * 2
+
+
 def mesh(*sizes):
     device = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
     return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, abstract_device=device)
