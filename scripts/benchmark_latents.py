@@ -68,7 +68,9 @@ def text_encoder(layers: int) -> encode.Text:
     }
     net: ClipTextConfig = family("CLIPTextModel").config(json)
     params = ClipText(net).init(jax.random.key(0), jnp.zeros((1, 77), int))["params"]
-    return encode.Text(Component("CLIPTextModel", json, net, params), ClipTokenizer(ids=ids, merges=(("t", "h"),), pad=END))
+    return encode.Text(
+        Component("CLIPTextModel", json, net, params), ClipTokenizer(ids=ids, merges=(("t", "h"),), pad=END)
+    )
 
 
 def make(config, source, folder):
