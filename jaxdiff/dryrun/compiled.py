@@ -60,8 +60,8 @@ def _seconds(jaxpr: core.Jaxpr) -> float:
     total = 0.0
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "conv_general_dilated":
-            kernel = eqn.params["dimension_numbers"].rhs_spec
-            channels = math.sqrt(math.prod(eqn.invars[1].aval.shape[dim] for dim in kernel[:2]))
+            kernel: Any = eqn.invars[1].aval
+            channels = math.sqrt(math.prod(kernel.shape[dim] for dim in eqn.params["dimension_numbers"].rhs_spec[:2]))
             total += CONVOLUTION * max(channels / 64, 1.0) ** GROWTH
         total += PRODUCT * (eqn.primitive.name == "dot_general")
         total += sum(_seconds(inner) for inner in core.jaxprs_in_params(eqn.params))

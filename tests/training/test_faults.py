@@ -22,7 +22,9 @@ from jaxdiff.training import (
     make_optimizer,
     make_train_step,
 )
+from jaxdiff.training.checkpoint import Checkpoints
 from jaxdiff.training.faults import IN_A_ROW, TYPICAL, Watch
+from jaxdiff.training.log import MetricsLog
 
 SGD = OptimizerConfig(name="sgd", lr=1e-2, decay="constant", clip=0.0)
 GOOD = {"loss": 1.0, "grad_norm": 2.0, "param_norm": 3.0}
@@ -98,6 +100,15 @@ def test_a_rewound_run_goes_on_from_the_checkpoint_with_the_batches_after_the_ba
     assert (event["event"], event["step"], event["from"]) == ("rewind", 4, 5)
     assert "loss = nan" in event["because"]
     assert [line["step"] for line in lines if "loss" in line] == [*range(1, 9)]
+
+
+def test_steps_that_a_rewind_lost_are_of_no_use(tmp_path, monkeypatch):
+    """Each step is taken to last a second; step 5 is in the log when step 6 fails, and runs once more."""
+    monkeypatch.setattr(MetricsLog, "seconds", property(lambda log: float(log.steps)))
+    train(tmp_path, "rewind", at=5)
+    with Checkpoints(tmp_path) as checkpoints:
+        _, run = checkpoints.restore(program(MeshSpec(), SGD, devices=jax.devices()[:1]).like)
+    assert run["clock"]["useful"] == 8
 
 
 @pytest.mark.parametrize(("faults", "at"), [("stop", 4), ("rewind", 0)])
