@@ -102,7 +102,7 @@ class Killed(BaseException):
 
 
 def fake_run(monkeypatch, seconds, killed_at=None):
-    """Steps of so many seconds each (0: as it comes), a checkpoint after every second one, stopped as `training.fit` is."""
+    """Steps of so many seconds (0: as it comes), a checkpoint after every second one, stopped as `training.fit` is."""
     clock, stopped = [0.0], []
     if seconds:
         monkeypatch.setattr(compare, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
