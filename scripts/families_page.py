@@ -103,7 +103,9 @@ def diversity(runs: dict, groups: dict) -> list[str]:
         f"Measured: precision {ranked(precision)}; recall {ranked(recall)}.",
     ]
     others = [value for name, value in recall.items() if name != "GANs"]
-    if "GANs" in recall and others:
+    if recall and max(recall.values()) < 0.01:
+        lines.append("Nothing covers the data yet: at this budget it cannot be told.")
+    elif "GANs" in recall and others:
         lines.append(verdict(recall["GANs"] < np.mean(others) and precision["GANs"] > np.mean([*precision.values()])))
     return lines
 
@@ -142,7 +144,8 @@ def page(workdir: pathlib.Path, command: str) -> list[str]:
         f"for {spent} without compiling, on {of['name']} ({of['subset']}) at {of['size']}x{of['size']}, drew "
         f"{budget['num']} pictures, and was compared with the split {budget['split']!r}. A budget so small tells how "
         "fast a family learns, and not how well it ends: the papers' figures, in the header of each config, took days "
-        "of many devices. Distances are of the features named there, and compare with no paper's.",
+        "of many devices. Distances are of the features named there, and compare with no paper's. Models of grey "
+        "pictures or of few levels, as the last column says, are measured against the pictures as they are.",
         "",
         markdown(runs),
         "",

@@ -1,4 +1,4 @@
-"""What `jaxdiff compare` found, as a table and a plot."""
+"""The table and the plot of what `jaxdiff compare` found."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

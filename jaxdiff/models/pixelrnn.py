@@ -130,10 +130,10 @@ class Lstm(nn.Module):
     def _cell(self, kernel: Array, state: State, told: Array) -> tuple[State, Array]:
         h, c = state
         gates = told
-        for i, tap in enumerate(self.taps):
+        for n, tap in enumerate(self.taps):
             ahead, behind = max(tap, 0), max(-tap, 0)
             moved = jnp.pad(h, ((0, 0), (behind, ahead), (0, 0)))[:, ahead : ahead + h.shape[1]]
-            gates = gates + moved @ kernel[i]
+            gates = gates + moved @ kernel[n]
         parts = jnp.split(gates.reshape(*gates.shape[:2], self.groups, -1), 4, -1)
         o, f, i, g = (part.reshape(h.shape) for part in parts)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)

@@ -123,7 +123,9 @@ class WaveNet(nn.Module):
         self, last: Float[Array, "b 1 k"], kept: list[Array], at: Any, label: Any, local: Any
     ) -> tuple[Array, list[Array]]:
         """Returns the logits [b k] of sample `at`, by the level before it, and what is kept [b d c] of each layer."""
-        h, after, skip, told = self.start(last), [], 0.0, self._told(label, local)
+        h, told = self.start(last), self._told(label, local)
+        after: list[Array] = []
+        skip: Any = 0.0
         for layer, d, ring in zip(self.layers, self.config.dilations, kept, strict=True):
             before = jax.lax.dynamic_slice_in_dim(ring, at % d, 1, 1)
             after.append(jax.lax.dynamic_update_slice_in_dim(ring, h, at % d, 1))

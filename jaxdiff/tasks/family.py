@@ -57,6 +57,11 @@ class FamilyConfig(TaskConfig):
         """Returns the channels of a picture."""
         return 1 if self.grey else 3
 
+    @property
+    def told(self) -> int:
+        """Returns how many classes what draws is told of; 0: it is told none."""
+        return self.classes
+
     @abc.abstractmethod
     def _init(self, key: Key, x: Array, label: Array | None) -> Variables:
         """Returns the first weights; x [b h w c] are the levels of the first batch, label [b] their classes."""
@@ -103,9 +108,6 @@ class FamilyConfig(TaskConfig):
     def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
         """Returns the training of the model."""
 
-        def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-            return {"image": one["image"], **({"label": np.asarray(one["label"], np.int32)} if self.classes else {})}
-
         def init(key: Key, loaded: Params, batch: Batch) -> Variables:
             label = jnp.asarray(batch["label"]) if self.classes else None
             return self._init(key, self.read(jnp.asarray(batch["image"])), label)
@@ -113,7 +115,12 @@ class FamilyConfig(TaskConfig):
         previews = {"samples": self._preview(assets, spec)} if self.previews else {}
         held_out = self._held_out if self.likelihood else None
         more = self._more()
-        return Task(init=init, loss=self._loss, held_out=held_out, example=example, previews=previews, **more)
+        example = lambda one, rng: self._row(one)
+        return Task(example=example, init=init, loss=self._loss, held_out=held_out, previews=previews, **more)
+
+    def _row(self, one: Example) -> dict[str, np.ndarray]:
+        """Returns the row of a batch that an example is."""
+        return {"image": one["image"], **({"label": np.asarray(one["label"], np.int32)} if self.classes else {})}
 
     def _more(self) -> dict[str, Any]:
         """Returns what else `Task` is given."""
@@ -148,7 +155,8 @@ class FamilyConfig(TaskConfig):
         def bits(weights: Any, image: Any, keys: Any, label: Any) -> Array:
             return self._bits(weights, self.read(image), label, keys, measured=True)[0]
 
-        how: dict[str, Any] = {"size": assets.size, "labels": assets.labels, "options": self.options, "spec": spec}
+        labels = assets.labels if self.told else ()
+        how: dict[str, Any] = {"size": assets.size, "labels": labels, "options": self.options, "spec": spec}
         how["calls"] = self._calls(shape)
         if not self.likelihood:
             return DirectPipeline(weights, draw, **how)
@@ -157,7 +165,7 @@ class FamilyConfig(TaskConfig):
 
     def _preview(self, assets: Assets, spec: Spec) -> Any:
         made: list[DirectPipeline] = []
-        names = [assets.labels[i % self.classes] if self.classes else "" for i in range(self.previews)]
+        names = [assets.labels[i % self.told] if self.told else "" for i in range(self.previews)]
 
         def preview(weights: Variables, key: Key) -> Preview:
             if not made:

@@ -133,7 +133,8 @@ class Config(TaskConfig):
 
     def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
         x = jnp.asarray(batch["sound"])
-        log_p = likelihood.categorical(self._network().apply({"params": params}, *self._inputs(batch)), x)
+        logits: Any = self._network().apply({"params": params}, *self._inputs(batch))
+        log_p = likelihood.categorical(logits, x)
         return likelihood.bits(log_p.sum(1), x.shape[1]).mean(), {}, {}
 
     def _preview(self, assets: Assets) -> Any:
