@@ -25,10 +25,17 @@ from jaxdiff.typing import Batch, Key, Metrics, Params
 
 
 class Assets(NamedTuple):
-    """Holds what a model is beside its numbers and weights: the side of its pictures, the names of its classes."""
+    """Holds what a model is beside its numbers and weights.
+
+    Attributes:
+      size: side of its pictures.
+      labels: names of its classes.
+      part: a network of another run that it stands on.
+    """
 
     size: int
     labels: tuple[str, ...] = ()
+    part: Any = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,11 +117,12 @@ class FamilyConfig(TaskConfig):
 
         def init(key: Key, loaded: Params, batch: Batch) -> Variables:
             label = jnp.asarray(batch["label"]) if self.classes else None
-            return self._init(key, self.read(jnp.asarray(batch["image"])), label)
+            made = self._init(key, self.read(jnp.asarray(batch["image"])), label)
+            return made._replace(frozen=dict(loaded))
 
-        previews = {"samples": self._preview(assets, spec)} if self.previews else {}
+        previews = self._previews(assets, spec) if self.previews else {}
         held_out = self._held_out if self.likelihood else None
-        more = self._more()
+        more = self._more(assets)
         example = lambda one, rng: self._row(one)
         return Task(example=example, init=init, loss=self._loss, held_out=held_out, previews=previews, **more)
 
@@ -122,9 +130,13 @@ class FamilyConfig(TaskConfig):
         """Returns the row of a batch that an example is."""
         return {"image": one["image"], **({"label": np.asarray(one["label"], np.int32)} if self.classes else {})}
 
-    def _more(self) -> dict[str, Any]:
+    def _more(self, assets: Any) -> dict[str, Any]:
         """Returns what else `Task` is given."""
         return {}
+
+    def _previews(self, assets: Any, spec: Spec) -> dict[str, Any]:
+        """Returns what the run shows of itself."""
+        return {"samples": self._preview(assets, spec)}
 
     def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
         weights = Variables(params, known.frozen, known.extra)

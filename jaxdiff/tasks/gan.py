@@ -95,7 +95,7 @@ class Config(FamilyConfig):
         told = zlib.crc32(one["image"].tobytes()) < self.labelled * 2**32  # of a picture always the same
         return {**super()._row(one), **({"told": np.asarray(told)} if self.labelled else {})}
 
-    def _more(self) -> dict[str, Any]:
+    def _more(self, assets: Any) -> dict[str, Any]:
         return {
             "groups": ((r"critic/.*", self.critic_optimizer),),
             "averaged": ("generator",),
