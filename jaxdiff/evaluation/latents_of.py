@@ -1,4 +1,4 @@
-"""What a variational autoencoder's latents say: its bound with more and more draws, and scores of disentanglement."""
+"""Measures what the latents of a variational autoencoder say: its bound with more draws, and known factors."""
 
 from pathlib import Path
 from typing import Any
