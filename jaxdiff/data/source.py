@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxdiff.data.config import DataConfig, Example, Source, check, is_latents
+from jaxdiff.data.digits import DigitsSource
 from jaxdiff.data.latents import LatentSource
 from jaxdiff.data.shapes import ShapesSource
 from jaxdiff.data.subsets import SUBSETS
 from jaxdiff.data.synthetic import SyntheticSource
 
 _CACHE_BYTES = 256 * 2**20
-MADE: dict[str, Callable[[DataConfig], Source]] = {"synthetic": SyntheticSource, "shapes": ShapesSource}
+MADE: dict[str, Callable[[DataConfig], Source]] = {
+    "synthetic": SyntheticSource,
+    "shapes": ShapesSource,
+    "digits": DigitsSource,
+}
 """Sources whose pictures lie in no file of their own."""
 
 
@@ -60,9 +65,9 @@ def open_shaped(config: DataConfig) -> Any:
 def kind_of(name: str) -> Literal["tfds", "folder", "latents", "made"]:
     """Tells what a name of data means.
 
-    'synthetic' is noise, 'shapes' squares and discs of known factors, and a folder with latents.json one of latents. A
-    name that begins with '.', '/' or '~' is a folder, one that begins with 'tfds:' a TFDS data set; another one is
-    whichever exists.
+    'synthetic' is noise, 'shapes' squares and discs of known factors, 'digits' scikit-learn's, and a folder with
+    latents.json one of latents. A name that begins with '.', '/' or '~' is a folder, one that begins with 'tfds:' a
+    TFDS data set; another one is whichever exists.
 
     Raises:
       ValueError: if a data set and a folder have the name, or neither; says how to name each, or which names are near.

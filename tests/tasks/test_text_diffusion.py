@@ -36,14 +36,14 @@ def test_a_network_that_knows_nothing_needs_all_bits_and_what_is_drawn_are_symbo
     config = dataclasses.replace(SMALL, process=process)
     task = config.task(None)
     row = task.example({"caption": "cat"}, np.random.default_rng(0))
-    batch = {"text": np.repeat(row["text"][None], 2000, 0)}
+    batch = {"text": np.repeat(row["text"][None], 600, 0)}
     start = jax.eval_shape(task.init, jax.random.key(0), {}, batch)
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape), start.params)
     bits, drawn = jax.jit(
         lambda one, other: (task.loss(zero, Known({}, {}, {}, 0), batch, one)[0], config.draw(randomised(zero), other))
-    )(keys(2000), keys(5))
+    )(keys(600), keys(5))
     if process == "masked":  # the deviation of an estimate is near its mean, for a caption of six
-        assert bits == pytest.approx(np.log2(LEVELS), rel=0.08)
+        assert bits == pytest.approx(np.log2(LEVELS), rel=0.15)
     else:
         assert np.log2(LEVELS) - 0.1 < bits < 12
     assert drawn.shape == (5, 6)
