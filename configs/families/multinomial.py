@@ -17,7 +17,7 @@ from jaxdiff.models.unet import UNetConfig
 
 def config() -> Experiment:
     base = d3pm()
-    net = dataclasses.replace(base.task.net, in_channels=1, out_channels=256)
+    net = dataclasses.replace(base.task.net, out_channels=256)
     task = dataclasses.replace(base.task, net=net, grey=True, levels=256, chain="uniform", steps=50, auxiliary=0.0)
     return dataclasses.replace(base, name="multinomial", task=task, data=dataclasses.replace(base.data, size=16))
 
@@ -25,6 +25,6 @@ def config() -> Experiment:
 def small() -> Experiment:
     net = UNetConfig(
         channels=(4,), layers=1, attention=("none",), mid_attention="none", heads=(1,), depth=(1,), groups=2,
-        in_channels=1, out_channels=3,
+        out_channels=3,
     )  # fmt: skip
     return shrunk(config(), net=net, levels=3, steps=3)

@@ -54,7 +54,7 @@ def test_a_network_that_knows_nothing_needs_all_bits_and_what_is_drawn_are_symbo
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ["masked", "multinomial"])
 def test_every_config_trains_and_shows_texts(name, tmp_path):
-    path = CONFIGS / f"{name}.py"
+    path = CONFIGS / f"text_{name}.py"
     experiment.check(read_config(path))
     config = read_config(path, small=True)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, name="synthetic"))

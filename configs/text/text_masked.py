@@ -2,7 +2,7 @@
 
 Paper: Sahoo et al. 2024 (MDLM), arXiv 2406.07524: perplexity 27.04 on LM1B, words and not letters.
 Hardware: 2 CPU cores. Time and result: not measured yet.
-Command: jaxdiff train configs/text/masked.py
+Command: jaxdiff train configs/text/text_masked.py
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 Paper: Hoogeboom et al. 2021, arXiv 2102.05379: 1.72 bits/character on text8, of 256 characters.
 Hardware: 2 CPU cores. Time and result: not measured yet.
-Command: jaxdiff train configs/text/multinomial.py
+Command: jaxdiff train configs/text/text_multinomial.py
 """
 
 import dataclasses
