@@ -181,7 +181,8 @@ def main() -> None:
     (args.docs / "families").mkdir(parents=True, exist_ok=True)
     for path in args.workdir.glob("*.png"):
         shutil.copy(path, args.docs / "families")
-    command = " ".join(["python scripts/families_page.py", *rest])
+    chosen = ["--families", *args.families] if args.families else []
+    command = " ".join(["python scripts/families_page.py", *chosen, *rest])
     (args.docs / "families.md").write_text("\n".join(page(args.workdir, command)).rstrip() + "\n")
 
 

@@ -92,6 +92,7 @@ def test_a_reflected_sampler_never_leaves_the_cube_and_matches_its_truncated_gau
     assert distance < 1.9 / np.sqrt(1500)  # Kolmogorov and Smirnov: of a right one 999 of 1000 are below
 
 
+@pytest.mark.heavy
 def test_samplers_of_torus_and_sphere_match_their_laws():
     """A wrapped Gaussian at 3, across the seam; and the sphere's heat kernel of variance 0.3 around a pole."""
     center = jnp.array([3.0])
@@ -111,6 +112,7 @@ def test_samplers_of_torus_and_sphere_match_their_laws():
     np.testing.assert_allclose(drawn[:, :2].mean(0), 0, atol=0.06)
 
 
+@pytest.mark.heavy
 def test_the_loss_is_least_at_the_score_of_the_data():
     """Of data that are one point: 0 at its own score, and above elsewhere."""
     for name, space in SPACES.items():
@@ -169,6 +171,7 @@ def test_the_masked_bound_is_the_mean_over_all_orders():
     assert bound == pytest.approx(np.mean(orders), rel=1e-5)
 
 
+@pytest.mark.heavy
 def test_tokens_come_out_of_the_mask_as_often_as_all_orders_say():
     """In so many steps that two tokens seldom come at once."""
     p = np.asarray(jax.nn.softmax(TABLE), np.float64)

@@ -30,7 +30,7 @@ def test_texts_come_back_and_what_has_no_symbol_is_a_space():
     assert encode("ab", 4).tolist() == [2, 3, 0, 0]
 
 
-@pytest.mark.parametrize("process", ["masked", "multinomial"])
+@pytest.mark.parametrize("process", ["masked", pytest.param("multinomial", marks=pytest.mark.heavy)])
 def test_a_network_that_knows_nothing_needs_all_bits_and_what_is_drawn_are_symbols(process):
     """Its masked bound is log2 of the symbols in the mean; the multinomial one is no less than that."""
     config = dataclasses.replace(SMALL, process=process)
