@@ -77,11 +77,7 @@ class Config(TaskConfig):
             raise ValueError(f"data.name is {data.name!r}, pictures: a WaveNet takes 'synthetic', and task.sounds")
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Assets:
-        """Reads the sounds.
-
-        Raises:
-          ValueError: if there are none, fewer classes than `classes`, or one is too short or of another rate.
-        """
+        """Reads the sounds, and refuses too few classes, a sound that is too short, and one of another rate."""
         if not self.sounds:
             return Assets(tuple(sound.VOWELS))
         top = Path(self.sounds).expanduser()
@@ -114,8 +110,7 @@ class Config(TaskConfig):
             which = int(rng.integers(self.classes or len(assets.labels)))
             if assets.sounds:
                 whole = assets.sounds[which][rng.integers(len(assets.sounds[which]))]
-                begin = rng.integers(len(whole) - self.samples + 1)
-                x, told = whole[begin : begin + self.samples], np.zeros((0, 2))
+                x, told = whole[rng.integers(len(whole) - self.samples + 1) :][: self.samples], np.zeros((0, 2))
             else:
                 x, told = sound.vowel(which, rng, self.samples, self.rate, self.hop or 1)
             row = {"sound": sound.mu_law(x, self.levels), "label": np.asarray(which, np.int32)}
@@ -144,8 +139,8 @@ class Config(TaskConfig):
             batch["label"] = np.arange(self.previews, dtype=np.int32) % (self.classes or 1)
             levels = draw(weights.params, jax.random.split(key, self.previews), *self._inputs(batch)[1:])
             names = tuple(assets.labels[i] if self.classes else "" for i in batch["label"])
-            waves = sound.from_mu_law(np.asarray(levels), self.levels)
-            return Preview(waves.astype(np.float32), names, "sound", self.rate)
+            waves = sound.from_mu_law(np.asarray(levels), self.levels).astype(np.float32)
+            return Preview(waves, names, "sound", self.rate)
 
         @jax.jit
         def draw(params: Params, keys: Key, label: Any, local: Any) -> Array:
