@@ -13,7 +13,9 @@ import jax
 import numpy as np
 
 from jaxdiff import data, kinds, parallel, training
+from jaxdiff.data import sound
 from jaxdiff.data.grid import grid, save_png
+from jaxdiff.data.sound import spectrogram
 from jaxdiff.data.source import DataConfig
 from jaxdiff.data.source import check as check_data
 from jaxdiff.metrics import chips, speed
@@ -393,7 +395,10 @@ def _at_peak(config: Experiment, task: Task, program: parallel.Program) -> float
 def _previewer(
     config: Experiment, task: Task, workdir: Path, say: Callable[[str], None]
 ) -> Callable[[int, TrainState], dict[str, np.ndarray]]:
-    """Writes samples/NAME/STEP.png, and returns it by name: every process enters the program, and process 0 writes."""
+    """Writes samples/NAME/STEP.png, and of sounds samples/NAME/STEP/0.wav and so on; returns the pictures by name.
+
+    Every process enters the program, and process 0 writes.
+    """
 
     def preview(step: int, state: TrainState) -> dict[str, np.ndarray]:
         shown = {}
@@ -401,8 +406,11 @@ def _previewer(
         for name, make in task.previews.items():
             made = make(weights, jax.random.key(config.preview.seed))
             path = workdir / "samples" / name / f"{step:06d}.png"
-            sheet = grid(made.arrays, made.captions)
+            sounds = made.arrays if made.kind == "sound" else ()
+            sheet = grid(np.stack([spectrogram(one) for one in sounds]) if len(sounds) else made.arrays, made.captions)
             if jax.process_index() == 0:
+                for i, one in enumerate(sounds):
+                    sound.write(path.with_suffix("") / f"{i}.wav", one, made.rate)
                 told = {"step": step, "task": json.loads(kinds.to_json(config.task)), "seed": config.preview.seed}
                 save_png(path, sheet, told)
             shown[f"samples/{name}"] = np.asarray(sheet)

@@ -18,6 +18,7 @@ from jaxdiff.cli.main import main
 NEEDS = {
     "openmoji_ldm": "openmoji_kl",
     "openmoji_ldm_vq": "openmoji_vq",
+    "openmoji_vq_prior": "openmoji_vq",
     "ldm256": "openmoji_vq",
     "sd15": "openmoji_kl",
 }
@@ -87,6 +88,7 @@ WORDS = {
     **dict.fromkeys(("picture", "latent", "finetune", "lora", "textual_inversion"), picture),
     "controlnet": controlnet,
     "first_stage": first_stage,
+    "code_prior": lambda task, folder: ["--num", "1"],
 }
 """The words of `jaxdiff sample` that each kind of task takes."""
 

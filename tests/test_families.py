@@ -15,11 +15,13 @@ from jaxdiff.cli.main import main
 from jaxdiff.loading import load
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs" / "families").glob("*.py"))
+OTHERS = [path for name in ("sound", "text") for path in sorted((CONFIGS[0].parents[1] / name).glob("*.py"))]
+"""Those of no pictures, which their own tests train."""
 OF_TASKS = ("made",)
 """One config of each kind of task; the others are `heavy`."""
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*CONFIGS, *OTHERS], ids=lambda path: path.stem)
 def test_every_config_passes_its_checks_and_survives_json(path, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     config, small = read_config(path), read_config(path, small=True)
@@ -28,7 +30,7 @@ def test_every_config_passes_its_checks_and_survives_json(path, monkeypatch):
     assert experiment.from_json(experiment.to_json(config)) == config
     assert (config.name, small.name) == (path.stem, f"{path.stem}-small")
     header = " ".join(path.read_text().partition('"""')[2].partition('"""')[0].split())
-    words = ("Paper", "Hardware: ", "ime", "esult", f"Command: jaxdiff train configs/families/{path.name}")
+    words = ("Paper", "Hardware: ", "ime", "esult", f"Command: jaxdiff train configs/{path.parent.name}/{path.name}")
     assert all(word in header for word in words)
 
 

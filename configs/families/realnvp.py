@@ -16,9 +16,9 @@ from jaxdiff.tasks import flow
 
 
 def config() -> Experiment:
-    task = flow.Config(net=FlowConfig(family="realnvp", scales=2, steps=3, width=64))
+    task = flow.Config(net=FlowConfig(family="realnvp", scales=2, steps=3, width=64, norm="batch"))
     return dataclasses.replace(pixelcnn(), name="realnvp", task=task)
 
 
 def small() -> Experiment:
-    return shrunk(config(), net=FlowConfig(family="realnvp", scales=1, steps=1, width=8, bins=3))
+    return shrunk(config(), net=FlowConfig(family="realnvp", scales=1, steps=1, width=8, norm="batch"))

@@ -1,23 +1,31 @@
 """Random access to captioned pictures: `open_source(config)` finds a data set by name and opens it.
 
 A data set is a TFDS one with a feature of pictures ('openmoji', 'cifar10', ...), a folder of pictures with captions, a
-directory of latents that `jaxdiff latents` made, tars or parquet files, also in a bucket, or 'synthetic', noise.
+directory of latents that `jaxdiff latents` made, tars or parquet files, also in a bucket, or one of `MADE`.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from jaxdiff.data.config import DataConfig, Example, Source, check, is_latents
+from jaxdiff.data.digits import DigitsSource
 from jaxdiff.data.latents import LatentSource
+from jaxdiff.data.shapes import ShapesSource
 from jaxdiff.data.shards import find, names_shards
 from jaxdiff.data.subsets import SUBSETS
 from jaxdiff.data.synthetic import SyntheticSource
 
 _CACHE_BYTES = 256 * 2**20
+MADE: dict[str, Callable[[DataConfig], Source]] = {
+    "synthetic": SyntheticSource,
+    "shapes": ShapesSource,
+    "digits": DigitsSource,
+}
+"""Sources whose pictures lie in no file of their own."""
 
 
 def open_source(config: DataConfig) -> Source:
@@ -48,27 +56,28 @@ def open_shaped(config: DataConfig) -> Any:
       ValueError: as `open_source`, and for a subset or synthetic pictures.
     """
     check(config)
-    if config.name == "synthetic":
-        raise ValueError("data.name is 'synthetic', whose pictures are all squares: leave buckets at 1")
+    if config.name in MADE:
+        raise ValueError(f"data.name is {config.name!r}, whose pictures are all squares: leave buckets at 1")
     if config.subset != "all":
         raise ValueError(f"data.subset is {config.subset!r}, whose pictures are all squares: leave buckets at 1")
     return _open(config)
 
 
-def kind_of(name: str) -> Literal["tfds", "folder", "latents", "shards", "synthetic"]:
+def kind_of(name: str) -> Literal["tfds", "folder", "latents", "shards", "made"]:
     """Tells what a name of data means.
 
-    'synthetic' is noise, a folder with latents.json one of latents; a folder or a pattern of tars or parquet, and a
-    bucket, are 'shards'. A name that begins with '.', '/' or '~' is a folder, one that begins with 'tfds:' a TFDS data
-    set; another one is whichever exists.
+    'synthetic' is noise, 'shapes' squares and discs of known factors, 'digits' scikit-learn's, and a folder with
+    latents.json one of latents; a folder or a pattern of tars or parquet, and a bucket, are 'shards'. A name that
+    begins with '.', '/' or '~' is a folder, one that begins with 'tfds:' a TFDS data set; another one is whichever
+    exists.
 
     Raises:
       ValueError: if a data set and a folder have the name, or neither; says how to name each, or which names are near.
     """
     if is_latents(name):
         return "latents"
-    if name == "synthetic":
-        return "synthetic"
+    if name in MADE:
+        return "made"
     if names_shards(name):
         return "shards"
     if name.startswith((".", "/", "~")):
@@ -107,8 +116,8 @@ def _open(config: DataConfig) -> Source:
     kind = kind_of(config.name)
     if kind == "latents":
         return LatentSource(config)
-    if kind == "synthetic":
-        return SyntheticSource(config)
+    if kind == "made":
+        return MADE[config.name](config)
     if kind == "shards":
         files = find(config.name, config.split)
         of = tars.TarSource if files.paths[0].endswith(".tar") else parquet.ParquetSource

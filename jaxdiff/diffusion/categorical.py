@@ -19,7 +19,7 @@ x_T is uniform or all mask. The bound is
 Source: Austin et al. 2021 (D3PM), arXiv 2107.03006, sections 3 and 4 and appendix A.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -127,26 +127,3 @@ def prior_term(of: Chain, x0: Int[Array, " b *s"]) -> Float[Array, " b *s"]:
     q = of.all[-1][: of.levels]
     each = np.where(q > 1e-20, q * (np.log(q + 1e-300) - np.log(of.last + 1e-300)), 0.0).sum(1)
     return jnp.asarray(each, jnp.float32)[x0]
-
-
-def sample(of: Chain, denoise: Any, keys: Key, shape: tuple[int, ...], temperature: Any = 1.0) -> Int[Array, " b *s"]:
-    """Draws levels [b *shape], one step of the scan each t = T .. 1.
-
-    Args:
-      of: the chain.
-      denoise: (x_t [b *s], t [b]) -> logits of x_0 [b *s K].
-      keys: one for each example.
-      shape: of an example.
-      temperature: divides the logits.
-    """
-    fold = lambda n: jax.vmap(lambda key: jax.random.fold_in(key, n))(keys)
-    start = jnp.asarray(np.log(of.last + _TINY), jnp.float32)
-    x = jax.vmap(lambda key: jax.random.categorical(key, start, shape=shape))(fold(0))
-
-    def step(x: Array, t: Array) -> tuple[Array, None]:
-        at = jnp.full(len(x), t)
-        log_p = posterior(of, jax.nn.softmax(denoise(x, at) / temperature), x, at)
-        return jax.vmap(jax.random.categorical)(fold(t), log_p), None
-
-    x, _ = jax.lax.scan(step, x, jnp.arange(of.steps, 0, -1))
-    return x

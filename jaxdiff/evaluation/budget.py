@@ -10,8 +10,10 @@ class Budget:
     Attributes:
       minutes: of training, without compiling.
       steps: of training instead; 0: by minutes.
+      flops: floating-point operations of training instead; 0: by minutes.
       seeds: runs of each config.
       num: pictures that are measured.
+      split: of the data that all are measured against.
       metrics: of `jaxdiff evaluate`; the likelihood that a model has is added.
       width: of the features.
       batch_size: pictures at once on each device.
@@ -19,8 +21,10 @@ class Budget:
 
     minutes: float = 20.0
     steps: int = 0
+    flops: float = 0.0
     seeds: int = 3
     num: int = 512
+    split: str = "test"
     metrics: tuple[str, ...] = ("frechet", "kid", "neighbours")
     width: str = ""
     batch_size: int = 16

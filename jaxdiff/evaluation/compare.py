@@ -1,7 +1,8 @@
 """Families beside each other: each config trained at one budget, sampled and measured by what all others are.
 
 Each run is a folder WORKDIR/NAME-SEED with `compare.json`: what was trained and measured. A command that was
-interrupted resumes: runs that were measured are not made again, and one in training has the time that is left to it.
+interrupted resumes: runs that were measured are not made again, and one in training has the time that its last
+checkpoint left to it, however it was stopped.
 """
 
 import dataclasses
@@ -16,8 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff import experiment
+from jaxdiff import data, experiment
 from jaxdiff.data.grid import grid, save_png
+from jaxdiff.evaluation import compare_table
 from jaxdiff.evaluation.budget import Budget
 from jaxdiff.evaluation.config import EvaluateConfig
 from jaxdiff.evaluation.run import Counting, evaluate
@@ -26,6 +28,8 @@ from jaxdiff.loading import load
 from jaxdiff.metrics import speed
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.pipeline import HasLikelihood
+from jaxdiff.tasks import saved
+from jaxdiff.training import checkpoint, make_init_state
 from jaxdiff.training.workdir import write_text
 
 MOST_STEPS = 10**7
@@ -46,6 +50,10 @@ def check(configs: Sequence[Experiment], budget: Budget) -> None:
             raise ValueError(f"{name} is {getattr(budget, name)}: expected {least} or more")
     if not 0 < budget.minutes < math.inf:
         raise ValueError(f"minutes is {budget.minutes}: expected a number above 0")
+    if not 0 <= budget.flops < math.inf:
+        raise ValueError(f"flops is {budget.flops}: expected a number of at least 0")
+    if budget.steps and budget.flops:
+        raise ValueError(f"steps is {budget.steps} and flops {budget.flops:g}: give one of them")
     for config in configs:
         experiment.check(config)
 
@@ -77,10 +85,10 @@ def compare(
             rows.setdefault(config.name, []).append(_one(config, seed, place, budget, counting, say))
         picture = next((workdir / f"{config.name}-0").glob("compare.png"))
         (workdir / f"{config.name}.png").write_bytes(picture.read_bytes())
-    table = markdown(rows)
+    table = compare_table.markdown(rows)
     write_text(workdir / "results.json", json.dumps({"machine": speed.machine(), "runs": rows}, indent=2) + "\n")
     text = [table, *(f"![samples of {name}]({name}.png)" for name in rows)]
-    if plot(rows, workdir / "results.png"):
+    if compare_table.plot(rows, workdir / "results.png"):
         text.insert(1, "![quality and speed](results.png)")
     write_text(workdir / "results.md", "\n\n".join(text) + "\n")
     return table
@@ -91,34 +99,34 @@ def _one(
 ) -> dict[str, Any]:
     """Returns what is known of one run, which is made as far as it is not there."""
     file = place / "compare.json"
-    known = json.loads(file.read_text()) if file.is_file() else {"seconds": 0.0, "budget": _plain(budget)}
+    known = json.loads(file.read_text()) if file.is_file() else {"at": {}, "budget": _plain(budget)}
     if known["budget"] != _plain(budget):
         raise ValueError(f"{file} is of another budget: choose another --workdir, or delete {place}")
     if "metrics" in known:
         say(f"{place}: measured before")
         return known
-    steps = budget.steps or MOST_STEPS
-    train = dataclasses.replace(config.train, steps=steps, preview_every=0)
-    known = _train(dataclasses.replace(config, seed=seed, train=train), place, budget, known, say)
+    known = _train(_bounded(config, seed, place, budget), place, budget, known, say)
     pipe = load(place, "pmap")
-    metrics = (*budget.metrics, *likelihoods(pipe))
+    known["metrics"] = {}
     measured = EvaluateConfig(
         model=str(place),
         workdir=place / "evaluation",
-        metrics=metrics,
+        metrics=(*budget.metrics, *likelihoods(pipe)),
         num=budget.num,
         width=budget.width,
-        split=config.held_out or config.data.split,
+        split=budget.split,
         reference=config.data.name,
         subset=config.data.subset,
         data_dir=config.data.dir,
         batch_size=budget.batch_size,
         resamples=0,
         guidance=1.0,
+        bound_steps=100,
     )
-    evaluate(measured, counting, say)
-    told = json.loads((place / "evaluation" / "results.json").read_text())["metrics"]
-    known["metrics"] = {name: value["value"] for name, value in told.items()}
+    if measured.metrics:
+        evaluate(measured, counting, say)
+        told = json.loads((place / "evaluation" / "results.json").read_text())["metrics"]
+        known["metrics"] = {name: value["value"] for name, value in told.items()}
     known["calls"] = pipe.calls(measured.sampler, measured.steps) if isinstance(pipe, DiffusionPipeline) else pipe.calls
     known["pictures_per_second"] = _draw(pipe, place, budget)
     write_text(file, json.dumps(known, indent=2) + "\n")
@@ -133,32 +141,64 @@ def likelihoods(pipe: Any) -> tuple[str, ...]:
     return ("bound",) if pixels and pipe.model.process.says != "consistency" else ()
 
 
+def _bounded(config: Experiment, seed: int, place: Path, budget: Budget) -> Experiment:
+    """Returns the run of a seed, of as many steps as the budget has; what is measured, is measured afterwards."""
+    steps = max(1, int(budget.flops / step_flops(config, place))) if budget.flops else budget.steps or MOST_STEPS
+    train = dataclasses.replace(config.train, steps=steps, preview_every=0)
+    kept = dataclasses.replace(config.checkpoint, best="")
+    return dataclasses.replace(config, seed=seed, held_out="", train=train, checkpoint=kept)
+
+
+def step_flops(config: Experiment, place: Path) -> float:
+    """Returns the floating-point operations of a training step, counted in what is traced."""
+    place.mkdir(parents=True, exist_ok=True)
+    task = config.task.task(config.task.assets(place, config.data, data.open_source(config.data), new=True))
+    batch = saved.blank(task, config.data.size, config.train.batch_size)
+    optimizer, make = experiment.make_step(config, task)
+    state = jax.eval_shape(make_init_state(task, optimizer), jax.random.key(0), {}, batch)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), config.train.batch_size))
+    return speed.work(jax.make_jaxpr(make())(state, batch, keys)).flops
+
+
 def _train(
     config: Experiment, place: Path, budget: Budget, known: dict[str, Any], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Trains until the budget is spent; the seconds that were, are kept through interruptions."""
+    """Trains until the budget is spent; `known["at"]` has the seconds of each checkpoint, from which it goes on."""
+    if known.get("trained"):
+        return known
     began: list[float] = []
-    before = known["seconds"]
+    file, at = place / "compare.json", known["at"]
+    last = checkpoint.steps(place / "checkpoints")
+    before = at.get(str(last[-1]), 0.0) if last else 0.0
+    known.update(seconds=before, steps=last[-1] if last else 0)
+    bounded = not (budget.steps or budget.flops)
+    spent = lambda: known["steps"] >= config.train.steps or (bounded and known["seconds"] >= 60 * budget.minutes)
+
+    def note() -> None:
+        at[str(known["steps"])] = known["seconds"]
+        write_text(file, json.dumps(known, indent=2) + "\n")
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
-        began.append(time.perf_counter())  # the first step ends when all is compiled
-        known.update(seconds=before + began[-1] - began[0], steps=step)
-        if not budget.steps and known["seconds"] >= 60 * budget.minutes:
+        now = time.perf_counter()  # the first step ends when all is compiled
+        began.append(now)
+        known.update(seconds=before + now - began[0], steps=step)
+        if config.checkpoint.every and step % config.checkpoint.every == 0:
+            note()
+        if spent() and step < config.train.steps:
             signal.raise_signal(signal.SIGTERM)
         del began[1:]
 
-    if not known.get("trained"):
-        place.mkdir(parents=True, exist_ok=True)
-        try:
-            state = experiment.run(config, place, report, say)
-        finally:
-            write_text(place / "compare.json", json.dumps(known, indent=2) + "\n")
-        spent = int(state.step) >= config.train.steps or known["seconds"] >= 60 * budget.minutes
-        if not spent:
-            raise KeyboardInterrupt  # another signal than ours
-        known |= {"trained": True, "parameters": int(sum(x.size for x in jax.tree.leaves(state.params)))}
-        known["examples_per_second"] = config.train.batch_size * known["steps"] / max(known["seconds"], 1e-9)
-        write_text(place / "compare.json", json.dumps(known, indent=2) + "\n")
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        state = experiment.run(config, place, report, say)
+    finally:
+        note()
+    if not spent():
+        raise KeyboardInterrupt  # another signal than ours
+    known |= {"trained": True, "parameters": int(sum(x.size for x in jax.tree.leaves(state.params)))}
+    known["examples_per_second"] = config.train.batch_size * known["steps"] / max(known["seconds"], 1e-9)
+    known["flops"] = step_flops(config, place) * known["steps"]
+    write_text(file, json.dumps(known, indent=2) + "\n")
     return known
 
 
@@ -177,53 +217,3 @@ def _draw(pipe: Any, place: Path, budget: Budget) -> float:
 
 def _plain(budget: Budget) -> Any:
     return json.loads(json.dumps(dataclasses.asdict(budget)))
-
-
-def markdown(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Returns the table: a row a family, the mean over its seeds and, of several, the deviation."""
-    names = dict.fromkeys(name for runs in rows.values() for run in runs for name in run["metrics"])
-    other = [name for name in names if not name.startswith("bits/dim")]
-    heads = [
-        "family",
-        "parameters",
-        "steps",
-        "examples/s in training",
-        "network calls",
-        "pictures/s",
-        *other,
-        "bits/dim",
-    ]
-
-    def told(values: Sequence[Any]) -> str:
-        spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
-        return f"{np.mean(values):.4g}{spread}" if values else "none"
-
-    lines = [heads, ["---"] * len(heads)]
-    for name, runs in rows.items():
-        kinds = [kind for kind in runs[0]["metrics"] if kind.startswith("bits/dim")]
-        of = lambda key, runs=runs: told([run[key] for run in runs])
-        metric = lambda key, runs=runs: told([run["metrics"][key] for run in runs if key in run["metrics"]])
-        likely = f"{metric(kinds[0])} {kinds[0].removeprefix('bits/dim ')}" if kinds else "none"
-        numbers = [f"{runs[0]['parameters'] / 1e6:.2f}M", of("steps"), of("examples_per_second"), str(runs[0]["calls"])]
-        lines.append([name, *numbers, of("pictures_per_second"), *map(metric, other), likely])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def plot(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> bool:
-    """Draws the first metric of pictures over the speed of sampling; False where there is none, or no matplotlib."""
-    names = [name for name in next(iter(rows.values()))[0]["metrics"] if not name.startswith("bits/dim")]
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    if not names:
-        return False
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, runs in rows.items():
-        x, y = [run["pictures_per_second"] for run in runs], [run["metrics"][names[0]] for run in runs]
-        axes.plot(x, y, "o", label=name)
-    axes.set(xscale="log", xlabel="pictures a second", ylabel=names[0])
-    axes.legend(fontsize=7)
-    figure.savefig(path, dpi=90)
-    return True

@@ -8,7 +8,7 @@ Of the libraries that have bijectors, distrax has neither ActNorm, nor squeezing
 TensorFlow Probability are made for its variables; either is a dependency for what is a few lines each here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,11 +26,37 @@ class Bijector(NamedTuple):
       init: (key, x, cond) -> parameters.
       forward: (parameters, x, cond) -> (z, log |det dz/dx| [b]); cond [b h w c] or None is what its networks also see.
       inverse: (parameters, z, cond) -> (x, log |det dx/dz| [b]).
+      stats: (parameters, x, cond) -> means over the examples that move what lies under `MOVING` in the parameters.
     """
 
     init: Callable[[Key, Array, Any], Params]
     forward: Callable[[Params, Array, Any], tuple[Array, Array]]
     inverse: Callable[[Params, Array, Any], tuple[Array, Array]]
+    stats: Callable[[Params, Array, Any], Params] = lambda params, x, cond: {}
+
+
+MOVING = "moving"
+"""The name of parameters that a rule moves, and no gradient: averages over batches."""
+
+
+def apart(tree: Params) -> tuple[Params, Params]:
+    """Returns the parameters that are differentiated, and those under `MOVING`, each as a tree without the other."""
+    kept, moving = {}, {}
+    for name, value in tree.items():
+        if name == MOVING:
+            moving[name] = value
+        elif isinstance(value, Mapping):
+            kept[name], inner = apart(value)
+            moving |= {name: inner} if inner else {}
+        else:
+            kept[name] = value
+    return kept, moving
+
+
+def joined(kept: Params, moving: Params) -> Params:
+    """Returns the tree that `apart` took apart."""
+    put = lambda name, value: joined(kept[name], value) if name in kept else value
+    return {**kept, **{name: put(name, value) for name, value in moving.items()}}
 
 
 def _nothing(key: Key, x: Array, cond: Any) -> Params:
@@ -65,7 +91,15 @@ def chain(parts: Sequence[tuple[str, Bijector]]) -> Bijector:
             total += log_det
         return z, total
 
-    return Bijector(init, forward, inverse)
+    def stats(params: Params, x: Array, cond: Any) -> Params:
+        found: dict[str, Any] = {}
+        for name, part in parts:
+            own = part.stats(params[name], x, cond)
+            found |= {name: own} if own else {}
+            x, _ = part.forward(params[name], x, cond)
+        return found
+
+    return Bijector(init, forward, inverse, stats)
 
 
 def swapped(part: Bijector) -> Bijector:
@@ -144,7 +178,15 @@ def factored(first: Bijector, shape: tuple[int, ...], rest: Bijector) -> Bijecto
         x, one = first.inverse(params["first"], jnp.concatenate([out, y], -1), cond)
         return x, one + two
 
-    return Bijector(init, forward, inverse)
+    def stats(params: Params, x: Array, cond: Any) -> Params:
+        y, _ = first.forward(params["first"], x, cond)
+        found = {
+            "first": first.stats(params["first"], x, cond),
+            "rest": rest.stats(params["rest"], y[..., half:], cond),
+        }
+        return {name: own for name, own in found.items() if own}
+
+    return Bijector(init, forward, inverse, stats)
 
 
 def flat(shape: tuple[int, ...]) -> Bijector:

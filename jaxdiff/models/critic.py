@@ -103,13 +103,14 @@ def _one(x: Array) -> Array:
 
 
 class Critic(nn.Module):
-    """The network of a `CriticConfig`: pictures in [-1, 1] to logits [b], high for real ones."""
+    """The network of a `CriticConfig`: pictures in [-1, 1] to logits [b], high for real ones; [b k] of k `kinds`."""
 
     config: CriticConfig
     classes: int = 0
+    kinds: int = 0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], label: Any = None) -> Float[Array, " b"]:
+    def __call__(self, x: Float[Array, "b h w c"], label: Any = None) -> Float[Array, " b *k"]:
         net = self.config
         layer = lambda features, name, **how: Normed(features, spectral=net.spectral, dtype=net.dtype, name=name, **how)
         half = lambda x: x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).mean((2, 4))
@@ -122,6 +123,8 @@ class Critic(nn.Module):
             y = half(layer(width, f"conv2_{i}")(jax.nn.relu(y)))
             x = y + layer(width, f"skip_{i}", size=1)(half(x))
         h = x.reshape(x.shape[0], -1) if net.family == "dcgan" else jax.nn.relu(x).sum((1, 2))
+        if self.kinds:
+            return layer(self.kinds, "out")(h).astype(jnp.float32)
         logits = layer(1, "out")(h)[:, 0]
         if self.classes:
             told = self.param("classes", nn.initializers.normal(0.05), (self.classes, h.shape[-1]))

@@ -1,8 +1,8 @@
 """Normalising flows of pictures, as chains of bijections: NICE, RealNVP, Glow, neural splines, MAF and IAF.
 
 nice: additive couplings of checkerboards, then a scale for each number. realnvp: at each scale affine couplings of
-checkerboards, a squeeze, affine couplings of channels, and half of the channels are done; where the paper normalises
-over batches, ActNorm stands, which does not depend on how a batch is split. glow: squeeze, then steps of ActNorm, a 1x1
+checkerboards, a squeeze, affine couplings of channels, and half of the channels are done; the norm between is ActNorm,
+or with norm 'batch' the paper's. glow: squeeze, then steps of ActNorm, a 1x1
 convolution and a coupling of channels. spline: the same with splines. maf: autoregressive transforms, the order turned
 around after each; iaf: their inverses, which are quick to draw from and slow to measure with.
 
@@ -40,6 +40,7 @@ class FlowConfig(NetConfig):
       steps: of each scale, or in all.
       width: units of the networks in couplings, or of the hidden layer of MADEs.
       bins: of splines.
+      norm: between the couplings of realnvp; the others have ActNorm, or none.
       dtype: of the networks; the rest is float32.
     """
 
@@ -48,6 +49,7 @@ class FlowConfig(NetConfig):
     steps: int = 4
     width: int = 64
     bins: int = 8
+    norm: Literal["actnorm", "batch"] = "actnorm"
 
     def build(self) -> nn.Module:
         """Makes the network of an affine coupling of three channels."""
@@ -61,6 +63,10 @@ class FlowConfig(NetConfig):
                 raise ValueError(f"flow: {name} is {getattr(self, name)}: expected 1 or more")
         if self.bins > 100:
             raise ValueError(f"flow: bins is {self.bins}: expected at most 100")
+        if self.norm == "batch" and self.family != "realnvp":
+            raise ValueError(
+                f"flow: norm is 'batch' and family {self.family!r}: batch norm is realnvp's, choose actnorm"
+            )
         scales = 0 if self.family in ("nice", *ORDERED) else self.scales
         if any(side % 2**scales for side in sides):
             raise ValueError(
@@ -98,11 +104,12 @@ class FlowConfig(NetConfig):
     def _scale(self, shape: tuple[int, ...], at: int) -> Bijector:
         (h, w, c), realnvp = shape, self.family == "realnvp"
         squeezed, parts = (h // 2, w // 2, 4 * c), []
+        norm = flow_layers.batch_norm if self.norm == "batch" else flow_layers.actnorm
         for i in range(self.steps if realnvp else 0):
-            parts += [(f"norm_{i}", flow_layers.actnorm()), (f"checkers_{i}", self.checkerboard(shape, i))]
+            parts += [(f"norm_{i}", norm()), (f"checkers_{i}", self.checkerboard(shape, i))]
         parts.append(("squeeze", bijectors.squeeze()))
         for i in range(self.steps):
-            parts.append((f"channel_norm_{i}", flow_layers.actnorm()))
+            parts.append((f"channel_norm_{i}", norm()))
             if not realnvp:
                 parts.append((f"mix_{i}", flow_layers.invertible_1x1(4 * c, 1000 * at + i)))
             parts.append((f"channels_{i}", self._channels(squeezed, i if realnvp else 0)))

@@ -1,7 +1,7 @@
 """The layers of flows that have parameters: bijections by channel, 1x1 convolutions, couplings, autoregressions.
 
-Sources: Dinh et al. 2015, arXiv 1410.8516 (scaling); Dinh et al. 2017, arXiv 1605.08803 (masked couplings); Kingma and
-Dhariwal 2018, arXiv 1807.03039 (ActNorm, 1x1 convolutions).
+Sources: Dinh et al. 2015, arXiv 1410.8516 (scaling); Dinh et al. 2017, arXiv 1605.08803 (masked couplings, batch norm);
+Kingma and Dhariwal 2018, arXiv 1807.03039 (ActNorm, 1x1 convolutions).
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array
 
-from jaxdiff.models.bijectors import Bijector
+from jaxdiff.models.bijectors import MOVING, Bijector
 from jaxdiff.models.transforms import Transform
 from jaxdiff.typing import Key, Params
 
@@ -33,6 +33,38 @@ def actnorm() -> Bijector:
         return z * jnp.exp(-scale) - shift, -_spread(params["log_scale"], z)
 
     return Bijector(init, forward, inverse)
+
+
+_LEAST = 1e-4
+"""Added to a variance, as in RealNVP's code."""
+
+
+def batch_norm() -> Bijector:
+    """Returns (x - m) / sqrt(v + e) a channel, with mean and variance as moving averages over the batches before.
+
+    What moves them are means over the examples (`stats`), so that the bijection does not depend on how a batch is
+    split; where the paper's uses this batch's own, it is one step late.
+
+    Source: Dinh et al. 2017, arXiv 1605.08803, section 3.7 and appendix E.
+    """
+
+    def stats(params: Params, x: Array, cond: Any) -> Params:
+        axes = tuple(range(x.ndim - 1))
+        return {MOVING: {"mean": x.mean(axes), "second": (x * x).mean(axes)}}
+
+    def told(params: Params) -> tuple[Array, Array]:
+        moved = params[MOVING]
+        return moved["mean"], jnp.log(jnp.maximum(moved["second"] - moved["mean"] ** 2, 0) + _LEAST) / 2
+
+    def forward(params: Params, x: Array, cond: Any) -> tuple[Array, Array]:
+        mean, log_scale = told(params)
+        return (x - mean[None, None, None]) * jnp.exp(-log_scale)[None, None, None], -_spread(log_scale, x)
+
+    def inverse(params: Params, z: Array, cond: Any) -> tuple[Array, Array]:
+        mean, log_scale = told(params)
+        return z * jnp.exp(log_scale)[None, None, None] + mean[None, None, None], _spread(log_scale, z)
+
+    return Bijector(lambda key, x, cond: stats({}, x, cond), forward, inverse, stats)
 
 
 def scaling() -> Bijector:

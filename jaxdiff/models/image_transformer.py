@@ -64,7 +64,8 @@ Config = ImageTransformerConfig
 class Block(nn.Module):
     """Attention and a feed-forward part, each added to what goes in after a norm of its own."""
 
-    config: ImageTransformerConfig
+    config: Any
+    causal: bool = True
 
     def setup(self) -> None:
         net = self.config
@@ -75,7 +76,7 @@ class Block(nn.Module):
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
         q, k, v = self._heads(x)
-        return self._rest(x, attention(q, k, v, causal=True))
+        return self._rest(x, attention(q, k, v, causal=self.causal))
 
     def step(self, x: Float[Array, "b 1 c"], kept: tuple[Array, Array], at: Any) -> tuple[Array, tuple[Array, Array]]:
         """Returns the token at place `at`, and keys and values [b n h d] with its own."""

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxdiff.typing import Metrics, Params
 
@@ -72,6 +72,18 @@ def jensen_shannon(real: Float[Array, " b"], fake: Float[Array, " b"]) -> Float[
     return jnp.log(2.0) - critic_loss(real, fake, "minimax")
 
 
+def class_loss(logits: Float[Array, "b k"], label: Int[Array, " b"], told: Bool[Array, " b"]) -> Float[Array, ""]:
+    """Returns the mean of the cross entropy of the class among K real ones, 0 where it is not told.
+
+    Of K classes and a K+1st, fake, whose logit is 0, p(real) = sum exp l_k / (sum exp l_k + 1): so the logit of being
+    real is log sum exp l_k.
+
+    Source: Salimans et al. 2016, arXiv 1606.03498, section 5.
+    """
+    each = -jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], -1)[:, 0]
+    return jnp.where(told, each, 0.0).mean()
+
+
 def balance(reconstruction: Array, adversarial: Array, most: float = 1e4) -> Float[Array, ""]:
     """Returns |gradient of the reconstruction| / (|gradient of the adversarial loss| + 1e-4), at most `most`.
 
@@ -101,6 +113,7 @@ def both_sides(
     kind: Kind,
     penalty: float = 0.0,
     real_penalty: float = 0.0,
+    slopes: bool = False,
 ) -> tuple[Array, Metrics, Any]:
     """Returns the sum of both sides' losses, metrics, and what else the critic says.
 
@@ -113,6 +126,7 @@ def both_sides(
       kind: of game.
       penalty: weight of the gradient penalty.
       real_penalty: weight of the gradient penalty at real examples.
+      slopes: also measure the mean length of the gradient that the generator gets at each of what it made.
     """
     stop = jax.lax.stop_gradient
     fooled, _ = judge(stop(params), y)
@@ -123,6 +137,9 @@ def both_sides(
     metrics["right"] = ((real > 0).mean() + (fake < 0).mean()) / 2
     metrics["jensen_shannon"] = jensen_shannon(real, fake)
     loss, alone = fool + tell, lambda x: judge(params, x)[0]
+    if slopes:
+        each = _squares(lambda y: generator_loss(judge(stop(params), y)[0], kind) * len(y), stop(y))
+        metrics["slope"] = stop(jnp.sqrt(each).mean())
     if penalty:
         metrics["penalty"] = gradient_penalty(alone, x, stop(y), at)
         loss += penalty * metrics["penalty"]

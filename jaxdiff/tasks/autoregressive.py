@@ -27,7 +27,7 @@ class Config(FamilyConfig):
     """An autoregressive model.
 
     Attributes:
-      net: the network, pixelcnn, made or image_transformer.
+      net: the network, pixelcnn, pixelrnn, made or image_transformer.
       values: the distribution of a value.
       mixtures: logistics of a mixture.
     """
@@ -43,7 +43,9 @@ class Config(FamilyConfig):
         """Refuses numbers that do not fit each other or the data."""
         super().check(data, optimizer)
         if not isinstance(self.net, OrderedConfig):
-            raise ValueError(f"task.net is a {type(self.net).__name__}: expected pixelcnn, made or image_transformer")
+            raise ValueError(
+                f"task.net is a {type(self.net).__name__}: expected pixelcnn, pixelrnn, made or image_transformer"
+            )
         if self.mixtures < 1:
             raise ValueError(f"task.mixtures is {self.mixtures}: expected 1 or more")
         self.net.check(data.size, data.size)

@@ -18,6 +18,7 @@ from jaxdiff.models.config import NetConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.objectives import likelihood
 from jaxdiff.pipelines.direct import Tempered
+from jaxdiff.sampling import walk
 from jaxdiff.tasks.family import FamilyConfig
 from jaxdiff.training import OptimizerConfig, Variables
 from jaxdiff.typing import Cond, Key, Metrics
@@ -98,4 +99,4 @@ class Config(FamilyConfig):
 
     def _draw(self, weights: Variables, numbers: Any, keys: Key, label: Array | None, shape: tuple[int, ...]) -> Array:
         denoise = lambda x, t: self._logits(weights, x, t, label)
-        return categorical.sample(self._chain(), denoise, keys, shape, numbers["temperature"])
+        return walk.levels(self._chain(), denoise, keys, shape, numbers["temperature"])

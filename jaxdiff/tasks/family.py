@@ -25,10 +25,17 @@ from jaxdiff.typing import Batch, Key, Metrics, Params
 
 
 class Assets(NamedTuple):
-    """Holds what a model is beside its numbers and weights: the side of its pictures, the names of its classes."""
+    """Holds what a model is beside its numbers and weights.
+
+    Attributes:
+      size: side of its pictures.
+      labels: names of its classes.
+      part: a network of another run that it stands on.
+    """
 
     size: int
     labels: tuple[str, ...] = ()
+    part: Any = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,11 @@ class FamilyConfig(TaskConfig):
     def channels(self) -> int:
         """Returns the channels of a picture."""
         return 1 if self.grey else 3
+
+    @property
+    def told(self) -> int:
+        """Returns how many classes what draws is told of; 0: it is told none."""
+        return self.classes
 
     @abc.abstractmethod
     def _init(self, key: Key, x: Array, label: Array | None) -> Variables:
@@ -103,21 +115,28 @@ class FamilyConfig(TaskConfig):
     def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
         """Returns the training of the model."""
 
-        def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-            return {"image": one["image"], **({"label": np.asarray(one["label"], np.int32)} if self.classes else {})}
-
         def init(key: Key, loaded: Params, batch: Batch) -> Variables:
             label = jnp.asarray(batch["label"]) if self.classes else None
-            return self._init(key, self.read(jnp.asarray(batch["image"])), label)
+            made = self._init(key, self.read(jnp.asarray(batch["image"])), label)
+            return made._replace(frozen=dict(loaded))
 
-        previews = {"samples": self._preview(assets, spec)} if self.previews else {}
+        previews = self._previews(assets, spec) if self.previews else {}
         held_out = self._held_out if self.likelihood else None
-        more = self._more()
-        return Task(init=init, loss=self._loss, held_out=held_out, example=example, previews=previews, **more)
+        more = self._more(assets)
+        example = lambda one, rng: self._row(one)
+        return Task(example=example, init=init, loss=self._loss, held_out=held_out, previews=previews, **more)
 
-    def _more(self) -> dict[str, Any]:
+    def _row(self, one: Example) -> dict[str, np.ndarray]:
+        """Returns the row of a batch that an example is."""
+        return {"image": one["image"], **({"label": np.asarray(one["label"], np.int32)} if self.classes else {})}
+
+    def _more(self, assets: Any) -> dict[str, Any]:
         """Returns what else `Task` is given."""
         return {}
+
+    def _previews(self, assets: Any, spec: Spec) -> dict[str, Any]:
+        """Returns what the run shows of itself."""
+        return {"samples": self._preview(assets, spec)}
 
     def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
         weights = Variables(params, known.frozen, known.extra)
@@ -148,7 +167,8 @@ class FamilyConfig(TaskConfig):
         def bits(weights: Any, image: Any, keys: Any, label: Any) -> Array:
             return self._bits(weights, self.read(image), label, keys, measured=True)[0]
 
-        how: dict[str, Any] = {"size": assets.size, "labels": assets.labels, "options": self.options, "spec": spec}
+        labels = assets.labels if self.told else ()
+        how: dict[str, Any] = {"size": assets.size, "labels": labels, "options": self.options, "spec": spec}
         how["calls"] = self._calls(shape)
         if not self.likelihood:
             return DirectPipeline(weights, draw, **how)
@@ -157,7 +177,7 @@ class FamilyConfig(TaskConfig):
 
     def _preview(self, assets: Assets, spec: Spec) -> Any:
         made: list[DirectPipeline] = []
-        names = [assets.labels[i % self.classes] if self.classes else "" for i in range(self.previews)]
+        names = [assets.labels[i % self.told] if self.told else "" for i in range(self.previews)]
 
         def preview(weights: Variables, key: Key) -> Preview:
             if not made:

@@ -23,8 +23,8 @@ from jaxdiff.models.flow import ORDERED, FlowConfig
 from jaxdiff.objectives import likelihood
 from jaxdiff.pipelines.direct import Tempered
 from jaxdiff.tasks.family import FamilyConfig
-from jaxdiff.training import OptimizerConfig, Variables
-from jaxdiff.typing import Key, Metrics
+from jaxdiff.training import Known, OptimizerConfig, Variables
+from jaxdiff.typing import Batch, Key, Metrics, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,14 @@ class Config(FamilyConfig):
       prior: the density of the noise.
       dequantise: how u is drawn.
       least: a of the logit that comes first, between 0 and a half.
+      memory: how slowly the averages of batch norm forget.
     """
 
     net: NetConfig = FlowConfig()
     prior: Literal["gaussian", "logistic"] = "gaussian"
     dequantise: Literal["uniform", "variational"] = "uniform"
     least: float = 0.05
+    memory: float = 0.99
 
     likelihood = "bound, by dequantising"
     options = Tempered
@@ -54,6 +56,8 @@ class Config(FamilyConfig):
         self.net.check(data.size, data.size)
         if not 0 < self.least < 0.5:
             raise ValueError(f"task.least is {self.least}: expected a number between 0 and 0.5")
+        if not 0 <= self.memory < 1:
+            raise ValueError(f"task.memory is {self.memory}: expected at least 0, and below 1")
         if self.classes and self.net.family in ORDERED:
             raise ValueError(
                 f"task.classes is {self.classes}, and a flow of the family {self.net.family} is told no class: set it "
@@ -81,7 +85,26 @@ class Config(FamilyConfig):
         if self.dequantise == "variational":
             params["dequantise"] = self._noise(x.shape[1:]).init(second, 0.0 * x, self._seen(x, cond))
         y = (x + jax.random.uniform(noise, x.shape)) / self.levels
-        return Variables({**params, "flow": self._flow(x.shape[1:]).init(first, y, cond)})
+        kept, moving = bijectors.apart(self._flow(x.shape[1:]).init(first, y, cond))
+        return Variables({**params, "flow": kept}, extra=moving)
+
+    def _more(self, assets: Any) -> dict[str, Any]:
+        slow = lambda old, new: self.memory * old + (1 - self.memory) * new
+        return {"absorb": lambda extra, stats: jax.tree.map(slow, extra, stats)}
+
+    def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
+        loss, metrics, _ = super()._loss(params, known, batch, keys)
+        if not known.extra:
+            return loss, metrics, {}
+        x, label = self.read(batch["image"]), batch.get("label")
+        if len(x) < 2:
+            raise ValueError("train.batch_size is 1 on a device: statistics of a batch need two examples or more")
+        flow = bijectors.joined(params["flow"], known.extra)
+        stats = self._flow(x.shape[1:]).stats(flow, (x + 0.5) / self.levels, self._told(label))
+        return loss, metrics, jax.lax.stop_gradient(stats)
+
+    def _params(self, weights: Variables) -> Params:
+        return bijectors.joined(weights.params["flow"], weights.extra)
 
     def _told(self, label: Array | None) -> Array | None:
         """Returns what couplings are told of the class, [b 1 1 classes]."""
@@ -104,7 +127,7 @@ class Config(FamilyConfig):
             noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
             u, det = self._noise(shape).forward(params["dequantise"], noise, self._seen(x, cond))
             log_q = bijectors.log_normal(noise.reshape(len(x), -1)) - det
-        z, det = self._flow(shape).forward(params["flow"], (x + u) / self.levels, cond)
+        z, det = self._flow(shape).forward(self._params(weights), (x + u) / self.levels, cond)
         density = bijectors.log_normal if self.prior == "gaussian" else bijectors.log_logistic
         dims = int(np.prod(shape))
         return likelihood.bits(density(z) + det - dims * np.log(self.levels) - log_q, dims), {}
@@ -112,5 +135,5 @@ class Config(FamilyConfig):
     def _draw(self, weights: Variables, numbers: Any, keys: Key, label: Array | None, shape: tuple[int, ...]) -> Array:
         draw = jax.random.normal if self.prior == "gaussian" else jax.random.logistic
         z = numbers["temperature"] * jax.vmap(lambda key: draw(key, (int(np.prod(shape)),)))(keys)
-        y, _ = self._flow(shape).inverse(weights.params["flow"], z, self._told(label))
+        y, _ = self._flow(shape).inverse(self._params(weights), z, self._told(label))
         return jnp.clip(jnp.floor(y * self.levels), 0, self.levels - 1).astype(jnp.int32)

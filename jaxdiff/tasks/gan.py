@@ -2,16 +2,20 @@
 
 The run's own optimizer moves the generator: with `optimizer.every` 5 it takes one step in five of the critic's. The
 vectors of spectral norms are `extra`, and follow the critic; the average of the generator's weights is sampled.
+
+Semi-supervised, the critic tells K classes and a K+1st, fake; of a part of the pictures it is told the class.
 """
 
 import dataclasses
+import zlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
-from jaxdiff.data.source import DataConfig
+from jaxdiff.data.source import DataConfig, Example
 from jaxdiff.models.config import NetConfig
 from jaxdiff.models.critic import Critic, CriticConfig
 from jaxdiff.models.generator import Generator, GeneratorConfig
@@ -34,6 +38,8 @@ class Config(FamilyConfig):
       game: what both sides play.
       penalty: weight of the gradient penalty between real and made pictures; 10 in the paper of Wasserstein's.
       r1: weight of the gradient penalty at real pictures.
+      labelled: part of the pictures whose class the critic learns to tell, and the generator is told none (see above).
+      slopes: whether the length of the gradient that the generator gets is measured.
       critic_optimizer: of the critic's parameters.
     """
 
@@ -42,6 +48,8 @@ class Config(FamilyConfig):
     game: Kind = "hinge"
     penalty: float = 0.0
     r1: float = 0.0
+    labelled: float = 0.0
+    slopes: bool = False
     critic_optimizer: OptimizerConfig = OptimizerConfig(name="adam", lr=2e-4, b1=0.0, b2=0.9, decay="constant")
 
     likelihood = ""
@@ -58,6 +66,10 @@ class Config(FamilyConfig):
         for name in ("penalty", "r1"):
             if not 0 <= (value := getattr(self, name)) < float("inf"):
                 raise ValueError(f"task.{name} is {value}: expected a number of at least 0")
+        if not 0 <= self.labelled <= 1 or (self.labelled and not self.classes):
+            raise ValueError(f"task.labelled is {self.labelled}: expected 0 to 1, and task.classes above 0")
+        if self.labelled and self.game in ("hinge", "wasserstein"):
+            raise ValueError(f"task.game is {self.game!r}: with task.labelled it is minimax or non_saturating")
         bounded = self.penalty or getattr(self.critic, "spectral", True)
         if self.game == "wasserstein" and not bounded:
             raise ValueError(
@@ -74,7 +86,16 @@ class Config(FamilyConfig):
         """Refuses an optimizer of the critic that makes no sense."""
         optimizers.check(self.critic_optimizer, steps, " of group critic")
 
-    def _more(self) -> dict[str, Any]:
+    @property
+    def told(self) -> int:
+        """Returns how many classes the generator is told of."""
+        return 0 if self.labelled else self.classes
+
+    def _row(self, one: Example) -> dict[str, np.ndarray]:
+        told = zlib.crc32(one["image"].tobytes()) < self.labelled * 2**32  # of a picture always the same
+        return {**super()._row(one), **({"told": np.asarray(told)} if self.labelled else {})}
+
+    def _more(self, assets: Any) -> dict[str, Any]:
         return {
             "groups": ((r"critic/.*", self.critic_optimizer),),
             "averaged": ("generator",),
@@ -84,23 +105,22 @@ class Config(FamilyConfig):
     def _networks(self, shape: tuple[int, ...]) -> tuple[Any, Any]:
         net: Any = self.net
         critic: Any = self.critic
-        return Generator(net, shape, self.classes), Critic(critic, self.classes)
+        return Generator(net, shape, self.told), Critic(critic, self.told, self.classes if self.labelled else 0)
 
     def _init(self, key: Key, x: Array, label: Array | None) -> Variables:
         own, other = jax.random.split(key)
         net: Any = self.net
         generator, critic = self._networks(x.shape[1:])
-        label = None if label is None else label[:1]
+        label = label[:1] if label is not None and self.told else None
         made = dict(critic.init(other, jnp.zeros((1, *x.shape[1:])), label))
-        params = {
-            "generator": generator.init(own, jnp.zeros((1, net.noise)), label)["params"],
-            "critic": made["params"],
-        }
+        drawn: Any = generator.init(own, jnp.zeros((1, net.noise)), label)
+        params = {"generator": drawn["params"], "critic": made["params"]}
         return Variables(params, extra={"spectral": made.get("spectral", {})})
 
     def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
         net: Any = self.net
-        x, label = likelihood.unit(self.read(batch["image"]), self.levels), batch.get("label")
+        x, classes = likelihood.unit(self.read(batch["image"]), self.levels), batch.get("label")
+        label = classes if self.told else None
         generator, critic = self._networks(x.shape[1:])
         noise, at = (jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys) for i in range(2))
         z = jax.vmap(lambda key: jax.random.normal(key, (net.noise,)))(noise)
@@ -108,12 +128,16 @@ class Config(FamilyConfig):
 
         def judge(params: Params, x: Array) -> tuple[Array, Any]:
             logits, moved = critic.apply({"params": params, "spectral": u}, x, label, mutable=["spectral"])
-            return logits, moved.get("spectral", u)
+            real = jax.nn.logsumexp(logits, -1) if self.labelled else logits
+            return real, (moved.get("spectral", u), logits)
 
         y = generator.apply({"params": params["generator"]}, z, label)
-        loss, metrics, u = adversarial.both_sides(
-            judge, params["critic"], x, y, jax.vmap(jax.random.uniform)(at), self.game, self.penalty, self.r1
-        )
+        how = (jax.vmap(jax.random.uniform)(at), self.game, self.penalty, self.r1, self.slopes)
+        loss, metrics, (u, logits) = adversarial.both_sides(judge, params["critic"], x, y, *how)
+        if self.labelled:
+            loss_of_class = adversarial.class_loss(logits, jnp.asarray(classes), batch["told"])
+            right = (logits.argmax(-1) == classes).mean()
+            loss, metrics = loss + loss_of_class, {**metrics, "class": loss_of_class, "class_right": right}
         return loss, metrics, {"spectral": jax.lax.stop_gradient(u)}
 
     def _draw(self, weights: Variables, numbers: Any, keys: Key, label: Array | None, shape: tuple[int, ...]) -> Array:

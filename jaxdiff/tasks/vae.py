@@ -25,7 +25,9 @@ from jaxdiff.models.autoencoder_vq import VQConfig
 from jaxdiff.models.config import NetConfig
 from jaxdiff.objectives import autoencoding, likelihood
 from jaxdiff.pipelines.direct import Tempered
+from jaxdiff.tasks import traversal
 from jaxdiff.tasks.family import FamilyConfig
+from jaxdiff.tasks.task import Spec
 from jaxdiff.training import Known, OptimizerConfig, Variables
 from jaxdiff.typing import Batch, Key, Metrics, Params
 
@@ -62,7 +64,7 @@ class Config(FamilyConfig):
         if not isinstance(net, AutoencoderConfig) or isinstance(net, VQConfig):
             raise ValueError(f"task.net is a {type(net).__name__}: expected autoencoder_kl")
         net.check(data.size, data.size)
-        wanted = (self.channels, self.channels * (1 if self.values == "bernoulli" else 2))
+        wanted = (self.channels, self.channels * (2 - (self.values == "bernoulli")))
         if (net.in_channels, net.out_channels) != wanted:
             raise ValueError(
                 f"task.net reads {net.in_channels} channels and makes {net.out_channels}: expected {wanted[0]} and "
@@ -70,12 +72,9 @@ class Config(FamilyConfig):
             )
         if self.values == "bernoulli" and self.levels != 2:
             raise ValueError(f"task.values is 'bernoulli' and task.levels {self.levels}: it is of 2 levels")
-        for name in ("draws", "measured_draws", "capacity_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"task.{name} is {getattr(self, name)}: expected 1 or more")
-        for name in ("beta", "capacity"):
-            if not 0 <= (value := getattr(self, name)) < float("inf"):
-                raise ValueError(f"task.{name} is {value}: expected a number of at least 0")
+        for name, low in {"draws": 1, "measured_draws": 1, "capacity_steps": 1, "beta": 0, "capacity": 0}.items():
+            if not low <= (value := getattr(self, name)) < float("inf"):
+                raise ValueError(f"task.{name} is {value}: expected a number of at least {low}")
         if self.draws > 1 and (self.beta != 1 or self.capacity):
             raise ValueError(f"task.draws is {self.draws}: the bound of several draws has no beta and no capacity")
         if self.classes:
@@ -84,30 +83,27 @@ class Config(FamilyConfig):
     def _init(self, key: Key, x: Array, label: Array | None) -> Variables:
         return Variables(self.net.build().init(key, jnp.zeros((1, *x.shape[1:])))["params"])
 
+    def _apply(self, params: Params, method: str, x: Array) -> Any:
+        return self.net.build().apply({"params": params}, x, method=method)
+
     def _log_p(self, params: Params, x: Array, z: Array) -> Array:
         """Returns log p(x | z) [b]."""
-        net: Any = self.net
-        out: Any = net.build().apply({"params": params}, z, method="decode")
+        out = self._apply(params, "decode", z)
         if self.values == "bernoulli":
-            each = jax.nn.log_sigmoid(jnp.where(x == 1, out, -out))
-        else:
-            mean, log_scale = jnp.split(out, 2, -1)
-            of = likelihood.logistic if self.values == "logistic" else likelihood.gaussian
-            each = of(mean, log_scale, x, self.levels)
-        return each.reshape(len(x), -1).sum(1)
+            return jax.nn.log_sigmoid(jnp.where(x == 1, out, -out)).reshape(len(x), -1).sum(1)
+        mean, scale = jnp.split(out, 2, -1)
+        return getattr(likelihood, self.values)(mean, scale, x, self.levels).reshape(len(x), -1).sum(1)
 
-    def _encode(self, params: Params, x: Array) -> tuple[Array, Array]:
-        network: Any = self.net.build()
-        mean, log_var = network.apply({"params": params}, likelihood.unit(x, self.levels), method="encode")
-        return mean, log_var
+    def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
+        """Returns mean and log-variance of the latents of levels x."""
+        return self._apply(params, "encode", likelihood.unit(x, self.levels))
 
-    def _bound(self, params: Params, x: Array, keys: Key, draws: int) -> Array:
+    def bound(self, params: Params, x: Array, keys: Key, draws: int) -> Array:
         """Returns the bound of several draws in nats [b]."""
-        mean, log_var = self._encode(params, x)
+        mean, log_var = self.encode(params, x)
 
         def weight(_: None, i: Array) -> tuple[None, Array]:
-            draw = lambda key: jax.random.normal(jax.random.fold_in(key, i), mean.shape[1:])
-            noise = jax.vmap(draw)(keys)
+            noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i), mean.shape[1:]))(keys)
             z = mean + jnp.exp(log_var / 2) * noise
             ratio = (noise**2 + log_var - z**2).reshape(len(x), -1).sum(1) / 2
             return None, self._log_p(params, x, z) + ratio
@@ -118,14 +114,14 @@ class Config(FamilyConfig):
     def _bits(
         self, weights: Variables, x: Array, label: Array | None, keys: Key, *, measured: bool = False
     ) -> tuple[Array, Metrics]:
-        bound = self._bound(weights.params, x, keys, self.measured_draws if measured else self.draws)
+        bound = self.bound(weights.params, x, keys, self.measured_draws if measured else self.draws)
         return likelihood.bits(bound, x[0].size), {}
 
     def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
         if self.draws > 1:
             return super()._loss(params, known, batch, keys)
         x = self.read(batch["image"])
-        mean, log_var = self._encode(params, x)
+        mean, log_var = self.encode(params, x)
         noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
         log_p = self._log_p(params, x, mean + jnp.exp(log_var / 2) * noise)
         kl = autoencoding.gaussian_kl(mean, log_var)
@@ -135,9 +131,19 @@ class Config(FamilyConfig):
         return likelihood.bits(log_p - self.beta * counted, x[0].size).mean(), metrics, {}
 
     def _draw(self, weights: Variables, numbers: Any, keys: Key, label: Array | None, shape: tuple[int, ...]) -> Array:
+        z = jax.vmap(lambda key: jax.random.normal(key, self.latent(shape)))(keys)
+        return self.decode(weights.params, numbers["temperature"] * z)
+
+    def latent(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the shape of the latents of a picture's shape (h, w, c)."""
         net: Any = self.net
-        latent = (shape[0] // net.unit, shape[1] // net.unit, net.latent_channels)
-        z = numbers["temperature"] * jax.vmap(lambda key: jax.random.normal(key, latent))(keys)
-        out: Any = net.build().apply({"params": weights.params}, z, method="decode")
+        return (shape[0] // net.unit, shape[1] // net.unit, net.latent_channels)
+
+    def _previews(self, assets: Any, spec: Spec) -> dict[str, Any]:
+        return {**super()._previews(assets, spec), "traversals": traversal.preview(self, assets.size)}
+
+    def decode(self, params: Params, z: Array) -> Array:
+        """Returns the levels [b h w c] nearest to the mean of latents."""
+        out = self._apply(params, "decode", z)
         mean = 2 * jax.nn.sigmoid(out) - 1 if self.values == "bernoulli" else jnp.split(out, 2, -1)[0]
         return jnp.clip(jnp.round((mean + 1) * ((self.levels - 1) / 2)), 0, self.levels - 1).astype(jnp.int32)

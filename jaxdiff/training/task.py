@@ -50,17 +50,19 @@ example i draws from keys[i] alone: so they are the same however the batch is sp
 
 
 class Preview(NamedTuple):
-    """A preview of a run, images or sounds, written as samples/NAME/STEP.
+    """A preview of a run, images or sounds, written as samples/NAME/STEP.png; of sounds, as spectrograms and WAV files.
 
     Attributes:
       arrays: uint8 [n h w c] images, or float [n samples] sounds.
       captions: one for each.
       kind: what the arrays are.
+      rate: samples of a sound in a second.
     """
 
     arrays: np.ndarray
     captions: tuple[str, ...]
     kind: Literal["image", "sound"] = "image"
+    rate: int = 16_000
 
 
 def nothing(place: Callable[[Params], Any]) -> Params:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.diffusion import categorical
+from jaxdiff.sampling import walk
 
 KINDS = ("uniform", "absorbing", "gaussian")
 K, T = 3, 3
@@ -73,7 +74,7 @@ def test_drawn_levels_come_as_often_as_all_paths_say(kind):
         joint = of.one[t - 1].T * (guess @ of.all[t - 1][:K])
         p = p @ (joint / np.maximum(joint.sum(1, keepdims=True), 1e-300))
     keys = jax.random.split(jax.random.key(0), 2000)
-    drawn = jax.jit(lambda: categorical.sample(of, lambda x, t: table[t[0]][x], keys, (5,)))()
+    drawn = jax.jit(lambda: walk.levels(of, lambda x, t: table[t[0]][x], keys, (5,)))()
     np.testing.assert_allclose(np.bincount(np.ravel(drawn), minlength=states) / 10_000, p, atol=0.02)
     if kind == "absorbing":
         assert np.max(drawn) < K

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import keys, randomised
+from families import keys, pictures, randomised
 from scipy import stats
 
 from jaxdiff.data.source import DataConfig
@@ -14,7 +14,8 @@ from jaxdiff.models import bijectors, flow_layers, transforms
 from jaxdiff.models.flow import FlowConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.tasks import flow
-from jaxdiff.training import OptimizerConfig, Variables
+from jaxdiff.tasks.family import Assets
+from jaxdiff.training import Known, OptimizerConfig, Variables
 
 SHAPE = (2, 2, 2)
 NET = FlowConfig(scales=1, steps=1, width=4, bins=3)
@@ -52,6 +53,41 @@ def test_a_flow_is_inverted_and_its_determinant_is_that_of_the_jacobian(family):
     np.testing.assert_allclose(det, expected, atol=1e-4)
     np.testing.assert_allclose(other, -det, atol=1e-4)
     assert np.abs(det).min() > 1e-3
+
+
+def test_batch_norm_is_a_bijection_by_averages_that_move():
+    """It begins with the first batch; its inverse, its determinant, and the rule that moves it, by hand."""
+    of, rng = flow_layers.batch_norm(), np.random.default_rng(0)
+    x = jnp.asarray(3 + 2 * rng.standard_normal((6, 2, 3, 2)), jnp.float32)
+    params = of.init(jax.random.key(0), x, None)
+    z, det = of.forward(params, x, None)
+    np.testing.assert_allclose(z.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(z.std((0, 1, 2)), 1, atol=1e-4)
+    np.testing.assert_allclose(det, -6 * np.log(np.sqrt(x.var((0, 1, 2)) + 1e-4)).sum(), rtol=1e-5)
+    back, other = of.inverse(params, z, None)
+    np.testing.assert_allclose(back, x, atol=1e-5)
+    np.testing.assert_allclose(other, -det)
+    net = dataclasses.replace(NET, family="realnvp", norm="batch", scales=1)
+    config = flow.Config(net=net, levels=4, memory=0.75, previews=0)
+    task = config.task(Assets(4))
+    batch = {"image": pictures(4, 4)}
+    start = jax.jit(lambda key: task.init(key, {}, batch))(jax.random.key(0))
+    assert set(start.extra["flow"]["first"]) == {"norm_0", "channel_norm_0"}
+    assert bijectors.MOVING not in str(jax.tree.structure(start.params))
+    other_batch = {"image": pictures(8, 4)[4:]}
+    moved = jax.tree.map(lambda x: x + 1.0, start.extra)
+    known = Known({}, moved, {}, 0)
+    loss, _, stats = jax.jit(lambda params, draws: task.loss(params, known, other_batch, draws))(start.params, keys(4))
+    assert np.isfinite(float(loss))
+    after = task.absorb(moved, stats)["flow"]["first"]["norm_0"]["moving"]["mean"]
+    y = (np.asarray(config.read(other_batch["image"])) + 0.5) / 4
+    logit = lambda p: np.log(p) - np.log1p(-p)
+    own = logit(0.05 + 0.9 * y).mean((0, 1, 2))
+    expected = 0.75 * np.asarray(moved["flow"]["first"]["norm_0"]["moving"]["mean"]) + 0.25 * own
+    np.testing.assert_allclose(after, expected, rtol=1e-4)
+    one = {"image": pictures(1, 4)}
+    with pytest.raises(ValueError, match="need two examples or more"):
+        jax.eval_shape(lambda draws: task.loss(start.params, known, one, draws), keys(1))
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -144,6 +180,8 @@ def test_bits_are_those_of_the_density_and_draws_come_from_it(dequantise):
         ({"net": UNetConfig()}, "expected flow"),
         ({"least": 0.5}, "task.least is 0.5"),
         ({"net": dataclasses.replace(NET, family="maf"), "classes": 2}, "is told no class"),
+        ({"net": dataclasses.replace(NET, norm="batch")}, "batch norm is realnvp's"),
+        ({"memory": 1.0}, "task.memory is 1.0"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(fields, message):

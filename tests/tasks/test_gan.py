@@ -1,6 +1,9 @@
 """GANs: each side moves its own weights, spectral norms, penalties in closed form, and modes that a game covers."""
 
 import dataclasses
+import json
+import pathlib
+import runpy
 
 import flax.linen as nn
 import jax
@@ -8,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import keys, pictures, randomised
+from PIL import Image
 
 from jaxdiff import training
 from jaxdiff.data.source import DataConfig
@@ -70,6 +74,78 @@ def test_each_side_moves_by_its_own_loss(kind):
     np.testing.assert_allclose([by_w, by_y], [slopes[kind][0] / 2, slopes[kind][1]], rtol=1e-5)
 
 
+def test_gradients_vanish_where_a_strong_critic_plays_minimax_and_not_otherwise():
+    """Of a critic w y at y = -1: by y, the slope of minimax is w sigmoid(-w), of the other w sigmoid(w)."""
+    judge = lambda params, x: ((params["w"] * x)[:, 0], None)
+    for w in (1.0, 5.0, 20.0):
+        args = (judge, {"w": jnp.array(w)}, jnp.full((2, 1), 1.0), jnp.full((2, 1), -1.0), jnp.zeros(2))
+        slopes = {
+            kind: float(adversarial.both_sides(*args, kind, slopes=True)[1]["slope"])
+            for kind in ("minimax", "non_saturating")
+        }
+        assert slopes["minimax"] == pytest.approx(w / (1 + np.exp(w)), rel=1e-4)
+        assert slopes["non_saturating"] == pytest.approx(w / (1 + np.exp(-w)), rel=1e-5)
+    assert slopes["minimax"] < 1e-6 < 19 < slopes["non_saturating"]
+
+
+def test_the_divergence_of_the_best_critic_is_that_of_both_laws():
+    """Of N(1, 1) and N(-1, 1) the best critic is 2 x; equal laws have the value -2 log 2."""
+    noise = np.random.default_rng(0).standard_normal(200_000).astype(np.float32)
+    real, fake = jnp.asarray(noise + 1), jnp.asarray(noise - 1)
+    x = np.linspace(-12, 12, 200_001)
+    p, q = (np.exp(-((x - m) ** 2) / 2) / np.sqrt(2 * np.pi) for m in (1, -1))
+    exact = (p * np.log(2 * p / (p + q)) + q * np.log(2 * q / (p + q))).sum() * (x[1] - x[0]) / 2
+    assert float(adversarial.jensen_shannon(2 * real, 2 * fake)) == pytest.approx(exact, abs=0.003)
+    assert float(adversarial.jensen_shannon(real, fake)) < exact - 0.003
+    value = -2 * float(adversarial.critic_loss(jnp.zeros(3), jnp.zeros(3), "minimax"))
+    assert value == pytest.approx(-2 * np.log(2))
+
+
+def test_a_critic_of_classes_and_fake_has_the_probabilities_of_all():
+    """K + 1 logits, the last one 0: that of being real, and the loss of a class where it is told."""
+    logits = jnp.array([[0.5, -1.0, 2.0], [0.0, 0.3, 0.1]])
+    whole = jax.nn.softmax(jnp.concatenate([logits, jnp.zeros((2, 1))], 1))
+    np.testing.assert_allclose(jax.nn.sigmoid(jax.nn.logsumexp(logits, -1)), 1 - whole[:, -1], rtol=1e-6)
+    among = whole[:, :3] / whole[:, :3].sum(1, keepdims=True)
+    got = adversarial.class_loss(logits, jnp.array([2, 1]), jnp.array([True, False]))
+    assert float(got) == pytest.approx(-np.log(among[0, 2]) / 2, rel=1e-5)
+
+
+SEMI = dataclasses.replace(SMALL, game="non_saturating", penalty=0.0, classes=3, labelled=0.5, slopes=True)
+
+
+def test_a_semi_supervised_run_tells_the_critic_some_classes_and_the_generator_none():
+    assets = Assets(4, ("a", "b", "c"))
+    task = SEMI.task(assets)
+    images = np.random.default_rng(0).integers(0, 256, (400, 4, 4, 3)).astype(np.uint8)
+    rows = [task.example({"image": one, "label": i % 3}, np.random.default_rng(i)) for i, one in enumerate(images)]
+    again = task.example({"image": images[7], "label": 1}, np.random.default_rng(0))
+    assert again["told"] == rows[7]["told"]
+    assert 0.4 < np.mean([row["told"] for row in rows]) < 0.6
+    batch = {name: np.stack([row[name] for row in rows[:4]]) for name in rows[0]}
+    start = randomised(jax.eval_shape(task.init, jax.random.key(0), {}, batch))
+    assert start.params["critic"]["out"]["kernel"].shape[-1] == 3
+    assert "classes" not in start.params["generator"]
+    value, metrics, _ = jax.jit(lambda params, batch: task.loss(params, Known({}, start.extra, {}, 0), batch, keys(4)))(
+        start.params, batch
+    )
+    sides = metrics["fool"] + metrics["tell"] + metrics["r1"] + metrics["class"]
+    assert float(value) == pytest.approx(float(sides), rel=1e-5)
+    assert float(metrics["slope"]) > 0
+    assert SEMI.pipeline(assets, Variables(start.params)).labels == ()
+
+
+def test_the_plot_of_a_run_shows_its_critic(tmp_path):
+    line = {"real": 1.0, "fake": -1.0, "slope": 0.1, "jensen_shannon": 0.2}
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"step": n, **line}) + "\n" for n in (1, 2)))
+    plot = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "scripts" / "gan_plot.py"))["main"]
+    assert Image.open(plot(tmp_path)).size[0] > 500
+    path.write_text(json.dumps({"step": 1, "loss": 0.0}) + "\n")
+    with pytest.raises(ValueError, match="is no run of a GAN"):
+        plot(tmp_path)
+
+
 def test_penalties_and_the_divergence_are_closed_forms():
     w = jnp.array([3.0, 4.0])
     critic, x = (lambda x: x @ w), jnp.ones((2, 2))
@@ -107,6 +183,9 @@ def test_modes_are_counted():
         ({"penalty": 0.0, "critic": dataclasses.replace(CRITIC, spectral=False)}, "must be held to slopes of 1"),
         ({"penalty": float("nan")}, "task.penalty is nan"),
         ({"r1": -1.0}, "task.r1 is -1.0"),
+        ({"labelled": 1.5, "classes": 2}, "task.labelled is 1.5"),
+        ({"labelled": 0.5}, "task.classes above 0"),
+        ({"labelled": 0.5, "classes": 2}, "task.game is 'wasserstein': with task.labelled"),
         ({"net": UNetConfig()}, "task.net is a UNetConfig: expected generator"),
         ({"critic": dataclasses.replace(CRITIC, halvings=3)}, "does not halve 3 times"),
         ({"net": dataclasses.replace(NET, groups=3)}, "does not divide by groups 3"),

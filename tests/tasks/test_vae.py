@@ -1,19 +1,24 @@
 """Variational autoencoders: their bound beside the integral, tighter with more draws; beta and capacity."""
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import keys, pictures, randomised
+from PIL import Image
 
+from jaxdiff import experiment
+from jaxdiff.cli.config import read_config
 from jaxdiff.data.source import DataConfig
+from jaxdiff.evaluation.latents_of import DRAWS, measure
 from jaxdiff.models.autoencoder_kl import AutoencoderConfig
 from jaxdiff.models.autoencoder_vq import VQConfig
-from jaxdiff.tasks import vae
+from jaxdiff.tasks import traversal, vae
 from jaxdiff.tasks.family import Assets
-from jaxdiff.training import Known, OptimizerConfig
+from jaxdiff.training import Known, OptimizerConfig, Variables
 
 NET = AutoencoderConfig(channels=(4,), layers=1, groups=2, mid_attention=False, latent_channels=1, out_channels=6)
 BITS = vae.Config(net=dataclasses.replace(NET, in_channels=1, out_channels=1), grey=True, levels=2, values="bernoulli")
@@ -26,7 +31,7 @@ class Toy(vae.Config):
         logit = 3 * z - 1
         return jax.nn.log_sigmoid(jnp.where(x == 1, logit, -logit)).reshape(len(x), -1).sum(1)
 
-    def _encode(self, params, x):
+    def encode(self, params, x):
         return 0.5 * (2.0 * x - 1), jnp.full(x.shape, -0.3)
 
 
@@ -37,7 +42,7 @@ def test_the_bound_is_below_the_integral_and_tightens_with_draws():
         x = jnp.full((20_000, 1, 1, 1), level)
         p = 1 / (1 + np.exp(-(3 * z - 1)))
         integral = np.trapezoid((p if level else 1 - p) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi), z)
-        bounds = [np.asarray(jax.jit(toy._bound, static_argnums=3)({}, x, keys(20_000), k)) for k in (1, 2, 8)]
+        bounds = [np.asarray(jax.jit(toy.bound, static_argnums=3)({}, x, keys(20_000), k)) for k in (1, 2, 8)]
         means = [bound.astype(np.float64).mean() for bound in bounds]
         assert means[0] < means[1] < means[2] < np.log(integral)
         assert means[2] == pytest.approx(np.log(integral), abs=0.05)
@@ -58,6 +63,36 @@ def test_beta_and_capacity_count_the_divergence():
     assert losses["beta"][0] == pytest.approx((4 * told["kl"] - told["log_p"]) / per, rel=1e-5)
     assert told["kl"] > 2  # and of each picture more than 1, C at half of the way
     assert losses["capacity"][0] == pytest.approx((10 * (told["kl"] - 1) - told["log_p"]) / per, rel=1e-5)
+
+
+def test_traversals_move_one_number_of_the_latents_in_a_row():
+    """Of a decoder that is the latent itself: row i shows value v at place i, and grey elsewhere."""
+    toy = Toy(**{f.name: getattr(BITS, f.name) for f in dataclasses.fields(BITS)} | {"levels": 256})
+    object.__setattr__(toy, "decode", lambda params, z: jnp.round((z + 3) * 255 / 6).astype(jnp.int32))
+    shown = traversal.preview(toy, 2)(Variables({}), jax.random.key(0))
+    assert shown.arrays.shape == (4, 2, 14, 3)
+    assert shown.captions[1] == "number 1, -3 to 3"
+    expected = np.full((2, 14), 128)
+    expected[0, 1::2] = np.round(np.linspace(0, 255, 7))
+    np.testing.assert_allclose(shown.arrays[1, :, :, 0], expected, atol=1)
+
+
+@pytest.mark.heavy
+def test_a_run_on_shapes_has_a_tightening_bound_and_scores(tmp_path):
+    """And the command that prints them; the numbers of so short a run are not good."""
+    path = pathlib.Path(__file__).parents[2] / "configs" / "families" / "beta_vae.py"
+    config = read_config(path, small=True)
+    experiment.run(config, tmp_path / "run")
+    assert Image.open(tmp_path / "run" / "samples" / "traversals" / "000006.png").size[0] > 100
+    found = measure(tmp_path / "run", num=32)
+    bits = [found[f"bits/dim, {count} draws"] for count in DRAWS]
+    assert bits == sorted(bits, reverse=True)
+    assert bits[-1] < bits[0] - 1e-4
+    assert 0 <= found["MIG"] <= 1
+    assert 0 < found["beta-VAE score"] <= 1
+    experiment.run(read_config(path.parent / "made.py", small=True), tmp_path / "made")
+    with pytest.raises(ValueError, match="is a run of autoregressive: expected one of a VAE"):
+        measure(tmp_path / "made")
 
 
 @pytest.mark.parametrize(

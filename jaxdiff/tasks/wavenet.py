@@ -1,0 +1,149 @@
+"""WaveNet: sounds of mu-law levels, each given those before it; told the class, and the pitch and loudness over time.
+
+    log p(x) = sum_t log p(x_t | x_1 .. x_{t-1}, h, y)
+
+Sounds are WAV files in a folder, a subfolder for each class, or vowels made on the fly; pictures are not looked at, so
+`data.name` is 'synthetic'. A preview is a WAV file for each class, and their spectrograms as a picture.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxdiff.data import sound
+from jaxdiff.data.source import DataConfig, Example, Source
+from jaxdiff.models.config import NetConfig
+from jaxdiff.models.wavenet import WaveNet, WaveNetConfig, sample
+from jaxdiff.objectives import likelihood
+from jaxdiff.parallel import MeshSpec
+from jaxdiff.tasks.task import Spec, TaskConfig
+from jaxdiff.training import Known, OptimizerConfig, Preview, Task, Variables
+from jaxdiff.typing import Batch, Key, Metrics, Params
+
+
+class Assets(NamedTuple):
+    """Holds the names of the classes, and of each the sounds that a run learns from; none: they are made."""
+
+    labels: tuple[str, ...]
+    sounds: tuple[tuple[np.ndarray, ...], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(TaskConfig):
+    """A WaveNet.
+
+    Attributes:
+      net: the network.
+      sounds: folder of WAV files, a subfolder for each class; empty: vowels made on the fly.
+      classes: told to the network, the first of those there are; 0 tells it none, and learns from all.
+      rate: samples a second.
+      samples: of an example, a stretch of a sound.
+      levels: of a sample.
+      hop: samples that are told one pitch and loudness, of vowels alone; 0 tells them none.
+      previews: sounds that the run shows of itself.
+    """
+
+    net: NetConfig = WaveNetConfig()
+    sounds: str = ""
+    classes: int = 0
+    rate: int = 8000
+    samples: int = 2048
+    levels: int = 256
+    hop: int = 0
+    previews: int = 5
+
+    def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
+        """Refuses numbers that do not fit each other."""
+        if not isinstance(self.net, WaveNetConfig):
+            raise ValueError(f"task.net is a {type(self.net).__name__}: expected wavenet")
+        self.net.check()
+        most = {"classes": 0 if self.sounds else len(sound.VOWELS), "levels": 2**16, "previews": 64}
+        least = {"classes": 0, "hop": 0, "previews": 0, "levels": 2, "rate": 1000, "samples": sound.WINDOW}
+        for name, low in least.items():
+            high = most.get(name) or 2**20
+            if not low <= (value := getattr(self, name)) <= high:
+                raise ValueError(f"task.{name} is {value}: expected {low} to {high}")
+        if self.hop and (self.samples % self.hop or self.sounds):
+            raise ValueError(
+                f"task.hop is {self.hop}: expected a divisor of task.samples {self.samples}, and no task.sounds, whose "
+                "pitch is not known"
+            )
+        if data.name != "synthetic":
+            raise ValueError(f"data.name is {data.name!r}, pictures: a WaveNet takes 'synthetic', and task.sounds")
+
+    def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Assets:
+        """Reads the sounds, and refuses too few classes, a sound that is too short, and one of another rate."""
+        if not self.sounds:
+            return Assets(tuple(sound.VOWELS))
+        top = Path(self.sounds).expanduser()
+        paths = sorted(top.rglob("*.wav"))
+        labels = tuple(sorted({path.parent.name for path in paths}))
+        if not paths or self.classes > len(labels):
+            raise ValueError(
+                f"{top} has {len(paths)} WAV files in {len(labels)} folders: expected one for each of task.classes "
+                f"{self.classes}, and one at least"
+            )
+        found: dict[str, list[np.ndarray]] = {label: [] for label in labels}
+        for path in paths:
+            wave = sound.read(path, self.rate)
+            if len(wave) < self.samples:
+                raise ValueError(f"{path} has {len(wave)} samples: expected task.samples {self.samples} or more")
+            found[path.parent.name].append(wave)
+        return Assets(labels, tuple(tuple(found[label]) for label in labels))
+
+    def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
+        """Returns the training of the network."""
+        previews = {"sounds": self._preview(assets)} if self.previews else {}
+        return Task(init=self._init, loss=self._loss, example=self._example(assets), previews=previews)
+
+    def _network(self) -> WaveNet:
+        net: Any = self.net
+        return WaveNet(net, self.levels, self.classes)
+
+    def _example(self, assets: Assets) -> Any:
+        def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+            which = int(rng.integers(self.classes or len(assets.labels)))
+            if assets.sounds:
+                whole = assets.sounds[which][rng.integers(len(assets.sounds[which]))]
+                x, told = whole[rng.integers(len(whole) - self.samples + 1) :][: self.samples], np.zeros((0, 2))
+            else:
+                x, told = sound.vowel(which, rng, self.samples, self.rate, self.hop or 1)
+            row = {"sound": sound.mu_law(x, self.levels), "label": np.asarray(which, np.int32)}
+            return {**row, **({"local": told.astype(np.float32)} if self.hop else {})}
+
+        return example
+
+    def _inputs(self, batch: Batch) -> tuple[Array, Any, Any]:
+        local = jnp.repeat(batch["local"], self.hop, 1) if self.hop else None
+        label = jnp.asarray(batch["label"]) if self.classes else None
+        return jax.nn.one_hot(batch["sound"], self.levels), label, local
+
+    def _init(self, key: Key, loaded: Params, batch: Batch) -> Variables:
+        return Variables(self._network().init(key, *self._inputs(jax.tree.map(lambda x: x[:1], batch)))["params"])
+
+    def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
+        x = jnp.asarray(batch["sound"])
+        logits: Any = self._network().apply({"params": params}, *self._inputs(batch))
+        log_p = likelihood.categorical(logits, x)
+        return likelihood.bits(log_p.sum(1), x.shape[1]).mean(), {}, {}
+
+    def _preview(self, assets: Assets) -> Any:
+        def preview(weights: Variables, key: Key) -> Preview:
+            rows = [self._example(assets)({}, np.random.default_rng(i)) for i in range(self.previews)]
+            batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+            batch["label"] = np.arange(self.previews, dtype=np.int32) % (self.classes or 1)
+            levels = draw(weights.params, jax.random.split(key, self.previews), *self._inputs(batch)[1:])
+            names = tuple(assets.labels[i] if self.classes else "" for i in batch["label"])
+            waves = sound.from_mu_law(np.asarray(levels), self.levels).astype(np.float32)
+            return Preview(waves, names, "sound", self.rate)
+
+        @jax.jit
+        def draw(params: Params, keys: Key, label: Any, local: Any) -> Array:
+            return sample(self._network(), params, keys, self.samples, jax.random.categorical, label, local)
+
+        return preview
