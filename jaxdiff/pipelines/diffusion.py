@@ -76,8 +76,8 @@ class DiffusionPipeline:
         Raises:
           ValueError: if the bundle has not what it takes, or its U-Net takes channels of no known meaning.
         """
-        # the oldest unconditional models call it vqvae
-        parts = {"vae" if name == "vqvae" else name: part for name, part in bundle.components.items()}
+        # the oldest unconditional models call it vqvae, and Kandinsky movq
+        parts = {"vae" if name in ("vqvae", "movq") else name: part for name, part in bundle.components.items()}
         bundle = dataclasses.replace(bundle, components=parts)
         if safety and "safety_checker" not in parts:
             raise ValueError(f"{bundle.kind} has no safety_checker: put one into its directory, or leave safety off")
@@ -158,7 +158,7 @@ class DiffusionPipeline:
         if len(prompts) == 1:
             several = keys if keys.ndim else None
             prompts *= max(
-                len(x) for x in (o.image, o.picture, o.init_noise, several, *given, prompts) if x is not None
+                len(x) for x in (o.image, o.picture, o.embed, o.init_noise, several, *given, prompts) if x is not None
             )
         count = len(prompts)
         if keys.ndim and len(keys) != count:
@@ -173,7 +173,9 @@ class DiffusionPipeline:
         if o.picture is not None:
             batch["picture"] = canvas.check_pictures(o.picture, count, "picture")
             batch["picture_weight"] = np.full(count, o.picture_weight, np.float32)
-        if model.reads or model.looks:
+        if o.embed is not None:
+            batch |= inputs.embeds(model, o.embed, o.no_embed, count)
+        if model.steered:
             tell = functools.partial(inputs.told, model, self.tokenizers, chunks=o.chunks, size=size)
             batch["prompt"] = tell(prompts, True, score=inputs.GOOD)
             if o.guidance is not None:
@@ -277,7 +279,7 @@ class DiffusionPipeline:
 
     def _warn(self, prompts: Sequence[str], chunks: int) -> None:
         """Says what of the prompts the model does not see."""
-        if not self.model.reads and any(prompts):
+        if not self.model.reads and not self.model.embed and any(prompts):
             warnings.warn("this model reads no prompts: they say how many pictures to make, and no more", stacklevel=3)
         for text in sorted(set(prompts)):
             if unseen := self.cut(text, chunks):

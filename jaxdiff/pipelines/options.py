@@ -37,6 +37,8 @@ class Options:
       hint_weights: how much each counts; 1 for each if empty.
       picture: uint8 [b h w 3] for the IP-adapter, or of which to make variations.
       picture_weight: how much it counts for an IP-adapter.
+      embed: [b e] CLIP's embeddings of pictures, seen or imagined by a prior, that are drawn.
+      no_embed: [b e] what is told in their place where `guidance` leads away from; None: zeros.
       lora_weights: how much each LoRA counts; None: as the pipeline was made.
     """
 
@@ -61,6 +63,8 @@ class Options:
     hint_weights: Sequence[float] = ()
     picture: Any = None
     picture_weight: float = 1.0
+    embed: Any = None
+    no_embed: Any = None
     lora_weights: Sequence[float] | None = None
 
 
@@ -68,7 +72,7 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
     """Returns the class of a model's options: fields of `Options`, with the model's own default of guidance."""
     names = {"steps", "sampler", "grid", "eta", "init_noise", "height", "width", "image"}
     edits, enlarges, sharp = model.edits, model.enlarges, "vae" not in model.nets
-    told = model.reads or model.looks
+    told = model.steered
     more = {
         ("guidance",): told,
         ("rescale",): told and not edits,
@@ -78,7 +82,9 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
         ("original",): enlarges and sharp,
         ("picture_guidance",): edits,
         ("noise_level",): enlarges and not model.picture,
-        ("hints", "hint_weights"): bool(model.named("controlnet") or model.named("adapter")),
+        ("hints",): bool(model.named("controlnet") or model.named("adapter") or model.nets["unet"].hint),
+        ("hint_weights",): bool(model.named("controlnet") or model.named("adapter")),
+        ("embed", "no_embed"): bool(model.embed),
         ("picture",): model.looks,
         ("picture_weight",): model.picture_tokens is not None,
         ("lora_weights",): loras > 0,
@@ -138,6 +144,8 @@ _WHY = {
     "picture": "it looks at no picture; load it with an IP-adapter, or pass image to change a picture",
     "picture_weight": "load it with an IP-adapter",
     "lora_weights": "load it with LoRAs",
+    "embed": "it draws no embedding",
+    "no_embed": "it draws no embedding",
 }
 
 
@@ -145,7 +153,7 @@ def _same(a: Any, b: Any) -> bool:
     """Returns whether two values that may be arrays or sequences are one, or equal scalars, or both empty."""
     if a is b:
         return True
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+    if hasattr(a, "shape") or hasattr(b, "shape"):
         return False
     return a == b or (isinstance(a, list | tuple) and not a and isinstance(b, list | tuple) and not b)
 

@@ -53,7 +53,8 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
 
     `params` are by component, and `lora` is a tuple of LoRAs. `batch` has `keys` [b] and `canvas` [b h w 0], the size
     of the latents; `prompt` and `negative` where the model is told something (see `conditions`); and of `noise`,
-    `image`, `mask`, `hints`, `hint`, `picture`, `picture_weight` and `level` what is given. `bad` [b] tells pictures
+    `image`, `mask`, `hints`, `hint`, `depth`, `picture`, `picture_weight`, `embed`, `no_embed` and `level` what is
+    given. `bad` [b] tells pictures
     that are not finite, `flagged` [b] those that the safety checker blackened.
     """
 
@@ -69,7 +70,7 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
         x = plan.noise * noise
         if "known" in given:
             x = x + plan.signal * given["known"]
-        if "mask" in given and not model.fills:
+        if "mask" in given and (model.embed or not model.fills):
             kernel = blend_known(kernel, given["known"], noise, given["mask"])
         latents = drive(kernel, plan.table, x, batch["keys"])
         assert isinstance(latents, jax.Array)
@@ -112,7 +113,8 @@ def decode(model: Model, params: Params, latents: Float[Array, "b i j z"]) -> Fl
         return latents
     net = model.nets["vae"]
     vae = AUTOENCODERS[model.kinds["vae"]](net)
-    one = lambda z: vae.apply({"params": params["vae"]}, z, method="decode")
+    whole = {"quantized": True} if getattr(net, "spatial", False) else {}  # Kandinsky's are left alone
+    one = lambda z: vae.apply({"params": params["vae"]}, z, method="decode", **whole)
     z = unscaled(net, latents)
     if model.decode == "tiled":
         return tiled(one, z, factor=model.factor)
@@ -141,9 +143,22 @@ def read_pictures(model: Model, params: Params, plan: Plan, batch: Any) -> dict[
     mask = batch["mask"][:, :: model.factor, :: model.factor]
     if not model.extra:
         return {"known": scale(encode(model, params, x)), "mask": mask}
+    if model.embed:
+        known, kept = scale(encode(model, params, x)), kept_around(mask)
+        return {"known": known, "mask": 1 - kept, "joined": jnp.concatenate([known * kept, kept], -1)}
     both = scale(encode(model, params, jnp.concatenate([x, x * (1 - batch["mask"])])))
     known, masked = jnp.split(both, 2)
     return {"known": known, "mask": mask, "joined": jnp.concatenate([mask, masked], -1)}
+
+
+def kept_around(mask: Float[Array, "b i j 1"]) -> Float[Array, "b i j 1"]:
+    """Returns 1 where a picture stays, 0 in a hole and, as Kandinsky was trained, at what touches it.
+
+    Of the eight neighbours, those above to the right and below to the left are left out.
+    """
+    wide, (h, w) = jnp.pad(mask, ((0, 0), (1, 1), (1, 1), (0, 0))), mask.shape[1:3]
+    near = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, 1))
+    return 1 - functools.reduce(jnp.maximum, (wide[:, 1 + i : 1 + i + h, 1 + j : 1 + j + w] for i, j in near))
 
 
 def enlarged(model: Model, plan: Plan, batch: Any, x: Float[Array, "b i j 3"]) -> dict[str, Array]:
@@ -191,6 +206,10 @@ def conditions(
         augment=again(batch["level"].astype(jnp.float32)) if "level" in batch and net.augment else None,
         image=again(given["joined"]) if "joined" in given else None,
     )
+    if "depth" in batch:
+        cond = dataclasses.replace(cond, image=again(batch["depth"].astype(jnp.float32) / 255))
+    if "embed" in batch:
+        cond = dataclasses.replace(cond, embed=jnp.concatenate([batch[n] for n in ("embed", "no_embed")[:ways]]))
     if "hint" in batch:
         net = model.nets["adapter"]
         features = Adapter(net).apply({"params": params["adapter"]}, batch["hint"].astype(jnp.float32) / 255)
