@@ -184,7 +184,7 @@ class DiffusionPipeline:
                 batch["negative"] = tell(inputs.for_each(o.negative, count), not zeros, score=inputs.BAD)
         self._warn(prompts, o.chunks)
         low = (1.0, 0.0)
-        if model.enlarges and not model.picture:
+        if (model.enlarges and not model.picture) or model.noises:
             batch["level"] = np.full(count, o.noise_level, np.int32)
             low = self._low(o.noise_level)
         first = o.original if model.enlarges else o.image
@@ -205,6 +205,10 @@ class DiffusionPipeline:
             rescale=o.rescale,
             picture_guidance=o.picture_guidance,
         )
+        multilingual = "MultilingualCLIP" in model.kinds.values()  # Kandinsky 2.1
+        if start == "picture" and multilingual and o.mask is None and o.strength is not None:
+            signal, noise = plan.kandinsky_start(o.strength)
+            made = made._replace(signal=signal, noise=noise)
         return (self.params, made), batch
 
     def options(self, given: Any = None, **fields: Any) -> Options:
@@ -303,7 +307,7 @@ class DiffusionPipeline:
         config = self.schedulers.get("image_noising_scheduler", self.schedulers.get("low_res_scheduler", LOW_RES))
         schedule = scheduler.process(config).schedule
         assert isinstance(schedule, Discrete)
-        limit = schedule.steps if "vae" not in self.model.nets else 350
+        limit = schedule.steps if "vae" not in self.model.nets or self.model.noises else 350
         most = min(self.index.get("max_noise_level", limit), schedule.steps - 1)
         if not 0 <= level <= most:
             raise ValueError(f"noise_level is {level}: this model knows 0 to {most}")

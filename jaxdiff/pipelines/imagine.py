@@ -27,6 +27,7 @@ from jaxdiff.models.text_clip import ClipText
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines.program import FIRST, unit_noise
+from jaxdiff.pipelines.vary import VaryOptions, make_look
 from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.scheduler import Process
@@ -111,6 +112,8 @@ class PriorPipeline:
         self.params: dict[str, Any] = {name: parts[name].params for name in names}
         identity = repr((__version__, self.nets, [parts[name].json for name in names], bundle.schedulers))
         self._run = Spread(make_program(self.nets, self.process), spec, devices, programs=programs, identity=identity)
+        self._look = Spread(make_look(self.nets), spec, devices)
+        self._away = Spread(lambda params, like: _nothing(self.nets, params, like), spec, devices)
         if spec != "pmap":
             self.params = jax.device_put(self.params, param_shardings(self.params, self._run.mesh))
 
@@ -148,9 +151,25 @@ class PriorPipeline:
             raise FloatingPointError("embeddings are not finite: the weights are damaged, or dtype is too narrow")
         return out["embed"], out["away"]
 
+    def look(self, prompts: Sequence[str], options: VaryOptions) -> tuple[Array, Array, Array]:
+        """Returns embeddings of pictures as they are, as `options` move them, and what stands for none: [b e] each.
+
+        Raises:
+          ValueError: if there is no image encoder, or for options that make no sense.
+        """
+        options.check()
+        if "image_encoder" not in self.nets:
+            raise ValueError("picture is for models with CLIP's image encoder, and this one's directory has none")
+        batch: dict[str, Any] = options.pictures(len(prompts))
+        batch["mix"] = np.full(len(prompts), options.mix, np.float32)
+        if options.described is not None:
+            batch |= {"text": self.tokens(prompts), "described": self.tokens([options.described] * len(prompts))}
+        out = self._look(self.params, batch, host=False)
+        return out["seen"], out["embed"], self._away(self.params, out["seen"], host=False)
+
     def compiled(self) -> int:
         """Counts the programs that have been compiled for this prior."""
-        return self._run.compiled()
+        return self._run.compiled() + self._look.compiled() + self._away.compiled()
 
     def cut(self, prompt: str) -> str:
         """Returns the end of a prompt that is too long for the model and is not seen by it; '' if all is."""

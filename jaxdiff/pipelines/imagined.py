@@ -10,6 +10,7 @@ import numpy as np
 from jaxdiff.pipelines import inputs
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.imagine import PriorOptions, PriorPipeline
+from jaxdiff.pipelines.vary import VaryOptions
 from jaxdiff.pretrained.index import bare
 from jaxdiff.pretrained.read import Bundle
 
@@ -49,7 +50,8 @@ class Imagined:
     Attributes:
       prior: imagines embeddings of prompts.
       decoder: draws them.
-      Options: what a call may be given: the decoder's options, and those of `PriorOptions`.
+      Options: what a call may be given: the decoder's options, those of `PriorOptions`, and of `VaryOptions` where
+        the prior has CLIP's image encoder.
     """
 
     def __init__(self, prior: PriorPipeline, decoder: DiffusionPipeline):
@@ -67,10 +69,12 @@ class Imagined:
             )
         self.prior, self.decoder = prior, decoder
         fields = {f.name: (f.type, f.default) for f in dataclasses.fields(decoder.Options) if f.name not in _GIVEN}
-        fields |= {f.name: (f.type, f.default) for f in dataclasses.fields(PriorOptions)}
+        self._more = (PriorOptions, VaryOptions) if "image_encoder" in prior.nets else (PriorOptions,)
+        fields |= {f.name: (f.type, f.default) for kind in self._more for f in dataclasses.fields(kind)}
         fields.setdefault("negative", (str | Sequence[str] | None, None))
         made = [(name, kind, dataclasses.field(default=default)) for name, (kind, default) in fields.items()]
-        doc = f"{decoder.Options.__doc__}{(PriorOptions.__doc__ or '').partition('Attributes:')[2]}"
+        listed = [(kind.__doc__ or "").partition("Attributes:\n")[2].rstrip() for kind in self._more]
+        doc = "\n".join([(decoder.Options.__doc__ or "").rstrip(), *listed, ""])
         self.Options = dataclasses.make_dataclass("Options", made, frozen=True, namespace={"__doc__": doc})
 
     def __call__(
@@ -84,9 +88,13 @@ class Imagined:
         prompts, keys = inputs.prompts(prompts), inputs.check_key(key)
         given = {} if options is None else {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
         given |= fields
-        own = {f.name: given.pop(f.name) for f in dataclasses.fields(PriorOptions) if f.name in given}
-        chosen = PriorOptions(**own)
+        taken = {kind: {f.name for f in dataclasses.fields(kind)} & given.keys() for kind in self._more}
+        own = {kind: kind(**{name: given.pop(name) for name in names}) for kind, names in taken.items()}
+        chosen, vary = own[PriorOptions], own.get(VaryOptions, VaryOptions())
+        assert isinstance(chosen, PriorOptions)
+        assert isinstance(vary, VaryOptions)
         chosen.check()
+        vary.check()
         prompts = prompts * (len(keys) if keys.ndim and len(prompts) == 1 else 1)
         if keys.ndim and len(keys) != len(prompts):
             raise ValueError(f"there are {len(keys)} keys for {len(prompts)} pictures: pass one, or one for each")
@@ -97,12 +105,29 @@ class Imagined:
         if "negative" not in takes:
             given.pop("negative", None)
         if unknown := [name for name in given if name not in takes]:
-            raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(sorted(takes | own.keys()))}")
+            raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(sorted(takes))}")
         keys = keys if keys.ndim else jax.random.split(keys, len(prompts))
-        away = None if negative is None else inputs.for_each(negative, len(prompts))
+        # a decoder that adds noise to its embedding is told zeros in its place
+        away = None if negative is None or self.decoder.model.noises else inputs.for_each(negative, len(prompts))
         own_keys = jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(_PART)))(keys)
-        embed, no_embed = self.prior(prompts, keys=own_keys, negative=away, options=chosen)
-        return self.decoder(prompts, key=keys, embed=embed, no_embed=no_embed, latents=latents, **given)
+        if vary.picture is None:
+            embed, no_embed = self.prior(prompts, keys=own_keys, negative=away, options=chosen)
+        else:
+            seen, embed, no_embed = self.prior.look(prompts, vary)
+            if vary.keep:
+                given |= self._kept(prompts, keys, seen, vary, given)
+        drawn: dict[str, Any] = {"embed": embed, **({} if self.decoder.model.noises else {"no_embed": no_embed})}
+        return self.decoder(prompts, key=keys, **drawn, latents=latents, **given)
+
+    def _kept(self, prompts: list[str], keys: Any, seen: Any, vary: VaryOptions, given: Mapping[str, Any]) -> Any:
+        """Returns the options of a walk that begins at the noise that a picture comes from, by DDIM both ways."""
+        if wrong := [name for name in ("image", "init_noise", "sampler") if given.get(name) is not None]:
+            raise ValueError(f"{wrong[0]} does not go with keep, which starts from the picture's own noise, by ddim")
+        same = {name: given[name] for name in ("steps", "height", "width") if name in given}
+        image = vary.pictures(len(prompts))["picture"]
+        back = {**same, "sampler": "ddim_inverse", "image": image, "embed": seen, "guidance": None}
+        noise = self.decoder(prompts, key=keys, latents=True, **back)[1]
+        return {"init_noise": np.asarray(noise, np.float32), "sampler": "ddim"}
 
     def compiled(self) -> int:
         """Counts the programs that have been compiled for both stages."""

@@ -70,9 +70,9 @@ def check_task(model: Model, o: Any) -> None:
         raise ValueError("this model fills a part of a picture: pass mask, 1 where new content goes")
     if strength is not None and image is None and noise is None:
         raise ValueError("strength is for models that start from a picture: pass image, or leave strength out")
-    if model.looks and picture is None:
+    if model.looks and picture is None and o.embed is None:
         raise ValueError("this model looks at a picture: pass picture")
-    if model.embed and o.embed is None:
+    if model.embed and o.embed is None and not model.looks:
         raise ValueError(
             "this model draws CLIP's embedding of a picture: pass embed, or give it as a later stage of its prior"
         )
@@ -259,7 +259,7 @@ def told(
 
 def plain(tokenizer: Any, text: str) -> str:
     """Returns a text as the model was trained to read it: DeepFloyd IF knows small letters only."""
-    return text.lower().strip() if isinstance(tokenizer, Unigram) else text
+    return text.lower().strip() if isinstance(tokenizer, Unigram) and tokenizer.start is None else text
 
 
 def label(model: Model, prompt: str) -> int:

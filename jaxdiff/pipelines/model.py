@@ -87,7 +87,18 @@ class Model:
     @property
     def looks(self) -> bool:
         """Returns whether a picture steers it, beside the prompt (IP-adapter) or instead (variations)."""
-        return self.picture_tokens is not None or ("image_encoder" in self.nets and not self.texts)
+        alone = "image_encoder" in self.nets and (self.noises or not self.texts)
+        return self.picture_tokens is not None or alone
+
+    @property
+    def noises(self) -> bool:
+        """Returns whether noise is added to the embedding that it draws (Stable unCLIP)."""
+        return "image_normalizer" in self.nets
+
+    @property
+    def blends(self) -> bool:
+        """Returns whether what a mask leaves is put back after each step."""
+        return not self.fills or bool(self.embed and not self.texts)
 
     @property
     def steered(self) -> bool:
@@ -181,6 +192,8 @@ def _latents(vae: Any) -> int:
 def _embed(parts: Mapping[str, Any]) -> int:
     """Returns the width of CLIP's embedding that a U-Net draws; 0: it draws none."""
     params, net = parts["unet"].params, parts["unet"].config
+    if "image_normalizer" in parts:
+        return int(parts["image_normalizer"].config.width)
     if net.tokens in ("image", "text_image"):
         return int(params["context_image"]["tokens"]["kernel"].shape[0])
     if net.addition in ("image", "text_image"):

@@ -32,7 +32,8 @@ class Options:
       strength: how much of `image` is changed, in (0, 1]; None: 0.8, and with a mask 1.
       picture_guidance: how closely an edited picture keeps to `image`.
       original: uint8 [b h w 3] of the enlarged size, that an enlarged picture starts from; with `mask` it is filled.
-      noise_level: of the noise that an upscaler adds to `image`, so that it may invent details.
+      noise_level: of the noise that an upscaler adds to `image`, so that it may invent details, or that is added to the
+        embedding that is drawn.
       hints: uint8 [b h w 3] for each ControlNet, and last for the T2I-adapter.
       hint_weights: how much each counts; 1 for each if empty.
       picture: uint8 [b h w 3] for the IP-adapter, or of which to make variations.
@@ -81,7 +82,7 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
         ("mask", "strength"): not edits and (sharp or not enlarges),
         ("original",): enlarges and sharp,
         ("picture_guidance",): edits,
-        ("noise_level",): enlarges and not model.picture,
+        ("noise_level",): (enlarges and not model.picture) or model.noises,
         ("hints",): bool(model.named("controlnet") or model.named("adapter") or model.nets["unet"].hint),
         ("hint_weights",): bool(model.named("controlnet") or model.named("adapter")),
         ("embed", "no_embed"): bool(model.embed),
@@ -90,7 +91,8 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
         ("lora_weights",): loras > 0,
     }
     names.update(name for group, has in more.items() if has for name in group)
-    own = {"guidance": guidance, "noise_level": 250 if sharp else Options.noise_level}
+    level = 0 if model.noises else 250 if sharp else Options.noise_level
+    own = {"guidance": guidance, "noise_level": level}
     fields = [
         (f.name, f.type, dataclasses.field(default=own.get(f.name, f.default)))
         for f in dataclasses.fields(Options)
@@ -138,7 +140,7 @@ _WHY = {
     "strength": "strength is for models that start from a picture, and this one enlarges or edits it",
     "picture_guidance": "only models that edit pictures by instructions do",
     "original": "only models that enlarge pictures in pixels do",
-    "noise_level": "only models that enlarge pictures do",
+    "noise_level": "only models that enlarge pictures, or draw a noisy embedding, do",
     "hints": "load the model with a ControlNet or a T2I-adapter",
     "hint_weights": "load the model with a ControlNet or a T2I-adapter",
     "picture": "it looks at no picture; load it with an IP-adapter, or pass image to change a picture",

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxdiff import sampling
+from jaxdiff.diffusion import schedule as schedules
 from jaxdiff.diffusion.schedule import Discrete, Schedule
 from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.scheduler import Process
@@ -103,6 +104,16 @@ def make(
     order = np.argsort(own, kind="stable")
     plan = Plan(table, signal, noise, weights, np.stack([own[order], told[order]]), low)
     return jax.tree.map(lambda x: np.asarray(x, np.float32), plan)
+
+
+def kandinsky_start(strength: float) -> tuple[np.float32, np.float32]:
+    """Returns the shares of picture and noise that Kandinsky 2.1 starts from.
+
+    They are of DDPM's linear betas, which are not its own, at two steps before the last: as its authors have it.
+    """
+    at = np.array([max(int(1000 * strength) - 1, 0) / 1000])
+    schedule = schedules.linear()
+    return np.float32(schedule.alpha(at)[0]), np.float32(schedule.sigma(at)[0])
 
 
 def _chosen(process: Process, config: Mapping[str, Any] | None, sampler: Sampler) -> Process:

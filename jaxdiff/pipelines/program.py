@@ -28,7 +28,9 @@ from jaxdiff.models.image_clip import ClipImage, Resampler, SafetyChecker, State
 from jaxdiff.models.text import TextConfig, TextTransformer
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.text_t5 import T5Config, T5Encoder
+from jaxdiff.models.text_xlm import XlmConfig, XlmText
 from jaxdiff.models.unet import UNet, with_sizes
+from jaxdiff.nn.embedding import sinusoidal
 from jaxdiff.pipelines.model import Model
 from jaxdiff.pipelines.plan import Plan
 from jaxdiff.pretrained import lora
@@ -65,12 +67,14 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
         if noise is None:
             noise = unit_noise(batch["keys"], FIRST, (*batch["canvas"].shape[1:3], model.channels))
         given = read_pictures(model, params, plan, batch)
-        denoise = guided(model, params, conditions(model, params, plan.weights, batch, given), plan.weights, plan.told)
+        denoise = guided(
+            model, params, conditions(model, params, plan.weights, batch, given, plan.low), plan.weights, plan.told
+        )
         kernel = table_kernel(denoise, plan.table.b.shape[1])
         x = plan.noise * noise
         if "known" in given:
             x = x + plan.signal * given["known"]
-        if "mask" in given and (model.embed or not model.fills):
+        if "mask" in given and model.blends:
             kernel = blend_known(kernel, given["known"], noise, given["mask"])
         latents = drive(kernel, plan.table, x, batch["keys"])
         assert isinstance(latents, jax.Array)
@@ -185,7 +189,12 @@ def stretched(x: Float[Array, "b i j c"], height: int, width: int) -> Float[Arra
 
 
 def conditions(
-    model: Model, params: Params, weights: Mapping[str, Any], batch: Any, given: Mapping[str, Array]
+    model: Model,
+    params: Params,
+    weights: Mapping[str, Any],
+    batch: Any,
+    given: Mapping[str, Array],
+    low: tuple[Any, Any] = (1.0, 0.0),
 ) -> tuple[Cond, ...]:
     """Returns what the U-Net is told: with the prompt, and with the negative one; three for a picture to edit.
 
@@ -202,19 +211,21 @@ def conditions(
     cond = Cond(
         **read_text(model, params, told),
         hints=hints,
-        label=again(batch["level"]) if "level" in batch and not net.augment else told.get("label"),
+        label=again(batch["level"]) if model.enlarges and "level" in batch and not net.augment else told.get("label"),
         augment=again(batch["level"].astype(jnp.float32)) if "level" in batch and net.augment else None,
         image=again(given["joined"]) if "joined" in given else None,
     )
     if "depth" in batch:
         cond = dataclasses.replace(cond, image=again(batch["depth"].astype(jnp.float32) / 255))
-    if "embed" in batch:
+    if model.noises:
+        cond = dataclasses.replace(cond, pooled=noised(model, params, low, batch)[: ways * len(batch["keys"])])
+    elif "embed" in batch:
         cond = dataclasses.replace(cond, embed=jnp.concatenate([batch[n] for n in ("embed", "no_embed")[:ways]]))
     if "hint" in batch:
         net = model.nets["adapter"]
         features = Adapter(net).apply({"params": params["adapter"]}, batch["hint"].astype(jnp.float32) / 255)
         cond = dataclasses.replace(cond, features=tuple(again(weights["adapter"] * y) for y in features))
-    if "picture" in batch:
+    if "picture" in batch and not model.noises:
         seen = prepare(batch["picture"].astype(jnp.float32) / 255, model.nets["image_encoder"].size)
         seen = jnp.concatenate([seen, jnp.zeros_like(seen)][:ways])
         cond = dataclasses.replace(cond, **read_picture(model, params, seen, batch["picture_weight"]))
@@ -223,6 +234,24 @@ def conditions(
     if model.edits and ways == 2:
         conds.append(dataclasses.replace(conds[1], image=jnp.zeros_like(conds[1].image)))
     return tuple(conds)
+
+
+def noised(model: Model, params: Params, low: tuple[Any, Any], batch: Any) -> Float[Array, "b2 p"]:
+    """Returns what Stable unCLIP's U-Net is told of embeddings: each with noise, and waves of its level; then zeros.
+
+    The noise is of embeddings whose mean was taken off and whose deviation was divided out.
+    """
+    embed = batch.get("embed")
+    if embed is None:
+        net = model.nets["image_encoder"]
+        seen = prepare(batch["picture"].astype(jnp.float32) / 255, net.size)
+        embed = _pair(ClipImage(net).apply({"params": params["image_encoder"]}, seen))[1].astype(jnp.float32)
+    mean, deviation = (params["image_normalizer"][name].astype(jnp.float32) for name in ("mean", "deviation"))
+    noise = unit_noise(batch["keys"], LOW, embed.shape[1:])
+    embed = (low[0] * (embed - mean) / deviation + low[1] * noise) * deviation + mean
+    waves = sinusoidal(batch["level"].astype(jnp.float32), embed.shape[1], shift=0.0, sin_first=False)
+    told = jnp.concatenate([embed, waves], -1)
+    return jnp.concatenate([told, jnp.zeros_like(told)])
 
 
 def read_text(model: Model, params: Params, told: Any) -> dict[str, Any]:
@@ -237,6 +266,9 @@ def read_text(model: Model, params: Params, told: Any) -> dict[str, Any]:
             weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
             out: Any = TextTransformer(net).apply({"params": weights_of}, tokens)
             return dict(zip(("context", "context_mask", "pooled"), out, strict=True))
+        if isinstance(net, XlmConfig):
+            weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
+            return dict(zip(("context", "pooled"), XlmText(net).apply({"params": weights_of}, tokens), strict=True))
         if isinstance(net, T5Config):
             weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
             states = T5Encoder(net).apply({"params": weights_of}, tokens)

@@ -26,6 +26,9 @@ PIPELINES = (
     *("KandinskyV22PriorPipeline", "KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline"),
     *("KandinskyV22InpaintPipeline", "KandinskyV22ControlnetPipeline", "KandinskyV22CombinedPipeline"),
     *("KandinskyV22Img2ImgCombinedPipeline", "KandinskyV22InpaintCombinedPipeline"),
+    *("KandinskyPriorPipeline", "KandinskyPipeline", "KandinskyImg2ImgPipeline", "KandinskyInpaintPipeline"),
+    *("KandinskyCombinedPipeline", "KandinskyImg2ImgCombinedPipeline", "KandinskyInpaintCombinedPipeline"),
+    *("StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline"),
     *("IFPipeline", "IFImg2ImgPipeline", "IFInpaintingPipeline"),
     *("IFSuperResolutionPipeline", "IFImg2ImgSuperResolutionPipeline", "IFInpaintingSuperResolutionPipeline"),
 )
@@ -36,7 +39,9 @@ WITHOUT_WEIGHTS = (
 )
 OPTIONAL = ("safety_checker", "image_encoder", "feature_extractor", "image_processor", "watermarker")
 _AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
-_TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
+_TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "MultilingualCLIP")
+_TOKENIZERS = {"T5EncoderModel": unigram_tokenizer.T5, "MultilingualCLIP": unigram_tokenizer.XLM}
+"""The tokenizers of text encoders that are not CLIP's."""
 _ROLES = {
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
     **dict.fromkeys(("vae", "vqvae"), _AUTOENCODERS),
@@ -45,6 +50,7 @@ _ROLES = {
     **dict.fromkeys(("text_encoder", "text_encoder_2"), _TEXTS),
     **dict.fromkeys(("tokenizer", "tokenizer_2"), (*clip_tokenizer.CLASSES, *unigram_tokenizer.CLASSES)),
     "controlnet": ("ControlNetModel",),
+    "image_normalizer": ("StableUnCLIPImageNormalizer",),
     "adapter": ("T2IAdapter",),
 }
 """The classes that a component may be of."""
@@ -60,7 +66,12 @@ HARMLESS = {
     "add_watermarker": "of a mark that nobody sees, which the reference adds only where another package is installed",
 }
 """Settings that change no picture here, and why."""
-_GUIDANCE = {"IFPipeline": 7.0, "IFSuperResolutionPipeline": 4.0}
+_GUIDANCE = {
+    "StableUnCLIPPipeline": 10.0,
+    "StableUnCLIPImg2ImgPipeline": 10.0,
+    "IFPipeline": 7.0,
+    "IFSuperResolutionPipeline": 4.0,
+}
 
 
 def guidance(kind: str) -> float:
@@ -107,7 +118,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         if own.startswith("tokenizer"):
             alone = "T5EncoderModel" if str(index["_class_name"]).startswith("IF") else ""
             encoder = named.get(name.replace("tokenizer", "text_encoder"), alone)
-            known = unigram_tokenizer.CLASSES if encoder == "T5EncoderModel" else clip_tokenizer.CLASSES
+            known = _TOKENIZERS.get(encoder, clip_tokenizer.CLASSES)
         if kind not in known:
             raise ValueError(
                 f"{file}: {name} is a {kind}, which is not supported: those that work are {', '.join(known)}"

@@ -146,8 +146,7 @@ def _check(path: Path, bundle: Bundle) -> None:
 
 def read_tokenizer(folder: Path, kind: str) -> Any:
     """Returns the tokenizer of a folder, of that class in the reference library."""
-    reader = unigram_tokenizer if kind in unigram_tokenizer.CLASSES else clip_tokenizer
-    return reader.read(folder)
+    return unigram_tokenizer.read(folder, kind) if kind in unigram_tokenizer.CLASSES else clip_tokenizer.read(folder)
 
 
 def read_component(

@@ -114,6 +114,7 @@ def test_the_prior_agrees(prior, same_noise, which):
 
 
 MASK = (noise("mask", (1, 16, 16, 1)) > 0.2).astype(np.float32)
+PICTURE = picture("image", 16)
 CALLS = {
     "text": ("unet", "ddpm", "plain", {}),
     "negative": ("unet", "ddim", "negative", {}),
