@@ -72,6 +72,7 @@ class Args:
       interpolate: seed to interpolate to: the pictures of a prompt go from --seed's first noise to this seed's.
       picture: picture for an IP-adapter, or for a model that makes variations of a picture.
       picture_weight: weight of the IP-adapter's picture.
+      denoising_end: part of the way, between 0 and 1, after which sampling ends; --save-latents keeps what is left.
       picture_guidance: how closely an editing model keeps to --image.
       noise_level: noise level that an upscaling model adds to --image; more lets it invent more detail.
       towards: picture to whose embedding that of --picture is led.
@@ -133,6 +134,7 @@ class Args:
     interpolate: int | None = None
     picture: Path | None = None
     picture_weight: float | None = None
+    denoising_end: float | None = None
     picture_guidance: float | None = None
     noise_level: int | None = None
     towards: Path | None = None

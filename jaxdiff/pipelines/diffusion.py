@@ -198,6 +198,7 @@ class DiffusionPipeline:
             grid=o.grid,
             eta=o.eta,
             strength=o.strength,
+            part=(o.denoising_start, o.denoising_end),
             start="hole" if o.mask is not None else start,
             weights=inputs.weights(model, o.hint_weights, lora_weights, len(self.lora_weights)),
             low=low,
@@ -224,7 +225,8 @@ class DiffusionPipeline:
         o = merged(self.Options, self.guidance, given, fields)
         inputs.check_task(self.model, o)
         starts = (o.original if self.model.enlarges else o.image) is not None and not self.model.edits
-        if starts and o.strength is None and o.sampler != "ddim_inverse":
+        apart = o.sampler == "ddim_inverse" or o.denoising_start is not None or o.denoising_end is not None
+        if starts and o.strength is None and not apart:
             o = dataclasses.replace(o, strength=0.8 if o.mask is None else 1.0)
         return o
 

@@ -30,6 +30,8 @@ class Options:
       image: uint8 [b h w 3], to change, fill, edit or enlarge, whatever the model does; or latents [b h w c].
       mask: [b h w 1], 1 where new content goes.
       strength: how much of `image` is changed, in (0, 1]; None: 0.8, and with a mask 1.
+      denoising_end: the part of the way, between 0 and 1, after which the walk ends and its latents are handed on.
+      denoising_start: the part that another model walked, whose latents are `image`.
       picture_guidance: how closely an edited picture keeps to `image`.
       original: uint8 [b h w 3] of the enlarged size, that an enlarged picture starts from; with `mask` it is filled.
       noise_level: of the noise that an upscaler adds to `image`, so that it may invent details, or that is added to the
@@ -57,6 +59,8 @@ class Options:
     image: Any = None
     mask: Any = None
     strength: float | None = None
+    denoising_end: float | None = None
+    denoising_start: float | None = None
     picture_guidance: float = 1.5
     original: Any = None
     noise_level: int = 20
@@ -82,6 +86,7 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
         ("mask", "strength"): not edits and (sharp or not enlarges),
         ("original",): enlarges and sharp,
         ("picture_guidance",): edits,
+        ("denoising_end", "denoising_start"): model.sizes > 0,
         ("noise_level",): (enlarges and not model.picture) or model.noises,
         ("hints",): bool(model.named("controlnet") or model.named("adapter") or model.nets["unet"].hint),
         ("hint_weights",): bool(model.named("controlnet") or model.named("adapter")),
@@ -138,6 +143,8 @@ _WHY = {
     "chunks": "it reads no prompt in chunks",
     "mask": "it enlarges or edits whole pictures",
     "strength": "strength is for models that start from a picture, and this one enlarges or edits it",
+    "denoising_end": "only models that share a grid, as SDXL and its refiner, do",
+    "denoising_start": "only models that share a grid, as SDXL and its refiner, do",
     "picture_guidance": "only models that edit pictures by instructions do",
     "original": "only models that enlarge pictures in pixels do",
     "noise_level": "only models that enlarge pictures, or draw a noisy embedding, do",
@@ -184,9 +191,10 @@ def _numbers(given: Mapping[str, Any]) -> dict[str, Any]:
         if value > most:
             raise ValueError(f"{name} is {value}: expected at most {most}")
         options[name] = int(value)
-    for name in ("guidance", "rescale", "eta", "strength", "picture_guidance", "picture_weight"):
+    names = ("guidance", "rescale", "eta", "strength", "picture_guidance", "picture_weight")
+    for name in (*names, "denoising_end", "denoising_start"):
         value = options[name]
-        if value is None and name in ("guidance", "eta", "strength"):
+        if value is None and name in ("guidance", "eta", "strength", "denoising_end", "denoising_start"):
             continue
         if isinstance(value, list | tuple) or np.ndim(value):
             raise ValueError(

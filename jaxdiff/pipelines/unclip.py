@@ -123,7 +123,7 @@ class UnclipPipeline:
         prompts = prompts * (len(keys) if keys.ndim and len(prompts) == 1 else 1)
         if keys.ndim and len(keys) != len(prompts):
             raise ValueError(f"there are {len(keys)} keys for {len(prompts)} pictures: pass one, or one for each")
-        batch = {"keys": keys if keys.ndim else jax.random.split(keys, len(prompts))}
+        batch: dict[str, Any] = {"keys": keys if keys.ndim else jax.random.split(keys, len(prompts))}
         batch |= {"text": self._tokens(prompts), "no_text": self._tokens([""] * len(prompts))}
         batch["draws"] = np.zeros((len(prompts), 0, o.prior_draws), np.uint8)  # its shape says how many
         tables = {
