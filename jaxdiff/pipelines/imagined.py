@@ -95,7 +95,9 @@ class Imagined:
         assert isinstance(vary, VaryOptions)
         chosen.check()
         vary.check()
-        prompts = prompts * (len(keys) if keys.ndim and len(prompts) == 1 else 1)
+        several = [x for x in (keys if keys.ndim else None, vary.picture, given.get("image")) if x is not None]
+        if len(prompts) == 1:
+            prompts *= max((len(x) for x in several), default=1)
         if keys.ndim and len(keys) != len(prompts):
             raise ValueError(f"there are {len(keys)} keys for {len(prompts)} pictures: pass one, or one for each")
         if wrong := [name for name in _GIVEN if name in given]:
@@ -126,7 +128,8 @@ class Imagined:
         same = {name: given[name] for name in ("steps", "height", "width") if name in given}
         image = vary.pictures(len(prompts))["picture"]
         back = {**same, "sampler": "ddim_inverse", "image": image, "embed": seen, "guidance": None}
-        noise = self.decoder(prompts, key=keys, latents=True, **back)[1]
+        own = jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(_PART - 1)))(keys)
+        noise = self.decoder(prompts, key=own, latents=True, **back)[1]
         return {"init_noise": np.asarray(noise, np.float32), "sampler": "ddim"}
 
     def compiled(self) -> int:
