@@ -14,6 +14,8 @@ from jaxdiff import experiment
 from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
 from jaxdiff.pipelines.cascade import Cascade
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pipelines.imagine import PriorPipeline
+from jaxdiff.pipelines.imagined import Imagined, has_prior, split
 from jaxdiff.pipelines.model import Model, make_model
 from jaxdiff.pipelines.options import of_model
 from jaxdiff.pipelines.unclip import UnclipPipeline
@@ -82,7 +84,8 @@ def load(
       decode: whole, sliced (a picture after another), or tiled (squares of a picture): less memory.
       safety: whether the model's safety checker blackens pictures.
       then: directories of later stages, which make the pictures larger (DeepFloyd IF, and Stable Diffusion's upscaler);
-        those that read T5 share the first one's. The pipeline is a `Cascade` then.
+        those that read T5 share the first one's. The pipeline is a `Cascade` then. After a prior (Kandinsky), the
+        directory of its decoder; the pipeline is an `Imagined` then.
       devices: which share a batch; None: all.
       programs: a folder that keeps traced programs, so that another start traces nothing.
 
@@ -115,6 +118,10 @@ def load(
             raise ValueError(f"stages that follow each other take no {', '.join(wrong)}: leave it out, or then")
         bundles = _stages([path, *map(Path, then)], dtype, variant, place)
         how: dict[str, Any] = {"spec": spec, "devices": devices, "programs": programs, "decode": decode}
+        if has_prior(bundles[0]) and "unet" not in bundles[0].components:
+            if len(bundles) > 2:
+                raise ValueError(f"{path} is a prior, which one decoder follows: {len(then)} stages were given")
+            return imagined(*(computing(one, dtype, decode_dtype) for one in bundles), **how)
         return Cascade([DiffusionPipeline(computing(one, dtype, decode_dtype), **how) for one in bundles])
     more = {"vae": vae, "adapter": adapter, "image_encoder": image_encoder}
     more |= {f"controlnet_{n:02d}": folder for n, folder in enumerate(controlnets)}
@@ -151,6 +158,20 @@ def load(
         if wrong := [name for name, value in wide.items() if value]:
             raise ValueError(f"{path} is an {bundle.kind}, which takes no {', '.join(wrong)}: leave it out")
         return OTHERS[bundle.kind](bundle, spec=spec, devices=devices, programs=programs)
+    if has_prior(bundle):
+        if "unet" not in bundle.components:
+            raise ValueError(f"{path} is a prior, which draws no pictures: give the directory of its decoder as then")
+        wide = {
+            "loras": loras,
+            "ip_adapter": ip_adapter,
+            "clip_skip": clip_skip,
+            "fuse": fuse,
+            "safety": safety,
+            **more,
+        }
+        if wrong := [name for name, value in (wide | {f"dtype {narrow}": narrow}).items() if value]:
+            raise ValueError(f"{path} has a prior, and takes no {', '.join(wrong)}: leave it out")
+        return imagined(*split(bundle), spec=spec, devices=devices, programs=programs, decode=decode)
     pairs = lora.parse(loras)
     weights = [weight for _, weight in pairs]
     read = [lora_task.read(file, bundle.components) for file, _ in pairs]
@@ -176,6 +197,18 @@ def load(
     )
 
 
+def imagined(prior: Bundle, decoder: Bundle, *, decode: Literal["whole", "sliced", "tiled"], **how: Any) -> Imagined:
+    """Returns the pipeline of a prior and the decoder of its embeddings.
+
+    Args:
+      prior: the first stage.
+      decoder: the second.
+      decode: see `load`.
+      how: `spec`, `devices` and `programs` of `load`, for both.
+    """
+    return Imagined(PriorPipeline(prior, **how), DiffusionPipeline(decoder, decode=decode, **how))
+
+
 def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
     """Returns the static part of a model's pipeline, and the class of its options.
 
@@ -189,7 +222,8 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
       ValueError, OSError: see `load`.
     """
     beside = ("then", "controlnets", "adapter", "ip_adapter", "image_encoder", "vae", "loras")
-    if not (path / "model_index.json").is_file() or any(options.get(name) for name in beside):
+    both = is_diffusion(path) and any((path / name).is_dir() for name in ("prior", "prior_prior"))
+    if not (path / "model_index.json").is_file() or both or any(options.get(name) for name in beside):
         pipe: Any = load(path, **options)
         return getattr(pipe, "model", None), pipe.Options
     if not is_diffusion(path):
@@ -335,7 +369,7 @@ def computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bu
     made, own = {}, bundle.native is not None
     for name, part in bundle.components.items():
         chosen = dtype or (None if own else "float32")
-        if name in ("vae", "vqvae"):
+        if name in ("vae", "vqvae", "movq"):
             chosen = decode_dtype or ("float32" if getattr(part.config, "upcast", False) else chosen)
         if own and dtype:
             part = dataclasses.replace(part, params=jax.tree.map(lambda x: x.astype(dtype), part.params))

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,11 @@ from jaxdiff import __version__
 from jaxdiff.cli import out
 from jaxdiff.cli.dry_run_args import How, split
 from jaxdiff.cli.main import HELP, compilation_cache
-from jaxdiff.cli.sample_args import GENERAL, OPTIONS, OTHERS, Args, narrowed
+from jaxdiff.cli.sample_args import GENERAL, OPTIONS, OTHERS, Args, arg_name, narrowed, own_options
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from jaxdiff.pipelines.cascade import Cascade
     from jaxdiff.pipelines.diffusion import DiffusionPipeline
     from jaxdiff.pipelines.options import Options
     from jaxdiff.pipelines.pipeline import Pipeline
@@ -108,7 +107,9 @@ def check(args: Args) -> None:
         value = getattr(args, name)
         if value is not None and not lowest <= value <= 2**14:
             raise ValueError(f"{name} is {value}: expected a number from {lowest:g} to {2**14}")
-    read = {name: [getattr(args, name)] for name in ("image", "mask", "picture", "init_noise")} | {"hint": args.hint}
+    read = {name: [getattr(args, name)] for name in ("image", "mask", "picture", "towards", "init_noise")} | {
+        "hint": args.hint
+    }
     for name, paths in read.items():
         if folder := next((path for path in paths if path and path.is_dir()), None):
             raise ValueError(f"--{name.replace('_', '-')} is {folder}, a folder: give a file")
@@ -147,12 +148,13 @@ def takes(args: Args) -> type:
     from jaxdiff.loading import is_published, outline
 
     model, options = outline(Path(args.model), **_loading(args))
-    if args.then:
-        known = {field.name for field in dataclasses.fields(options)}
-        names = [f.name for f in dataclasses.fields(Args) if OPTIONS.get(f.name, f.name) in known]
-        return narrowed([*names, *OTHERS, "then", "dtype"], {"model": args.model, "then": args.then})
     if model is None:
-        return narrowed([*OTHERS], {"model": args.model}, options)
+        known = {field.name: field.default for field in dataclasses.fields(options)}
+        names = [f.name for f in dataclasses.fields(Args) if OPTIONS.get(f.name, f.name) in known]
+        defaults = {arg_name(name): value for name, value in known.items() if value not in (None, ())}
+        given = {"model": args.model, **({"then": args.then} if args.then else {})}
+        chosen = [*names, *OTHERS, *given, *(["dtype"] if names else [])]
+        return narrowed(chosen, {**defaults, **given}, options)
     fields = {field.name: field.default for field in dataclasses.fields(options)}
     names = [field.name for field in dataclasses.fields(Args) if OPTIONS.get(field.name, field.name) in fields]
     own = not is_published(Path(args.model))
@@ -180,13 +182,10 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
     from jaxdiff.data.grid import grid
     from jaxdiff.loading import load
     from jaxdiff.pipelines import canvas, edit
-    from jaxdiff.pipelines.cascade import Cascade
     from jaxdiff.pipelines.diffusion import DiffusionPipeline
 
     print(f"reading {args.model}", flush=True)
     pipe = load(args.model, _spec(args), **_loading(args))
-    if isinstance(pipe, Cascade):
-        return _sample_stages(args, pipe)
     if not isinstance(pipe, DiffusionPipeline):
         return _sample_other(args, pipe, unknown)
     if unknown:
@@ -230,29 +229,6 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
     return None
 
 
-def _sample_stages(args: Args, pipe: Cascade) -> None:
-    """Samples stages that follow each other."""
-    import numpy as np
-
-    from jaxdiff.cli.progress import counting
-    from jaxdiff.data.grid import grid
-
-    given = _options(args)
-    prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
-    keys, parts = _keys(args), []
-    with counting("pictures", len(prompts), waiting="compiling") as tell:
-        for first in range(0, len(prompts), args.batch_size):
-            at = slice(first, first + args.batch_size)
-            parts.append(pipe(prompts[at], key=keys[at], **given))
-            tell(min(at.stop, len(prompts)))
-    if args.out.exists():
-        print(f"replaces {args.out}", flush=True)
-    sheet = grid(np.concatenate(parts), prompts, args.num if args.num > 1 else None)
-    named = json.loads(json.dumps(dataclasses.asdict(args), default=str))
-    out.write(args.out, sheet, {**named, "jaxdiff": __version__})
-    print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
-
-
 def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     """Samples a pipeline that is not a diffusion model: its options are the words that no other model knows."""
     import jax
@@ -262,13 +238,17 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     from jaxdiff.data.grid import grid
     from jaxdiff.pipelines.inputs import root_key
 
-    options: Any = tyro.cli(pipe.Options, args=list(words), prog=f"jaxdiff sample --model {args.model}")
-    changed = [f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default and f.name not in OTHERS]
+    listed = {f.name for f in dataclasses.fields(pipe.Options)}
+    options: Any = tyro.cli(own_options(pipe.Options), args=list(words), prog=f"jaxdiff sample --model {args.model}")
+    taken = {arg_name(name) for name in listed} | {*OTHERS, "then", "dtype"}
+    changed = [f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default and f.name not in taken]
     if changed:
-        known = ", ".join(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(pipe.Options)) or "none"
+        known = ", ".join(f"--{arg_name(name).replace('_', '-')}" for name in sorted(listed)) or "none"
         raise ValueError(
             f"--{changed[0].replace('_', '-')} is not an option of {args.model}: its own options are {known}"
         )
+    own = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    options = pipe.Options(**_given(args, listed), **own)
     files = getattr(options, "init", ())  # of a pipeline that makes one picture of each
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     keys, parts = _keys(args), []
@@ -287,7 +267,8 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     named = {"model": args.model, "prompt": args.prompt, "num": 1 if files else args.num, "seed": args.seed}
     captions, columns = ([Path(file).name for file in files], None) if files else (prompts, args.num)
     sheet = grid(np.concatenate(parts), captions, columns if args.num > 1 else None)
-    told = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    told = {name: value for name, value in dataclasses.asdict(args).items() if name in taken - {*OTHERS}} | own
+    told = json.loads(json.dumps(told, default=str))
     out.write(args.out, sheet, {**named, **told, "jaxdiff": __version__})
     print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
 
@@ -309,18 +290,27 @@ def _loading(args: Args) -> dict[str, Any]:
     }
 
 
-def _options(args: Args) -> dict[str, Any]:
-    """Returns the options of a call that were given, by their names in `Options`; pictures are read."""
+def _given(args: Args, known: Collection[str]) -> dict[str, Any]:
+    """Returns those options of a pipeline, of `known`, that were given: it has defaults of its own."""
+    changed = {f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default}
+    return {name: value for name, value in _options(args, known).items() if arg_name(name) in changed}
+
+
+def _options(args: Args, known: Collection[str] | None = None) -> dict[str, Any]:
+    """Returns the options of a call that were given, by their names in `known`; pictures are read.
+
+    `known` are by default those of diffusion models.
+    """
     import numpy as np
 
     from jaxdiff.data.picture import decode
     from jaxdiff.pipelines import canvas
     from jaxdiff.pipelines.options import Options
 
-    known = {field.name for field in dataclasses.fields(Options)}
+    known = {field.name for field in dataclasses.fields(Options)} if known is None else known
     named = {OPTIONS.get(f.name, f.name): getattr(args, f.name) for f in dataclasses.fields(Args)}
     options = {name: value for name, value in named.items() if name in known and value not in (None, ())}
-    for name in ("image", "original", "picture"):
+    for name in ("image", "original", "picture", "towards"):
         if name in options:
             options[name] = decode(options[name])[None]
     if args.mask:

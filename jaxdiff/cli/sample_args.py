@@ -72,8 +72,13 @@ class Args:
       interpolate: seed to interpolate to: the pictures of a prompt go from --seed's first noise to this seed's.
       picture: picture for an IP-adapter, or for a model that makes variations of a picture.
       picture_weight: weight of the IP-adapter's picture.
+      denoising_end: part of the way, between 0 and 1, after which sampling ends; --save-latents keeps what is left.
       picture_guidance: how closely an editing model keeps to --image.
       noise_level: noise level that an upscaling model adds to --image; more lets it invent more detail.
+      towards: picture to whose embedding that of --picture is led.
+      prior_steps: number of sampling steps of a prior (unCLIP, Kandinsky).
+      prior_guidance: classifier-free guidance scale of a prior; 1 turns it off.
+      prior_draws: number of embeddings that a prior draws for each picture; the one nearest the text is kept.
       hint: one picture for each ControlNet, in their order, then one for the T2I-adapter.
       hint_weight: weight of each hint; by default 1.
       controlnet: directories or files of ControlNets.
@@ -83,7 +88,8 @@ class Args:
       lora: files, directories or runs of LoRAs, each PATH or PATH:WEIGHT; the weights of one given twice add up.
       fuse: add the LoRAs to the weights once, instead of in every call.
       textual_inversion: files of new words for prompts, each PATH or PATH:WORD; by default the file says it.
-      then: directories of later stages, which enlarge the pictures (DeepFloyd IF's, Stable Diffusion's x4 upscaler).
+      then: directories of later stages, which enlarge the pictures (DeepFloyd IF's, Stable Diffusion's x4 upscaler), or
+        draw what a prior imagines (Kandinsky's decoders).
       vae: directory or file of an autoencoder to use instead of the model's.
       tokenizer: directory of the tokenizer, for a model in a single file.
       prediction: prediction type, for a Stable Diffusion 2 in a single file.
@@ -128,8 +134,13 @@ class Args:
     interpolate: int | None = None
     picture: Path | None = None
     picture_weight: float | None = None
+    denoising_end: float | None = None
     picture_guidance: float | None = None
     noise_level: int | None = None
+    towards: Path | None = None
+    prior_steps: int | None = None
+    prior_guidance: float | None = None
+    prior_draws: int | None = None
     hint: tuple[Path, ...] = ()
     hint_weight: tuple[float, ...] = ()
     controlnet: tuple[Path, ...] = ()
@@ -162,6 +173,23 @@ OTHERS = ("model", "prompt", "num", "out", "seed", "batch_size", "strategy", "me
 """The options that every pipeline takes which is not a diffusion model, beside its own `Options`."""
 
 
+def arg_name(option: str) -> str:
+    """Returns the name that an option of a pipeline has in `Args`."""
+    return next((ours for ours, theirs in OPTIONS.items() if theirs == option), option)
+
+
+def own_options(options: type) -> type:
+    """Returns the class of those options of a pipeline that `Args` does not have, and words can give: no arrays."""
+    listed = {f.name for f in dataclasses.fields(Args)}
+    hints = typing.get_type_hints(options)
+    fields = [
+        (f.name, hints[f.name], dataclasses.field(default=f.default))
+        for f in dataclasses.fields(options)
+        if arg_name(f.name) not in listed and hints[f.name] is not Any
+    ]
+    return dataclasses.make_dataclass("Options", fields, frozen=True, namespace={"__doc__": options.__doc__})
+
+
 def narrowed(names: Collection[str], defaults: Mapping[str, Any], options: type | None = None) -> type:
     """Makes a class of those fields of `Args`, with other defaults where they are given: what one model takes.
 
@@ -179,7 +207,7 @@ def narrowed(names: Collection[str], defaults: Mapping[str, Any], options: type 
     doc = head.replace("`jaxdiff sample --model M --help` lists the options that M takes; w", "W")
     doc += "    Attributes:\n" + "".join(kept)
     if options is not None:
-        own = typing.get_type_hints(options)
-        fields += [(f.name, own[f.name], dataclasses.field(default=f.default)) for f in dataclasses.fields(options)]
+        own = own_options(options)
+        fields += [(f.name, f.type, dataclasses.field(default=f.default)) for f in dataclasses.fields(own)]
         doc += (options.__doc__ or "").partition("    Attributes:\n")[2]
     return dataclasses.make_dataclass("Args", fields, frozen=True, namespace={"__doc__": doc})

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
+START, PAD, END, UNKNOWN = "<s>", "<pad>", "</s>", "<unk>"
 _SENTINELS = 100
 FILES = ("tokenizer.json", "spiece.model")
 
@@ -30,23 +30,29 @@ class Unigram:
       tokenizer: of the package `tokenizers`.
       files: those of its directory by name, to be written again.
       end: the id of the end.
+      start: that of the start; None: texts have none, and T5's are made of small letters.
+      pad: that of what fills up.
     """
 
     tokenizer: Any = dataclasses.field(repr=False)
     files: Mapping[str, bytes] = dataclasses.field(repr=False)
     end: int = 1
+    start: int | None = None
+    pad: int = 0
 
     def encode(self, text: str, length: int) -> Int[np.ndarray, " {length}"]:
-        """Ids of a text and the end, cut to `length` or filled up with 0."""
-        ids = [*self.tokenizer.encode(text, add_special_tokens=False).ids[: length - 1], self.end]
-        return np.array(ids + [0] * (length - len(ids)), np.int32)
+        """Ids of a text between start and end, cut to `length` or filled up."""
+        before = [] if self.start is None else [self.start]
+        ids = self.tokenizer.encode(text, add_special_tokens=False).ids[: length - 1 - len(before)]
+        ids = [*before, *ids, self.end]
+        return np.array(ids + [self.pad] * (length - len(ids)), np.int32)
 
     def cut(self, text: str, length: int) -> tuple[str, str]:
         """Returns what `encode(text, length)` keeps and what it cuts off ('' if all fits)."""
-        offsets = self.tokenizer.encode(text, add_special_tokens=False).offsets
-        if len(offsets) < length:
+        offsets, room = self.tokenizer.encode(text, add_special_tokens=False).offsets, length - (self.start is not None)
+        if len(offsets) < room:
             return text, ""
-        at = offsets[length - 1][0]
+        at = offsets[room - 1][0]
         return text[:at].rstrip(), text[at:].lstrip()
 
     def write(self, path: Path | str) -> None:
@@ -56,19 +62,24 @@ class Unigram:
             (Path(path) / name).write_bytes(data)
 
 
-def read(path: Path | str) -> Unigram:
+def read(path: Path | str, multilingual: bool = False) -> Unigram:
     """Returns the tokenizer of a directory that has tokenizer.json or spiece.model.
 
     The first counts where both are there.
+
+    Args:
+      path: the directory.
+      multilingual: whether it is XLM-RoBERTa's and not T5's; tokenizer.json alone is read then.
 
     Raises:
       FileNotFoundError: if it has neither.
       ValueError: if the file is broken or of another kind of tokenizer, or the package `tokenizers` is missing.
     """
     path = Path(path)
-    found = [path / name for name in FILES if (path / name).is_file()]
+    files = FILES[:1] if multilingual else FILES
+    found = [path / name for name in files if (path / name).is_file()]
     if not found:
-        raise FileNotFoundError(f"{path} has no tokenizer: expected {' or '.join(FILES)}")
+        raise FileNotFoundError(f"{path} has no tokenizer: expected {' or '.join(files)}")
     try:
         import tokenizers
     except ImportError:
@@ -76,14 +87,18 @@ def read(path: Path | str) -> Unigram:
             f"{found[0]} is read by the package tokenizers, which is not installed: pip install 'jaxdiff[t5]'"
         ) from None
     made = _from_json(tokenizers, found[0]) if found[0].suffix == ".json" else _from_spiece(tokenizers, found[0])
-    for word, expected in ((PAD, 0), (END, 1)):
+    ids = {START: 0, PAD: 1, END: 2} if multilingual else {PAD: 0, END: 1}
+    for word, expected in ids.items():
         if made.token_to_id(word) != expected:
-            raise ValueError(f"{found[0]}: {word} has the id {made.token_to_id(word)}, and T5's is {expected}")
+            whose = "XLM-RoBERTa" if multilingual else "T5"
+            raise ValueError(f"{found[0]}: {word} has the id {made.token_to_id(word)}, and {whose}'s is {expected}")
     made.no_truncation()
     made.no_padding()
-    more = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+    more = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+    more += ["sentencepiece.bpe.model"] if multilingual else []
     beside = [path / name for name in more if (path / name).is_file()]
-    return Unigram(made, {file.name: file.read_bytes() for file in (*found, *beside)})
+    files_of = {file.name: file.read_bytes() for file in (*found, *beside)}
+    return Unigram(made, files_of, end=ids[END], start=ids.get(START), pad=ids[PAD])
 
 
 def _from_json(tokenizers: Any, file: Path) -> Any:

@@ -23,8 +23,9 @@ from jaxtyping import Array, Float
 
 from jaxdiff.models.config import NetConfig, check_dtype
 from jaxdiff.nn.conv import Conv
-from jaxdiff.nn.norm import GroupNorm
+from jaxdiff.nn.norm import GroupNorm, silu
 from jaxdiff.nn.resnet import Downsample, ResnetBlock, Upsample
+from jaxdiff.nn.spatial import SpatialAttention, SpatialNorm, SpatialResnet
 from jaxdiff.nn.transformer import AttentionBlock
 from jaxdiff.typing import Key
 
@@ -42,6 +43,7 @@ class AutoencoderConfig(NetConfig):
       latent_channels: channels of a latent.
       groups: of the normalisation.
       mid_attention: whether the middle has an attention.
+      attention: levels with an attention after each residual block, both ways.
       quant_conv, post_quant_conv: whether a 1x1 convolution follows the encoder, and goes before the decoder.
       scale, shift: see the module docstring.
       upcast: the weights were trained in float32 and overflow in float16: decode in float32 (bfloat16 does too).
@@ -55,6 +57,7 @@ class AutoencoderConfig(NetConfig):
     latent_channels: int = 4
     groups: int = 32
     mid_attention: bool = True
+    attention: tuple[int, ...] = ()
     quant_conv: bool = True
     post_quant_conv: bool = True
     scale: float | tuple[float, ...] = 0.18215
@@ -72,6 +75,8 @@ class AutoencoderConfig(NetConfig):
             if not value or min(value if isinstance(value, tuple) else (value,)) < 1:
                 raise ValueError(f"autoencoder: {name} is {value}: expected 1 or more")
         check_dtype("autoencoder", self.dtype)
+        if wrong := [level for level in self.attention if not 0 <= level < len(self.channels)]:
+            raise ValueError(f"autoencoder: attention has {wrong[0]}, and levels are 0 to {len(self.channels) - 1}")
         if not (np.isfinite(self.shift).all() and np.isfinite(self.scale).all() and np.all(self.scale)):
             raise ValueError(
                 f"autoencoder: scale is {self.scale} and shift {self.shift}: expected numbers, scale not 0"
@@ -154,26 +159,34 @@ class Encoder(nn.Module):
         net = self.net
         net.check(*x.shape[1:3])
         x = Conv(net.channels[0], dtype=net.dtype, name="conv_in")(x)
-        for i, width in enumerate(net.channels):
-            x = Stack(net, width, net.layers, "down" if i < len(net.channels) - 1 else "", name=f"down_{i}")(x)
+        for i in range(len(net.channels)):
+            x = Stack(net, i, net.layers, "down" if i < len(net.channels) - 1 else "", name=f"down_{i}")(x)
         x = Middle(net, name="mid")(x)
         x = GroupNorm(net.groups, _EPS, silu=True, dtype=net.dtype, name="norm_out")(x)
         return Conv(self.features, dtype=net.dtype, name="conv_out")(x)
 
 
 class Decoder(nn.Module):
-    """Convolution, middle, levels that double the resolution, norm, convolution to a picture."""
+    """Convolution, middle, levels that double the resolution, norm, convolution to a picture.
+
+    With `steer`, latents, all norms are steered by them (`nn.spatial`).
+    """
 
     net: AutoencoderConfig
 
     @nn.compact
-    def __call__(self, z: Float[Array, "b i j z"]) -> Float[Array, "b h w o"]:
-        net = self.net
+    def __call__(
+        self, z: Float[Array, "b i j z"], steer: Float[Array, "b i j s"] | None = None
+    ) -> Float[Array, "b h w o"]:
+        net, last = self.net, len(self.net.channels) - 1
         x = Conv(net.channels[-1], dtype=net.dtype, name="conv_in")(z)
-        x = Middle(net, name="mid")(x)
-        for j, width in enumerate(reversed(net.channels)):
-            x = Stack(net, width, net.layers + 1, "up" if j < len(net.channels) - 1 else "", name=f"up_{j}")(x)
-        x = GroupNorm(net.groups, _EPS, silu=True, dtype=net.dtype, name="norm_out")(x)
+        x = Middle(net, name="mid")(x, steer)
+        for j in range(last + 1):
+            x = Stack(net, last - j, net.layers + 1, "up" if j < last else "", name=f"up_{j}")(x, steer)
+        if steer is None:
+            x = GroupNorm(net.groups, _EPS, silu=True, dtype=net.dtype, name="norm_out")(x)
+        else:
+            x = silu(SpatialNorm(net.dtype, name="norm_out")(x, steer))
         return Conv(net.out_channels, dtype=net.dtype, name="conv_out")(x)
 
 
@@ -181,19 +194,21 @@ class Stack(nn.Module):
     """The residual blocks of one level, and what changes the resolution after them (`down`, `up` or nothing)."""
 
     net: AutoencoderConfig
-    width: int
+    level: int
     blocks: int
     resample: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j o"]:
-        net = self.net
+    def __call__(self, x: Float[Array, "b h w c"], steer: Array | None = None) -> Float[Array, "b i j o"]:
+        net, width = self.net, self.net.channels[self.level]
         for j in range(self.blocks):
-            x = ResnetBlock(self.width, net.groups, _EPS, dtype=net.dtype, name=f"resnet_{j}")(x)
+            x = _resnet(net, width, f"resnet_{j}", x, steer)
+            if self.level in net.attention:
+                x = _attend(net, f"attn_{j}", x, steer)
         if self.resample == "down":
-            x = Downsample(self.width, after=True, dtype=net.dtype, name="downsample")(x)
+            x = Downsample(width, after=True, dtype=net.dtype, name="downsample")(x)
         if self.resample == "up":
-            x = Upsample(self.width, dtype=net.dtype, name="upsample")(x)
+            x = Upsample(width, dtype=net.dtype, name="upsample")(x)
         return x
 
 
@@ -203,12 +218,26 @@ class Middle(nn.Module):
     net: AutoencoderConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"], steer: Array | None = None) -> Float[Array, "b h w c"]:
         net = self.net
-        x = ResnetBlock(x.shape[-1], net.groups, _EPS, dtype=net.dtype, name="resnet_0")(x)
+        x = _resnet(net, x.shape[-1], "resnet_0", x, steer)
         if net.mid_attention:
-            x = AttentionBlock(1, net.groups, _EPS, dtype=net.dtype, name="attn_0")(x)
-        return ResnetBlock(x.shape[-1], net.groups, _EPS, dtype=net.dtype, name="resnet_1")(x)
+            x = _attend(net, "attn_0", x, steer)
+        return _resnet(net, x.shape[-1], "resnet_1", x, steer)
+
+
+def _resnet(net: AutoencoderConfig, width: int, name: str, x: Array, steer: Array | None) -> Array:
+    """Applies a residual block, which belongs to the module that calls."""
+    if steer is not None:
+        return SpatialResnet(width, net.dtype, name=name)(x, steer)
+    return ResnetBlock(width, net.groups, _EPS, dtype=net.dtype, name=name)(x)
+
+
+def _attend(net: AutoencoderConfig, name: str, x: Array, steer: Array | None) -> Array:
+    """Applies an attention over the positions, which belongs to the module that calls."""
+    if steer is not None:
+        return SpatialAttention(net.dtype, name=name)(x, steer)
+    return AttentionBlock(1, net.groups, _EPS, dtype=net.dtype, name=name)(x)
 
 
 def sliced(decode: Callable[[Array], Array], z: Float[Array, "b i j z"]) -> Float[Array, "b h w o"]:

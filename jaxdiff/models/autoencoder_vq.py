@@ -1,9 +1,10 @@
 """The autoencoder whose latents are vectors of a codebook (VQGAN), as latent diffusion uses it.
 
 The diffusion model works on the encoder's output before it is quantised; decoding replaces each vector by the nearest
-one of the codebook first.
+one of the codebook first. MoVQ's decoder is steered by the latents at each of its norms.
 
-Sources: van den Oord et al. 2017, arXiv 1711.00937, section 3.1; Rombach et al. 2022, arXiv 2112.10752, section 3.1.
+Sources: van den Oord et al. 2017, arXiv 1711.00937, section 3.1; Rombach et al. 2022, arXiv 2112.10752, section 3.1;
+Zheng et al. 2022, arXiv 2209.09002 (MoVQ).
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxdiff.models.autoencoder_kl import AutoencoderConfig, Decoder, Encoder
 from jaxdiff.nn.conv import Conv
+from jaxdiff.nn.spatial import GROUPS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,10 +26,12 @@ class VQConfig(AutoencoderConfig):
     Attributes:
       codes: vectors in the codebook.
       width: of a vector.
+      spatial: whether the latents steer the decoder's norms (MoVQ).
     """
 
     codes: int = 256
     width: int = 3
+    spatial: bool = False
 
     def build(self) -> nn.Module:
         """Makes the network."""
@@ -40,6 +44,8 @@ class VQConfig(AutoencoderConfig):
             raise ValueError(
                 f"autoencoder: codes is {self.codes} and width {self.width}: expected at least 2 vectors of 1 or more"
             )
+        if self.spatial and (wrong := [width for width in self.channels if width % GROUPS]):
+            raise ValueError(f"autoencoder: channels has {wrong[0]}: spatial norms have {GROUPS} groups")
 
 
 Config = VQConfig
@@ -84,4 +90,5 @@ class AutoencoderVQ(nn.Module):
         `quantized`: they are vectors of the codebook already, or are to be left alone.
         """
         z = z if quantized else self.quantize(z)[0]
-        return self.decoder(self.post_quant_conv(z)).astype(jnp.float32)
+        steer = z if self.config.spatial else None
+        return self.decoder(self.post_quant_conv(z), steer).astype(jnp.float32)

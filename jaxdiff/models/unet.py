@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff.models import unet_check
 from jaxdiff.models.config import NetConfig
-from jaxdiff.nn.condition import EmbedTokens, Projected, TextEmbedding
+from jaxdiff.nn.condition import EmbedTokens, HintChannels, Projected, TextEmbedding
 from jaxdiff.nn.conv import Conv
 from jaxdiff.nn.embedding import Mlp, sinusoidal
 from jaxdiff.nn.norm import ACTIVATIONS, normed
@@ -53,6 +53,7 @@ class UNetConfig(NetConfig):
         `cond.embed`; `text_image`, `cond.pooled` and `cond.embed`; `plain`, `cond.pooled` as it is.
       tokens: what makes the context, of `context_width`: `text`, a projection of `cond.context`; `image`, 32 tokens of
         `cond.embed`; `text_image`, 10 of it before the projected text; '': `cond.context` itself.
+      hint: whether `cond.image` is a picture of 8 times the side, of which four channels are made first.
       context_norm: whether the context of `joint` and `context` is normalised first.
       patch: the picture is cut into patch x patch squares first (space to depth).
       groups, eps: of the normalisation; rescale: residual sums are divided by this; mid_rescale: those of the middle's
@@ -85,6 +86,7 @@ class UNetConfig(NetConfig):
     pool_heads: int = 64
     tokens: str = ""
     context_width: int = 0
+    hint: bool = False
     context_norm: bool = False
     patch: int = 1
     groups: int = 32
@@ -172,7 +174,10 @@ class UNet(nn.Module):
             raise ValueError("UNet: cond.hints are for ControlNets: call controlnet.controlled(...)")
         emb = embedding(net, t, cond)
         cond = with_tokens(net, cond)
-        x = x if cond.image is None else jnp.concatenate([x, cond.image.astype(x.dtype)], -1)
+        image = cond.image
+        if net.hint:
+            image = HintChannels(dtype=net.dtype, name="hint")(_needed(cond, "image"))
+        x = x if image is None else jnp.concatenate([x, image.astype(x.dtype)], -1)
         p = net.patch
         x = einops.rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=p, q=p)
         x = Conv(net.channels[0], dtype=net.dtype, name="conv_in")(x)

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxdiff.nn.attention import attention
+from jaxdiff.nn.conv import Conv
+from jaxdiff.nn.norm import silu
 
 
 def _norm(dtype: str, name: str) -> nn.LayerNorm:
@@ -75,3 +77,15 @@ class EmbedTokens(nn.Module):
         y = nn.Dense(self.count * self.features, dtype=self.dtype, name="tokens")(x)
         y = y.reshape(len(x), self.count, self.features)
         return _norm(self.dtype, "norm")(y) if self.norm else y
+
+
+class HintChannels(nn.Module):
+    """Four channels of an eighth of the side, of a picture that steers (Kandinsky's depth map)."""
+
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j 4"]:
+        for n, (width, stride) in enumerate(((16, 1), (16, 1), (32, 2), (32, 1), (96, 2), (96, 1), (256, 2))):
+            x = silu(Conv(width, stride=stride, dtype=self.dtype, name=f"conv_{n}")(x))
+        return Conv(4, dtype=self.dtype, name="conv_out")(x)

@@ -76,8 +76,8 @@ class DiffusionPipeline:
         Raises:
           ValueError: if the bundle has not what it takes, or its U-Net takes channels of no known meaning.
         """
-        # the oldest unconditional models call it vqvae
-        parts = {"vae" if name == "vqvae" else name: part for name, part in bundle.components.items()}
+        # the oldest unconditional models call it vqvae, and Kandinsky movq
+        parts = {"vae" if name in ("vqvae", "movq") else name: part for name, part in bundle.components.items()}
         bundle = dataclasses.replace(bundle, components=parts)
         if safety and "safety_checker" not in parts:
             raise ValueError(f"{bundle.kind} has no safety_checker: put one into its directory, or leave safety off")
@@ -158,7 +158,7 @@ class DiffusionPipeline:
         if len(prompts) == 1:
             several = keys if keys.ndim else None
             prompts *= max(
-                len(x) for x in (o.image, o.picture, o.init_noise, several, *given, prompts) if x is not None
+                len(x) for x in (o.image, o.picture, o.embed, o.init_noise, several, *given, prompts) if x is not None
             )
         count = len(prompts)
         if keys.ndim and len(keys) != count:
@@ -173,7 +173,9 @@ class DiffusionPipeline:
         if o.picture is not None:
             batch["picture"] = canvas.check_pictures(o.picture, count, "picture")
             batch["picture_weight"] = np.full(count, o.picture_weight, np.float32)
-        if model.reads or model.looks:
+        if o.embed is not None:
+            batch |= inputs.embeds(model, o.embed, o.no_embed, count)
+        if model.steered:
             tell = functools.partial(inputs.told, model, self.tokenizers, chunks=o.chunks, size=size)
             batch["prompt"] = tell(prompts, True, score=inputs.GOOD)
             if o.guidance is not None:
@@ -182,7 +184,7 @@ class DiffusionPipeline:
                 batch["negative"] = tell(inputs.for_each(o.negative, count), not zeros, score=inputs.BAD)
         self._warn(prompts, o.chunks)
         low = (1.0, 0.0)
-        if model.enlarges and not model.picture:
+        if (model.enlarges and not model.picture) or model.noises:
             batch["level"] = np.full(count, o.noise_level, np.int32)
             low = self._low(o.noise_level)
         first = o.original if model.enlarges else o.image
@@ -196,6 +198,7 @@ class DiffusionPipeline:
             grid=o.grid,
             eta=o.eta,
             strength=o.strength,
+            part=(o.denoising_start, o.denoising_end),
             start="hole" if o.mask is not None else start,
             weights=inputs.weights(model, o.hint_weights, lora_weights, len(self.lora_weights)),
             low=low,
@@ -203,6 +206,10 @@ class DiffusionPipeline:
             rescale=o.rescale,
             picture_guidance=o.picture_guidance,
         )
+        multilingual = "MultilingualCLIP" in model.kinds.values()  # Kandinsky 2.1
+        if start == "picture" and multilingual and o.mask is None and o.strength is not None:
+            signal, noise = plan.kandinsky_start(o.strength)
+            made = made._replace(signal=signal, noise=noise)
         return (self.params, made), batch
 
     def options(self, given: Any = None, **fields: Any) -> Options:
@@ -218,7 +225,8 @@ class DiffusionPipeline:
         o = merged(self.Options, self.guidance, given, fields)
         inputs.check_task(self.model, o)
         starts = (o.original if self.model.enlarges else o.image) is not None and not self.model.edits
-        if starts and o.strength is None and o.sampler != "ddim_inverse":
+        apart = o.sampler == "ddim_inverse" or o.denoising_start is not None or o.denoising_end is not None
+        if starts and o.strength is None and not apart:
             o = dataclasses.replace(o, strength=0.8 if o.mask is None else 1.0)
         return o
 
@@ -277,7 +285,7 @@ class DiffusionPipeline:
 
     def _warn(self, prompts: Sequence[str], chunks: int) -> None:
         """Says what of the prompts the model does not see."""
-        if not self.model.reads and any(prompts):
+        if not self.model.reads and not self.model.embed and any(prompts):
             warnings.warn("this model reads no prompts: they say how many pictures to make, and no more", stacklevel=3)
         for text in sorted(set(prompts)):
             if unseen := self.cut(text, chunks):
@@ -301,7 +309,7 @@ class DiffusionPipeline:
         config = self.schedulers.get("image_noising_scheduler", self.schedulers.get("low_res_scheduler", LOW_RES))
         schedule = scheduler.process(config).schedule
         assert isinstance(schedule, Discrete)
-        limit = schedule.steps if "vae" not in self.model.nets else 350
+        limit = schedule.steps if "vae" not in self.model.nets or self.model.noises else 350
         most = min(self.index.get("max_noise_level", limit), schedule.steps - 1)
         if not 0 <= level <= most:
             raise ValueError(f"noise_level is {level}: this model knows 0 to {most}")

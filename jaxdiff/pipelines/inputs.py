@@ -68,10 +68,16 @@ def check_task(model: Model, o: Any) -> None:
         raise ValueError("strength is for an enlarged picture that starts from another: pass original")
     if model.fills and mask is None:
         raise ValueError("this model fills a part of a picture: pass mask, 1 where new content goes")
+    if o.denoising_start is not None and image is None:
+        raise ValueError("denoising_start goes on with what another model left: pass its latents as image")
     if strength is not None and image is None and noise is None:
         raise ValueError("strength is for models that start from a picture: pass image, or leave strength out")
-    if model.looks and picture is None:
+    if model.looks and picture is None and o.embed is None:
         raise ValueError("this model looks at a picture: pass picture")
+    if model.embed and o.embed is None and not model.looks:
+        raise ValueError(
+            "this model draws CLIP's embedding of a picture: pass embed, or give it as a later stage of its prior"
+        )
 
 
 def size(
@@ -174,7 +180,10 @@ def original(x: Any, mask: Any, count: int, size: tuple[int, int]) -> dict[str, 
 
 def hints(model: Model, given: Sequence[np.ndarray], count: int, size: tuple[int, int]) -> dict[str, Any]:
     """Returns `hints` for the ControlNets and `hint` for the T2I-adapter."""
-    wanted = [*model.named("controlnet"), *model.named("adapter")]
+    if model.nets["unet"].hint and len(given) == 1:
+        sides = (8 * (side // model.factor) for side in size)
+        return {"depth": canvas.resize(canvas.check_pictures(given[0], count, "hints"), *sides)}
+    wanted = [*model.named("controlnet"), *model.named("adapter"), *(["unet"] if model.nets["unet"].hint else [])]
     if len(given) != len(wanted):
         raise ValueError(
             f"{len(given)} hints were given: expected {len(wanted)}"
@@ -185,6 +194,22 @@ def hints(model: Model, given: Sequence[np.ndarray], count: int, size: tuple[int
     if last and model.nets["adapter"].in_channels == 1:
         last["hint"] = last["hint"].mean(-1, keepdims=True).round().astype(np.uint8)
     return {**last, **({"hints": tuple(fitted)} if fitted else {})}
+
+
+def embeds(model: Model, embed: Any, away: Any, count: int) -> dict[str, Any]:
+    """Returns `embed` and `no_embed`, which may lie on devices.
+
+    Raises:
+      ValueError: if they are of another number or width than the model's.
+    """
+    away = jnp.zeros_like(embed) if away is None else away
+    for name, x in (("embed", embed), ("no_embed", away)):
+        if getattr(x, "shape", None) != (count, model.embed):
+            what = f"has shape {x.shape}" if hasattr(x, "shape") else f"is a {type(x).__name__}"
+            raise ValueError(f"{name} {what}: expected {(count, model.embed)}, the embeddings that this model draws")
+        if isinstance(x, np.ndarray):
+            _check_real(name, x)
+    return {"embed": embed.astype(np.float32), "no_embed": away.astype(np.float32)}
 
 
 def weights(model: Model, hints: Sequence[float], loras: Sequence[float], count: int) -> dict[str, np.ndarray]:
@@ -236,7 +261,7 @@ def told(
 
 def plain(tokenizer: Any, text: str) -> str:
     """Returns a text as the model was trained to read it: DeepFloyd IF knows small letters only."""
-    return text.lower().strip() if isinstance(tokenizer, Unigram) else text
+    return text.lower().strip() if isinstance(tokenizer, Unigram) and tokenizer.start is None else text
 
 
 def label(model: Model, prompt: str) -> int:

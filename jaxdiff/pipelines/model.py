@@ -28,6 +28,7 @@ class Model:
       norm: whether the text encoder's final norm is applied to them.
       sizes: how many numbers SDXL's U-Net is told about the picture's size; 0: none.
       waves: for each of them.
+      embed: width of CLIP's embedding of a picture, of which it draws the picture; 0: it draws none.
       picture_tokens: the IP-adapter's.
       decode: `whole`, `sliced` (one picture after another) or `tiled`.
       safety: whether pictures go through the safety checker.
@@ -44,6 +45,7 @@ class Model:
     norm: bool = True
     sizes: int = 0
     waves: int = 0
+    embed: int = 0
     picture_tokens: ImageTokens | Resampler | StateTokens | None = None
     decode: str = "whole"
     safety: bool = False
@@ -85,7 +87,23 @@ class Model:
     @property
     def looks(self) -> bool:
         """Returns whether a picture steers it, beside the prompt (IP-adapter) or instead (variations)."""
-        return self.picture_tokens is not None or ("image_encoder" in self.nets and not self.texts)
+        alone = "image_encoder" in self.nets and (self.noises or not self.texts)
+        return self.picture_tokens is not None or alone
+
+    @property
+    def noises(self) -> bool:
+        """Returns whether noise is added to the embedding that it draws (Stable unCLIP)."""
+        return "image_normalizer" in self.nets
+
+    @property
+    def blends(self) -> bool:
+        """Returns whether what a mask leaves is put back after each step."""
+        return not self.fills or bool(self.embed and not self.texts)
+
+    @property
+    def steered(self) -> bool:
+        """Returns whether anything steers it that guidance could follow more closely."""
+        return self.reads or self.looks or bool(self.embed)
 
     @property
     def factor(self) -> int:
@@ -122,8 +140,11 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
             raise ValueError(f"{bundle.kind} has {name} but no tokenizer for it: pass tokenizer, the directory of one")
     unet, net, xl = parts["unet"].json, parts["unet"].config, "text_encoder_2" in parts
     process = bundle.process()
+    vae = parts["vae"].config if "vae" in parts else None
+    if process.says == "prediction" and net.out_channels == 2 * _latents(vae):  # which its own sampler passes over
+        process = dataclasses.replace(process, says="variance")
     channels = net.out_channels // 2 if process.says == "variance" else net.out_channels
-    extra = parts["unet"].params["conv_in"]["kernel"].shape[2] // net.patch**2 - channels
+    extra = parts["unet"].params["conv_in"]["kernel"].shape[2] // net.patch**2 - channels - 4 * net.hint
     if extra not in (0, 3, channels, channels + 1):
         learned = f" ({net.out_channels} with the learned variance)" if channels < net.out_channels else ""
         raise ValueError(
@@ -158,5 +179,24 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
         norm=not xl,
         sizes=(numbers - parts["text_encoder_2"].config.projection) // waves if waves and xl else 0,
         waves=waves,
+        embed=_embed(parts),
         **options,
     )
+
+
+def _latents(vae: Any) -> int:
+    """Returns channels of an autoencoder's latents; 0 without one."""
+    return 0 if vae is None else getattr(vae, "width", vae.latent_channels)
+
+
+def _embed(parts: Mapping[str, Any]) -> int:
+    """Returns the width of CLIP's embedding that a U-Net draws; 0: it draws none."""
+    params, net = parts["unet"].params, parts["unet"].config
+    if "image_normalizer" in parts:
+        return int(parts["image_normalizer"].config.width)
+    if net.tokens in ("image", "text_image"):
+        return int(params["context_image"]["tokens"]["kernel"].shape[0])
+    if net.addition in ("image", "text_image"):
+        layer = params["image_embed"]
+        return int(layer.get("proj", layer)["kernel"].shape[0])
+    return 0

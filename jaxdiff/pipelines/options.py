@@ -30,13 +30,18 @@ class Options:
       image: uint8 [b h w 3], to change, fill, edit or enlarge, whatever the model does; or latents [b h w c].
       mask: [b h w 1], 1 where new content goes.
       strength: how much of `image` is changed, in (0, 1]; None: 0.8, and with a mask 1.
+      denoising_end: the part of the way, between 0 and 1, after which the walk ends and its latents are handed on.
+      denoising_start: the part that another model walked, whose latents are `image`.
       picture_guidance: how closely an edited picture keeps to `image`.
       original: uint8 [b h w 3] of the enlarged size, that an enlarged picture starts from; with `mask` it is filled.
-      noise_level: of the noise that an upscaler adds to `image`, so that it may invent details.
+      noise_level: of the noise that an upscaler adds to `image`, so that it may invent details, or that is added to the
+        embedding that is drawn.
       hints: uint8 [b h w 3] for each ControlNet, and last for the T2I-adapter.
       hint_weights: how much each counts; 1 for each if empty.
       picture: uint8 [b h w 3] for the IP-adapter, or of which to make variations.
       picture_weight: how much it counts for an IP-adapter.
+      embed: [b e] CLIP's embeddings of pictures, seen or imagined by a prior, that are drawn.
+      no_embed: [b e] what is told in their place where `guidance` leads away from; None: zeros.
       lora_weights: how much each LoRA counts; None: as the pipeline was made.
     """
 
@@ -54,6 +59,8 @@ class Options:
     image: Any = None
     mask: Any = None
     strength: float | None = None
+    denoising_end: float | None = None
+    denoising_start: float | None = None
     picture_guidance: float = 1.5
     original: Any = None
     noise_level: int = 20
@@ -61,6 +68,8 @@ class Options:
     hint_weights: Sequence[float] = ()
     picture: Any = None
     picture_weight: float = 1.0
+    embed: Any = None
+    no_embed: Any = None
     lora_weights: Sequence[float] | None = None
 
 
@@ -68,7 +77,7 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
     """Returns the class of a model's options: fields of `Options`, with the model's own default of guidance."""
     names = {"steps", "sampler", "grid", "eta", "init_noise", "height", "width", "image"}
     edits, enlarges, sharp = model.edits, model.enlarges, "vae" not in model.nets
-    told = model.reads or model.looks
+    told = model.steered
     more = {
         ("guidance",): told,
         ("rescale",): told and not edits,
@@ -77,14 +86,18 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
         ("mask", "strength"): not edits and (sharp or not enlarges),
         ("original",): enlarges and sharp,
         ("picture_guidance",): edits,
-        ("noise_level",): enlarges and not model.picture,
-        ("hints", "hint_weights"): bool(model.named("controlnet") or model.named("adapter")),
+        ("denoising_end", "denoising_start"): model.sizes > 0,
+        ("noise_level",): (enlarges and not model.picture) or model.noises,
+        ("hints",): bool(model.named("controlnet") or model.named("adapter") or model.nets["unet"].hint),
+        ("hint_weights",): bool(model.named("controlnet") or model.named("adapter")),
+        ("embed", "no_embed"): bool(model.embed),
         ("picture",): model.looks,
         ("picture_weight",): model.picture_tokens is not None,
         ("lora_weights",): loras > 0,
     }
     names.update(name for group, has in more.items() if has for name in group)
-    own = {"guidance": guidance, "noise_level": 250 if sharp else Options.noise_level}
+    level = 0 if model.noises else 250 if sharp else Options.noise_level
+    own = {"guidance": guidance, "noise_level": level}
     fields = [
         (f.name, f.type, dataclasses.field(default=own.get(f.name, f.default)))
         for f in dataclasses.fields(Options)
@@ -130,14 +143,18 @@ _WHY = {
     "chunks": "it reads no prompt in chunks",
     "mask": "it enlarges or edits whole pictures",
     "strength": "strength is for models that start from a picture, and this one enlarges or edits it",
+    "denoising_end": "only models that share a grid, as SDXL and its refiner, do",
+    "denoising_start": "only models that share a grid, as SDXL and its refiner, do",
     "picture_guidance": "only models that edit pictures by instructions do",
     "original": "only models that enlarge pictures in pixels do",
-    "noise_level": "only models that enlarge pictures do",
+    "noise_level": "only models that enlarge pictures, or draw a noisy embedding, do",
     "hints": "load the model with a ControlNet or a T2I-adapter",
     "hint_weights": "load the model with a ControlNet or a T2I-adapter",
     "picture": "it looks at no picture; load it with an IP-adapter, or pass image to change a picture",
     "picture_weight": "load it with an IP-adapter",
     "lora_weights": "load it with LoRAs",
+    "embed": "it draws no embedding",
+    "no_embed": "it draws no embedding",
 }
 
 
@@ -145,7 +162,7 @@ def _same(a: Any, b: Any) -> bool:
     """Returns whether two values that may be arrays or sequences are one, or equal scalars, or both empty."""
     if a is b:
         return True
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+    if hasattr(a, "shape") or hasattr(b, "shape"):
         return False
     return a == b or (isinstance(a, list | tuple) and not a and isinstance(b, list | tuple) and not b)
 
@@ -174,9 +191,10 @@ def _numbers(given: Mapping[str, Any]) -> dict[str, Any]:
         if value > most:
             raise ValueError(f"{name} is {value}: expected at most {most}")
         options[name] = int(value)
-    for name in ("guidance", "rescale", "eta", "strength", "picture_guidance", "picture_weight"):
+    names = ("guidance", "rescale", "eta", "strength", "picture_guidance", "picture_weight")
+    for name in (*names, "denoising_end", "denoising_start"):
         value = options[name]
-        if value is None and name in ("guidance", "eta", "strength"):
+        if value is None and name in ("guidance", "eta", "strength", "denoising_end", "denoising_start"):
             continue
         if isinstance(value, list | tuple) or np.ndim(value):
             raise ValueError(

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxdiff import sampling
+from jaxdiff.diffusion import schedule as schedules
 from jaxdiff.diffusion.schedule import Discrete, Schedule
 from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.scheduler import Process
@@ -54,6 +55,7 @@ def make(
     eta: float | None = None,
     strength: float | None = None,
     start: str = "noise",
+    part: tuple[float | None, float | None] = (None, None),
     weights: Mapping[str, Any],
     low: tuple[float, float] = (1.0, 0.0),
     **aux: float,
@@ -68,6 +70,8 @@ def make(
       grid: the name of a grid; None takes the model's, or the sampler's.
       eta: noise of each step, for samplers that have it.
       strength: the part of the grid that is walked, its end; None: all.
+      part: from where to where of the way from noise to data, 0 to 1, the grid is walked, of several models that share
+        it; a walk that does not begin at noise starts from what the one before it left. None: all.
       start: `noise`; `picture`: a picture with noise; `hole`: the same, but at strength 1 nothing of it is left.
       weights: see `Plan`.
       low: see `Plan`.
@@ -87,6 +91,10 @@ def make(
         chosen = dataclasses.replace(chosen, grid=grid)
     calls = chosen.calls(steps)
     times = calls.times if strength is None else sampling.grid.cut(calls.times, strength)
+    if part != (None, None):
+        if strength is not None:
+            raise ValueError("strength does not go with denoising_start or denoising_end: leave it out")
+        times = _part(calls, schedule, *part)
     table = chosen.table(times, steps, **({} if eta is None else {"eta": eta}))
     told = chosen.told(calls, table.t)
     # the levels are the sampler's, and the model's schedule may call them by other times
@@ -100,9 +108,42 @@ def make(
         signal, noise = float(chosen.schedule.alpha(times[-1:])[0]), 0.0
     elif start == "picture" or (start == "hole" and strength != 1):
         signal, noise = (float(f(times[:1])[0]) for f in (chosen.schedule.alpha, chosen.schedule.sigma))
+    if part[0] is not None:
+        # where a class works on x / alpha, that is what the walk before it returned
+        signal, noise = (float(chosen.schedule.alpha(times[:1])[0]) if chosen.alone else 1.0), 0.0
     order = np.argsort(own, kind="stable")
     plan = Plan(table, signal, noise, weights, np.stack([own[order], told[order]]), low)
     return jax.tree.map(lambda x: np.asarray(x, np.float32), plan)
+
+
+def _part(calls: Any, schedule: Any, first: float | None, last: float | None) -> Any:
+    """Returns the grid of those calls that lie in a part of the way, by the steps that the network is told.
+
+    Source: Balaji et al. 2022, arXiv 2211.01324 (an ensemble of denoisers), as SDXL and its refiner share a grid.
+    """
+    if not isinstance(schedule, Discrete):
+        raise ValueError("denoising_start and denoising_end are for models that were trained on whole steps")
+    ends = []
+    for name, at, otherwise in (("denoising_start", first, 0), ("denoising_end", last, len(calls.told))):
+        if at is not None and not 0 < at < 1:
+            raise ValueError(f"{name} is {at}: expected a number between 0 and 1")
+        ends.append(otherwise if at is None else int((calls.told >= round(schedule.steps * (1 - at))).sum()))
+    if ends[0] >= ends[1]:
+        raise ValueError(
+            f"no call of {len(calls.told)} steps lies between denoising_start {first} and denoising_end {last}: "
+            "expected a wider part, or more steps"
+        )
+    return calls.times[ends[0] : ends[1] + 1]
+
+
+def kandinsky_start(strength: float) -> tuple[np.float32, np.float32]:
+    """Returns the shares of picture and noise that Kandinsky 2.1 starts from.
+
+    They are of DDPM's linear betas, which are not its own, at two steps before the last: as its authors have it.
+    """
+    at = np.array([max(int(1000 * strength) - 1, 0) / 1000])
+    schedule = schedules.linear()
+    return np.float32(schedule.alpha(at)[0]), np.float32(schedule.sigma(at)[0])
 
 
 def _chosen(process: Process, config: Mapping[str, Any] | None, sampler: Sampler) -> Process:

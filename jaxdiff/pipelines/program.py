@@ -28,7 +28,9 @@ from jaxdiff.models.image_clip import ClipImage, Resampler, SafetyChecker, State
 from jaxdiff.models.text import TextConfig, TextTransformer
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.text_t5 import T5Config, T5Encoder
+from jaxdiff.models.text_xlm import XlmConfig, XlmText
 from jaxdiff.models.unet import UNet, with_sizes
+from jaxdiff.nn.embedding import sinusoidal
 from jaxdiff.pipelines.model import Model
 from jaxdiff.pipelines.plan import Plan
 from jaxdiff.pretrained import lora
@@ -53,7 +55,8 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
 
     `params` are by component, and `lora` is a tuple of LoRAs. `batch` has `keys` [b] and `canvas` [b h w 0], the size
     of the latents; `prompt` and `negative` where the model is told something (see `conditions`); and of `noise`,
-    `image`, `mask`, `hints`, `hint`, `picture`, `picture_weight` and `level` what is given. `bad` [b] tells pictures
+    `image`, `mask`, `hints`, `hint`, `depth`, `picture`, `picture_weight`, `embed`, `no_embed` and `level` what is
+    given. `bad` [b] tells pictures
     that are not finite, `flagged` [b] those that the safety checker blackened.
     """
 
@@ -64,12 +67,14 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
         if noise is None:
             noise = unit_noise(batch["keys"], FIRST, (*batch["canvas"].shape[1:3], model.channels))
         given = read_pictures(model, params, plan, batch)
-        denoise = guided(model, params, conditions(model, params, plan.weights, batch, given), plan.weights, plan.told)
+        denoise = guided(
+            model, params, conditions(model, params, plan.weights, batch, given, plan.low), plan.weights, plan.told
+        )
         kernel = table_kernel(denoise, plan.table.b.shape[1])
         x = plan.noise * noise
         if "known" in given:
             x = x + plan.signal * given["known"]
-        if "mask" in given and not model.fills:
+        if "mask" in given and model.blends:
             kernel = blend_known(kernel, given["known"], noise, given["mask"])
         latents = drive(kernel, plan.table, x, batch["keys"])
         assert isinstance(latents, jax.Array)
@@ -112,7 +117,8 @@ def decode(model: Model, params: Params, latents: Float[Array, "b i j z"]) -> Fl
         return latents
     net = model.nets["vae"]
     vae = AUTOENCODERS[model.kinds["vae"]](net)
-    one = lambda z: vae.apply({"params": params["vae"]}, z, method="decode")
+    whole = {"quantized": True} if getattr(net, "spatial", False) else {}  # Kandinsky's are left alone
+    one = lambda z: vae.apply({"params": params["vae"]}, z, method="decode", **whole)
     z = unscaled(net, latents)
     if model.decode == "tiled":
         return tiled(one, z, factor=model.factor)
@@ -141,9 +147,22 @@ def read_pictures(model: Model, params: Params, plan: Plan, batch: Any) -> dict[
     mask = batch["mask"][:, :: model.factor, :: model.factor]
     if not model.extra:
         return {"known": scale(encode(model, params, x)), "mask": mask}
+    if model.embed:
+        known, kept = scale(encode(model, params, x)), kept_around(mask)
+        return {"known": known, "mask": 1 - kept, "joined": jnp.concatenate([known * kept, kept], -1)}
     both = scale(encode(model, params, jnp.concatenate([x, x * (1 - batch["mask"])])))
     known, masked = jnp.split(both, 2)
     return {"known": known, "mask": mask, "joined": jnp.concatenate([mask, masked], -1)}
+
+
+def kept_around(mask: Float[Array, "b i j 1"]) -> Float[Array, "b i j 1"]:
+    """Returns 1 where a picture stays, 0 in a hole and, as Kandinsky was trained, at what touches it.
+
+    Of the eight neighbours, those above to the right and below to the left are left out.
+    """
+    wide, (h, w) = jnp.pad(mask, ((0, 0), (1, 1), (1, 1), (0, 0))), mask.shape[1:3]
+    near = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, 1))
+    return 1 - functools.reduce(jnp.maximum, (wide[:, 1 + i : 1 + i + h, 1 + j : 1 + j + w] for i, j in near))
 
 
 def enlarged(model: Model, plan: Plan, batch: Any, x: Float[Array, "b i j 3"]) -> dict[str, Array]:
@@ -170,7 +189,12 @@ def stretched(x: Float[Array, "b i j c"], height: int, width: int) -> Float[Arra
 
 
 def conditions(
-    model: Model, params: Params, weights: Mapping[str, Any], batch: Any, given: Mapping[str, Array]
+    model: Model,
+    params: Params,
+    weights: Mapping[str, Any],
+    batch: Any,
+    given: Mapping[str, Array],
+    low: tuple[Any, Any] = (1.0, 0.0),
 ) -> tuple[Cond, ...]:
     """Returns what the U-Net is told: with the prompt, and with the negative one; three for a picture to edit.
 
@@ -187,15 +211,21 @@ def conditions(
     cond = Cond(
         **read_text(model, params, told),
         hints=hints,
-        label=again(batch["level"]) if "level" in batch and not net.augment else told.get("label"),
+        label=again(batch["level"]) if model.enlarges and "level" in batch and not net.augment else told.get("label"),
         augment=again(batch["level"].astype(jnp.float32)) if "level" in batch and net.augment else None,
         image=again(given["joined"]) if "joined" in given else None,
     )
+    if "depth" in batch:
+        cond = dataclasses.replace(cond, image=again(batch["depth"].astype(jnp.float32) / 255))
+    if model.noises:
+        cond = dataclasses.replace(cond, pooled=noised(model, params, low, batch)[: ways * len(batch["keys"])])
+    elif "embed" in batch:
+        cond = dataclasses.replace(cond, embed=jnp.concatenate([batch[n] for n in ("embed", "no_embed")[:ways]]))
     if "hint" in batch:
         net = model.nets["adapter"]
         features = Adapter(net).apply({"params": params["adapter"]}, batch["hint"].astype(jnp.float32) / 255)
         cond = dataclasses.replace(cond, features=tuple(again(weights["adapter"] * y) for y in features))
-    if "picture" in batch:
+    if "picture" in batch and not model.noises:
         seen = prepare(batch["picture"].astype(jnp.float32) / 255, model.nets["image_encoder"].size)
         seen = jnp.concatenate([seen, jnp.zeros_like(seen)][:ways])
         cond = dataclasses.replace(cond, **read_picture(model, params, seen, batch["picture_weight"]))
@@ -204,6 +234,24 @@ def conditions(
     if model.edits and ways == 2:
         conds.append(dataclasses.replace(conds[1], image=jnp.zeros_like(conds[1].image)))
     return tuple(conds)
+
+
+def noised(model: Model, params: Params, low: tuple[Any, Any], batch: Any) -> Float[Array, "b2 p"]:
+    """Returns what Stable unCLIP's U-Net is told of embeddings: each with noise, and waves of its level; then zeros.
+
+    The noise is of embeddings whose mean was taken off and whose deviation was divided out.
+    """
+    embed = batch.get("embed")
+    if embed is None:
+        net = model.nets["image_encoder"]
+        seen = prepare(batch["picture"].astype(jnp.float32) / 255, net.size)
+        embed = _pair(ClipImage(net).apply({"params": params["image_encoder"]}, seen))[1].astype(jnp.float32)
+    mean, deviation = (params["image_normalizer"][name].astype(jnp.float32) for name in ("mean", "deviation"))
+    noise = unit_noise(batch["keys"], LOW, embed.shape[1:])
+    embed = (low[0] * (embed - mean) / deviation + low[1] * noise) * deviation + mean
+    waves = sinusoidal(batch["level"].astype(jnp.float32), embed.shape[1], shift=0.0, sin_first=False)
+    told = jnp.concatenate([embed, waves], -1)
+    return jnp.concatenate([told, jnp.zeros_like(told)])
 
 
 def read_text(model: Model, params: Params, told: Any) -> dict[str, Any]:
@@ -218,6 +266,9 @@ def read_text(model: Model, params: Params, told: Any) -> dict[str, Any]:
             weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
             out: Any = TextTransformer(net).apply({"params": weights_of}, tokens)
             return dict(zip(("context", "context_mask", "pooled"), out, strict=True))
+        if isinstance(net, XlmConfig):
+            weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
+            return dict(zip(("context", "pooled"), XlmText(net).apply({"params": weights_of}, tokens), strict=True))
         if isinstance(net, T5Config):
             weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
             states = T5Encoder(net).apply({"params": weights_of}, tokens)

@@ -10,6 +10,7 @@ Source: Ramesh et al. 2022, arXiv 2204.06125; Lee et al. 2022, Karlo-v1.0.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,12 +23,11 @@ from jaxtyping import Array, Float
 from jaxdiff import __version__
 from jaxdiff.data import prompt as prompt_text
 from jaxdiff.diffusion import denoiser, prediction
-from jaxdiff.models.prior import Prior, TextProjection, denormalised
-from jaxdiff.models.text_clip import ClipText
+from jaxdiff.models.prior import TextProjection, denormalised
 from jaxdiff.models.unet import UNet
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
-from jaxdiff.pipelines import inputs
+from jaxdiff.pipelines import imagine, inputs
 from jaxdiff.pipelines.program import FIRST, to_pixels, unit_noise
 from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.read import Bundle
@@ -47,6 +47,7 @@ class Options:
     Attributes:
       prior_steps: of the prior's sampler.
       prior_guidance: how closely the embedding follows the prompt; 1 is off.
+      prior_draws: embeddings drawn for each picture, of which the one nearest the text is kept.
       decoder_steps: of the decoder's sampler.
       decoder_guidance: how closely the picture follows embedding and prompt; 1 is off.
       larger_steps: of the sampler that makes the picture larger; at least 2.
@@ -54,6 +55,7 @@ class Options:
 
     prior_steps: int = 25
     prior_guidance: float = 4.0
+    prior_draws: int = 1
     decoder_steps: int = 25
     decoder_guidance: float = 8.0
     larger_steps: int = 7
@@ -121,8 +123,9 @@ class UnclipPipeline:
         prompts = prompts * (len(keys) if keys.ndim and len(prompts) == 1 else 1)
         if keys.ndim and len(keys) != len(prompts):
             raise ValueError(f"there are {len(keys)} keys for {len(prompts)} pictures: pass one, or one for each")
-        batch = {"keys": keys if keys.ndim else jax.random.split(keys, len(prompts))}
+        batch: dict[str, Any] = {"keys": keys if keys.ndim else jax.random.split(keys, len(prompts))}
         batch |= {"text": self._tokens(prompts), "no_text": self._tokens([""] * len(prompts))}
+        batch["draws"] = np.zeros((len(prompts), 0, o.prior_draws), np.uint8)  # its shape says how many
         tables = {
             "prior": with_aux(_table(self.processes["prior"], o.prior_steps), guidance=o.prior_guidance),
             "decoder": with_aux(_table(self.processes["decoder"], o.decoder_steps), guidance=o.decoder_guidance),
@@ -150,13 +153,10 @@ def _options(given: Mapping[str, Any]) -> Options:
         raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(known)}")
     values = {**known, **given}
     for name in ("prior_steps", "decoder_steps", "larger_steps"):
-        value = values[name]
-        if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 1000:
-            raise ValueError(f"{name} is {value!r}: expected a whole number from 2 to 1000")
+        imagine.check_count(name, values[name], 2, 1000)
+    imagine.check_count("prior_draws", values["prior_draws"], 1, 64)
     for name in ("prior_guidance", "decoder_guidance"):
-        value = values[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise ValueError(f"{name} is {value!r}: expected a finite number")
+        imagine.check_number(name, values[name])
     return Options(**values)
 
 
@@ -175,18 +175,32 @@ def make_program(
 
     def program(whole: tuple[Params, Mapping[str, Any]], batch: Any) -> dict[str, Array]:
         params, tables = whole
-        told, away = (read(nets, params, batch[name]) for name in ("text", "no_text"))
+        encode = functools.partial(imagine.read, nets["text_encoder"], params["text_encoder"])
+        told, away = (encode(batch[name]) for name in ("text", "no_text"))
 
-        def walk(name: str, network: Network, weights: Params, conds: tuple[Cond, Cond], shape: tuple[int, ...]) -> Any:
+        def walk(
+            name: str,
+            network: Network,
+            weights: Params,
+            conds: tuple[Cond, Cond],
+            shape: tuple[int, ...],
+            draw: int = 0,
+        ) -> Any:
             process = processes[name]
-            keys = jax.vmap(lambda key: jax.random.fold_in(key, STEPS.index(name)))(batch["keys"])
+            part = STEPS.index(name) + len(STEPS) * draw
+            keys = jax.vmap(lambda key: jax.random.fold_in(key, part))(batch["keys"])
             denoise = denoiser.make(network, weights, *conds, process.schedule, process.kind, process.says)
             return drive(
                 table_kernel(denoise, tables[name].b.shape[1]), tables[name], unit_noise(keys, FIRST, shape), keys
             )
 
-        embed = walk("prior", _prior(nets["prior"]), params["prior"], (told, away), (nets["prior"].embed,))
-        embed = denormalised(params["prior"], embed)
+        prior, shape = imagine.network(nets["prior"]), (nets["prior"].embed,)
+        draws = [
+            denormalised(params["prior"], walk("prior", prior, params["prior"], (told, away), shape, n))
+            for n in range(batch["draws"].shape[2])
+        ]
+        assert told.pooled is not None
+        embed = imagine.nearest(jnp.stack(draws), told.pooled)
         none = jnp.broadcast_to(params["text_proj"]["no_embed"].astype(jnp.float32)[None], embed.shape)
         conds = tuple(
             decoder_cond(nets["text_proj"], params["text_proj"], seen, text)
@@ -200,15 +214,6 @@ def make_program(
         return {"pixels": to_pixels(picture), "picture": picture, "embed": embed}
 
     return program
-
-
-def read(nets: Mapping[str, Any], params: Params, tokens: Array) -> Cond:
-    """Returns a text as the prior is told it: its states, which of them count, and its vector."""
-    net = nets["text_encoder"]
-    out: Any = ClipText(net).apply({"params": params["text_encoder"]}, tokens)
-    states, vector = (x.astype(jnp.float32) for x in out)
-    end = jnp.argmax(tokens if net.end is None else tokens == net.end, -1)
-    return Cond(context=states, context_mask=jnp.arange(tokens.shape[1])[None] <= end[:, None], pooled=vector)
 
 
 def decoder_cond(net: Any, params: Params, embed: Float[Array, "b e"], text: Cond) -> Cond:
@@ -237,13 +242,6 @@ def larger(
         denoise = prediction.denoiser(network, params[name], cond, process.schedule, process.kind)
         x = drive(table_kernel(denoise, table.b.shape[1]), jax.tree.map(lambda a, rows=rows: a[rows], table), x, keys)
     return x
-
-
-def _prior(net: Any) -> Network:
-    def network(params: Params, x: Array, t: Array, cond: Cond) -> Any:
-        return Prior(net).apply({"params": params}, x, t, cond.pooled, cond.context, cond.context_mask)
-
-    return network
 
 
 def _unet(net: Any) -> Network:

@@ -6,7 +6,19 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxdiff.pretrained.rules import Rules, adapter, autoencoder, clip, controlnet, prior, t5, unet, unet_config
+from jaxdiff.pretrained.rules import (
+    Rules,
+    adapter,
+    autoencoder,
+    clip,
+    controlnet,
+    normalizer,
+    prior,
+    t5,
+    unet,
+    unet_config,
+    xlm,
+)
 from jaxdiff.typing import Params
 
 Json = Mapping[str, Any]
@@ -69,6 +81,8 @@ FAMILIES: dict[str, Family] = {
     "UnCLIPTextProjModel": Family(
         prior.projection_config, prior.projection_shapes, lambda net, json: prior.PROJECTION_RULES
     ),
+    "MultilingualCLIP": Family(xlm.config, xlm.shapes, lambda net, json: xlm.RULES, "model", xlm.HARMLESS),
+    "StableUnCLIPImageNormalizer": Family(normalizer.config, normalizer.shapes, lambda net, json: normalizer.RULES),
     "T5EncoderModel": Family(t5.config, t5.shapes, t5.rules, "model", t5.HARMLESS),
     "CLIPTextModel": _text(projection=False),
     "CLIPTextModelWithProjection": _text(projection=True),

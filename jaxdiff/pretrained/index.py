@@ -23,6 +23,12 @@ PIPELINES = (
     "StableDiffusionXLControlNetInpaintPipeline",
     *("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "LDMPipeline"),
     "UnCLIPPipeline",
+    *("KandinskyV22PriorPipeline", "KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline"),
+    *("KandinskyV22InpaintPipeline", "KandinskyV22ControlnetPipeline", "KandinskyV22CombinedPipeline"),
+    *("KandinskyV22Img2ImgCombinedPipeline", "KandinskyV22InpaintCombinedPipeline"),
+    *("KandinskyPriorPipeline", "KandinskyPipeline", "KandinskyImg2ImgPipeline", "KandinskyInpaintPipeline"),
+    *("KandinskyCombinedPipeline", "KandinskyImg2ImgCombinedPipeline", "KandinskyInpaintCombinedPipeline"),
+    *("StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline"),
     *("IFPipeline", "IFImg2ImgPipeline", "IFInpaintingPipeline"),
     *("IFSuperResolutionPipeline", "IFImg2ImgSuperResolutionPipeline", "IFInpaintingSuperResolutionPipeline"),
 )
@@ -33,13 +39,18 @@ WITHOUT_WEIGHTS = (
 )
 OPTIONAL = ("safety_checker", "image_encoder", "feature_extractor", "image_processor", "watermarker")
 _AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
-_TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
+_TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "MultilingualCLIP")
+_TOKENIZERS = {"T5EncoderModel": unigram_tokenizer.T5, "MultilingualCLIP": unigram_tokenizer.XLM}
+"""The tokenizers of text encoders that are not CLIP's."""
 _ROLES = {
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
     **dict.fromkeys(("vae", "vqvae"), _AUTOENCODERS),
+    "movq": ("VQModel",),
+    "prior": ("PriorTransformer",),
     **dict.fromkeys(("text_encoder", "text_encoder_2"), _TEXTS),
     **dict.fromkeys(("tokenizer", "tokenizer_2"), (*clip_tokenizer.CLASSES, *unigram_tokenizer.CLASSES)),
     "controlnet": ("ControlNetModel",),
+    "image_normalizer": ("StableUnCLIPImageNormalizer",),
     "adapter": ("T2IAdapter",),
 }
 """The classes that a component may be of."""
@@ -55,12 +66,25 @@ HARMLESS = {
     "add_watermarker": "of a mark that nobody sees, which the reference adds only where another package is installed",
 }
 """Settings that change no picture here, and why."""
-_GUIDANCE = {"IFPipeline": 7.0, "IFSuperResolutionPipeline": 4.0}
+_GUIDANCE = {
+    "StableUnCLIPPipeline": 10.0,
+    "StableUnCLIPImg2ImgPipeline": 10.0,
+    "IFPipeline": 7.0,
+    "IFSuperResolutionPipeline": 4.0,
+}
 
 
 def guidance(kind: str) -> float:
     """Returns the scale that a pipeline of that class has by default."""
-    return _GUIDANCE.get(kind, 7.5)
+    return 4.0 if kind.startswith("Kandinsky") else _GUIDANCE.get(kind, 7.5)
+
+
+def bare(name: str) -> str:
+    """Returns the name that a component of a prior has in the prior's own directory, `tokenizer` of `prior_tokenizer`.
+
+    Pipelines that have a prior beside their decoder call it so.
+    """
+    return name.removeprefix("prior_")
 
 
 def read(path: Path, without: Collection[str]) -> dict[str, Any]:
@@ -87,19 +111,20 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         raise ValueError(f"{file} has no _class_name: it is not a pipeline's")
     named = entries(index, without)
     for name, kind in named.items():
-        if not name.startswith(WITHOUT_WEIGHTS) and not name.endswith("scheduler") and name not in OPTIONAL:
+        own = bare(name)
+        if not own.startswith(WITHOUT_WEIGHTS) and not name.endswith("scheduler") and own not in OPTIONAL:
             family(kind)
-        known = _ROLES.get(name, (kind,))
-        if name.startswith("tokenizer"):
+        known = _ROLES.get(own, (kind,))
+        if own.startswith("tokenizer"):
             alone = "T5EncoderModel" if str(index["_class_name"]).startswith("IF") else ""
             encoder = named.get(name.replace("tokenizer", "text_encoder"), alone)
-            known = unigram_tokenizer.CLASSES if encoder == "T5EncoderModel" else clip_tokenizer.CLASSES
+            known = _TOKENIZERS.get(encoder, clip_tokenizer.CLASSES)
         if kind not in known:
             raise ValueError(
                 f"{file}: {name} is a {kind}, which is not supported: those that work are {', '.join(known)}"
             )
         config = "scheduler_config.json" if name.endswith("scheduler") else "config.json"
-        if not (path / name).is_dir() and not (path / config).is_file() and name not in OPTIONAL:
+        if not (path / name).is_dir() and not (path / config).is_file() and own not in OPTIONAL:
             raise FileNotFoundError(f"{path}: model_index.json names {name} ({kind}), but that folder is missing")
     if index["_class_name"] not in PIPELINES:
         near = difflib.get_close_matches(index["_class_name"], PIPELINES, n=3, cutoff=0.5)

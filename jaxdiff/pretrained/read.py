@@ -103,13 +103,13 @@ def read_directory(
     for name, kind in index.entries(found, without).items():
         # the oldest models keep their one network beside model_index.json
         folder = path / name if (path / name).is_dir() else path
-        if name.startswith("tokenizer"):
+        if (own := index.bare(name)).startswith("tokenizer"):
             bundle.tokenizers[name] = read_tokenizer(folder, kind)
         elif name.endswith("scheduler"):
             config = read_json(folder / "scheduler_config.json")
             bundle.schedulers[name] = mend.scheduler(bundle.kind, config) if name == "scheduler" else config
-        elif name in index.OPTIONAL and kind not in FAMILIES:
-            if name not in index.WITHOUT_WEIGHTS:
+        elif own in index.OPTIONAL and kind not in FAMILIES:
+            if own not in index.WITHOUT_WEIGHTS:
                 skipped[name] = f"the class {kind} is not supported"
         else:
             place = None if shardings is None else (lambda shapes, name=name: shardings(name, shapes))
@@ -146,8 +146,7 @@ def _check(path: Path, bundle: Bundle) -> None:
 
 def read_tokenizer(folder: Path, kind: str) -> Any:
     """Returns the tokenizer of a folder, of that class in the reference library."""
-    reader = unigram_tokenizer if kind in unigram_tokenizer.CLASSES else clip_tokenizer
-    return reader.read(folder)
+    return unigram_tokenizer.read(folder, kind) if kind in unigram_tokenizer.CLASSES else clip_tokenizer.read(folder)
 
 
 def read_component(

@@ -41,7 +41,7 @@ def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None 
             tokenizer.write(path / name)
         else:
             tokenizer_clip.write(tokenizer, path / name, text.config.length if text else 77)
-    for name in ("feature_extractor", "image_processor"):
+    for name in ("feature_extractor", "image_processor", "prior_image_processor"):
         if source and (Path(source) / name).is_dir():
             shutil.copytree(Path(source) / name, path / name, dirs_exist_ok=True)
 

@@ -117,3 +117,34 @@ def test_steps_that_cannot_be_made_are_named():
         made(SD1, sampler="pndm", steps=3)
     model = dataclasses.replace(scheduler.process(SD1), grid="trailing")
     assert plan.make(model, steps=1000, weights={}).table.calls == 1001
+
+
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "EulerDiscreteScheduler"])
+@pytest.mark.parametrize("at", [0.3, 0.8])
+def test_two_models_share_a_grid_as_one_walks_it(kind, at):
+    config = {**SD1, "_class_name": kind, "timestep_spacing": "leading"}
+    whole, base, refiner = made(config), made(config, part=(None, at)), made(config, part=(at, None), start="picture")
+    calls = scheduler.process(config).calls(20)
+    assert len(base.table.t) == (calls.told >= 1000 * (1 - at)).sum()  # as the reference counts them
+    for field in ("t", "c"):
+        both = np.concatenate([getattr(base.table, field), getattr(refiner.table, field)])
+        np.testing.assert_allclose(both[:-1], getattr(whole.table, field)[:-1], rtol=1e-6)
+    # what the first hands on, the second takes back
+    n = len(base.table.t) - 1
+    handed = base.table.b[n] * refiner.signal
+    np.testing.assert_allclose(handed, whole.table.b[n], rtol=1e-5)
+    assert refiner.noise == 0
+    assert (base.signal, base.noise) == (whole.signal, whole.noise)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"part": (None, 1.5)}, "denoising_end is 1.5: expected a number between 0 and 1"),
+        ({"part": (0.8, 0.8)}, "no call of 20 steps lies between denoising_start 0.8 and denoising_end 0.8"),
+        ({"part": (None, 0.8), "strength": 0.5}, "strength does not go with denoising_start or denoising_end"),
+    ],
+)
+def test_parts_that_make_no_sense_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        made(SD1, **options)

@@ -50,8 +50,11 @@ def test_pictures_agree_and_nothing_compiles_again(pipe, monkeypatch):
     error = np.abs(made.astype(float) - 255 * (ARRAYS["pictures"] / 65535)).max()
     print(f"{error:.2f} / 255")
     assert error < 2
+    best = pipe(small.PROMPTS, key=jax.random.key(0), **FEW, prior_draws=2, latents=True)[1]
+    assert best.shape == (2, 24)
+    assert pipe.compiled() == 2
     other, embed = pipe(["two", "fish"], key=jax.random.key(1), **FEW, prior_guidance=1.0, latents=True)
-    assert pipe.compiled() == 1
+    assert pipe.compiled() == 2
     assert embed.shape == (2, 24)
     assert not np.array_equal(made, other)
 
@@ -61,6 +64,7 @@ def test_pictures_agree_and_nothing_compiles_again(pipe, monkeypatch):
     [
         ({"prior_steps": 1}, "prior_steps is 1: expected a whole number from 2 to 1000"),
         ({"larger_steps": 2.5}, "larger_steps is 2.5"),
+        ({"prior_draws": 0}, "prior_draws is 0: expected a whole number from 1 to 64"),
         ({"decoder_guidance": float("nan")}, "decoder_guidance is nan"),
         ({"prior_guidance": "much"}, "prior_guidance is 'much'"),
         ({"negative": "ugly"}, "this model takes no negative: expected prior_steps"),

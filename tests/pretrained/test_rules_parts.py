@@ -172,7 +172,7 @@ def test_published_autoencoder_size():
         (
             autoencoder.config,
             {"down_block_types": ["AttnDownEncoderBlock2D"]},
-            "only a list, each 'DownEncoderBlock2D'",
+            "only the mirror of down_block_types, .'AttnUpDecoderBlock2D'",
         ),
         (lambda json: clip.text_config(json, projection=False), {"hidden_act": "relu"}, "'quick_gelu' or 'gelu'"),
     ],

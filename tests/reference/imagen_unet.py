@@ -64,6 +64,14 @@ CONDITION = {
         "encoder_hid_dim": 24,
         "encoder_hid_dim_type": "image_proj",
     },
+    "kandinsky 2.2 with a hint": {
+        **SIMPLE,
+        "in_channels": 8,
+        "out_channels": 8,
+        "addition_embed_type": "image_hint",
+        "encoder_hid_dim": 24,
+        "encoder_hid_dim_type": "image_proj",
+    },
     "gelu in a latent model": {
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -110,8 +118,10 @@ def given(name, config):
         inputs["pooled"] = noise("pooled", (2, 4 * config["block_out_channels"][0]))
     if adds == "text_image":
         inputs |= {"pooled": noise("pooled", (2, wide)), "embed": noise("embed", (2, wide))}
-    if adds == "image":
+    if adds in ("image", "image_hint"):
         inputs["embed"] = noise("embed", (2, hidden))
+    if adds == "image_hint":
+        inputs["image"] = noise("image", (2, 64, 64, 3))
     return inputs
 
 
@@ -126,9 +136,11 @@ def main():
         if "embed" in inputs:
             added = {"image_embeds": inputs["embed"]}
             added |= {"text_embeds": inputs["pooled"]} if "pooled" in inputs else {}
-        x = torch.tensor(noise("x", (2, model.config.in_channels, 8, 8)))
+            added |= {"hint": inputs["image"].permute(0, 3, 1, 2)} if "image" in inputs else {}
+        x = torch.tensor(noise("x", (2, model.config.in_channels - 4 * ("image" in inputs), 8, 8)))
         y = model(x, T, inputs.get("context"), class_labels=labels, added_cond_kwargs=added).sample
-        cases[name] = (model, {"y": y, **{f"given {k}": v for k, v in inputs.items()}})
+        kept = {f"given {k}": v for k, v in inputs.items() if k != "image"}
+        cases[name] = (model, {"y": y, **kept})
     for name, config in PIXELS.items():
         model = take(UNet2DModel(**config))
         cases[name] = (model, {"y": model(torch.tensor(noise("x", (2, 6, 8, 8))), T).sample})

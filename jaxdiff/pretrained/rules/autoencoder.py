@@ -13,6 +13,7 @@ from jaxdiff.models.autoencoder_vq import AutoencoderVQ, VQConfig
 from jaxdiff.pretrained.rules import Rule, Rules, under
 from jaxdiff.pretrained.rules.fields import (
     Field,
+    brief,
     divides,
     each,
     flag,
@@ -26,19 +27,22 @@ from jaxdiff.pretrained.rules.fields import (
 from jaxdiff.pretrained.rules.unet import ATTENTION, RESNET
 from jaxdiff.typing import Params
 
+_ATTENTIONS = under("attentions.{}", "attn_{}", ATTENTION)
 _HALF = (
     Rule("conv_in", "conv_in", "conv"),
     *under("mid_block.resnets.{}", "mid/resnet_{}", RESNET),
-    *under("mid_block.attentions.{}", "mid/attn_{}", ATTENTION),
+    *under("mid_block", "mid", _ATTENTIONS),
     Rule("conv_norm_out", "norm_out", "norm"),
     Rule("conv_out", "conv_out", "conv"),
 )
 RULES: Rules = (
     *under("encoder", "encoder", _HALF),
     *under("encoder.down_blocks.{}.resnets.{}", "encoder/down_{}/resnet_{}", RESNET),
+    *under("encoder.down_blocks.{}", "encoder/down_{}", _ATTENTIONS),
     Rule("encoder.down_blocks.{}.downsamplers.0.conv", "encoder/down_{}/downsample/conv", "conv"),
     *under("decoder", "decoder", _HALF),
     *under("decoder.up_blocks.{}.resnets.{}", "decoder/up_{}/resnet_{}", RESNET),
+    *under("decoder.up_blocks.{}", "decoder/up_{}", _ATTENTIONS),
     Rule("decoder.up_blocks.{}.upsamplers.0.conv", "decoder/up_{}/upsample", "conv"),
     Rule("quant_conv", "quant_conv", "conv"),
     Rule("post_quant_conv", "post_quant_conv", "conv"),
@@ -47,7 +51,22 @@ TINY_RULES: Rules = (
     *(Rule(f"{half}.layers.{{}}", f"{half}/layer_{{}}", "conv") for half in ("encoder", "decoder")),
     *(Rule(f"{half}.layers.{{}}.conv.{{}}", f"{half}/layer_{{}}/conv_{{}}", "conv") for half in ("encoder", "decoder")),
 )
-VQ_RULES: Rules = (*RULES, Rule("quantize.embedding.weight", "codebook", "same"))
+_SPATIAL = (
+    Rule("norm_layer", "norm", "norm"),
+    Rule("conv_y", "scale", "conv"),
+    Rule("conv_b", "shift", "conv"),
+)
+_SPATIAL_LEVEL = (
+    *(rule for n in ("norm1", "norm2") for rule in under(f"resnets.{{}}.{n}", f"resnet_{{}}/{n}", _SPATIAL)),
+    *under("attentions.{}.spatial_norm", "attn_{}/norm", _SPATIAL),
+)
+VQ_RULES: Rules = (
+    *RULES,
+    *under("decoder.mid_block", "decoder/mid", _SPATIAL_LEVEL),
+    *under("decoder.up_blocks.{}", "decoder/up_{}", _SPATIAL_LEVEL),
+    *under("decoder.conv_norm_out", "decoder/norm_out", _SPATIAL),
+    Rule("quantize.embedding.weight", "codebook", "same"),
+)
 _WIDTHS = each(whole(1), (64, 64, 64, 64))
 _BLOCKS = whole(1, most=100)
 _TINY_FIELDS = {
@@ -70,11 +89,12 @@ TINY_HARMLESS = {
     "latent_shift": "for latents that are saved as pictures",
     "block_out_channels": "the reference repeats the decoder's widths there",
 }
+_DOWN, _UP = ("DownEncoderBlock2D", "AttnDownEncoderBlock2D"), ("UpDecoderBlock2D", "AttnUpDecoderBlock2D")
 _SHARED = {
     "in_channels": whole(3),
     "out_channels": whole(3),
-    "down_block_types": each(one_of("DownEncoderBlock2D"), ("DownEncoderBlock2D",)),
-    "up_block_types": each(one_of("UpDecoderBlock2D"), ("UpDecoderBlock2D",)),
+    "down_block_types": each(one_of(*_DOWN), _DOWN[:1]),
+    "up_block_types": each(one_of(*_UP), _UP[:1]),
     "block_out_channels": each(whole(1), (64,)),
     "layers_per_block": _BLOCKS,
     "latent_channels": whole(4),
@@ -98,7 +118,7 @@ _VQ_FIELDS = {
     "num_vq_embeddings": whole(256),
     "vq_embed_dim": optional(whole(1)),
     "force_upcast": flag(False),
-    "norm_type": one_of("group"),
+    "norm_type": one_of("group", "spatial"),
     "lookup_from_codebook": one_of(False),
 }
 HARMLESS = {"sample_size": "the side of the reference's tiles"}
@@ -143,6 +163,10 @@ def _scaling(full: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def _config(name: str, full: Mapping[str, Any], scale: Any, shift: Any) -> AutoencoderConfig:
     same_length(name, full, "block_out_channels", "down_block_types", "up_block_types")
+    down, up = full["down_block_types"], full["up_block_types"]
+    mirror = [_UP[_DOWN.index(block)] for block in reversed(down)]
+    if list(up) != mirror:
+        raise ValueError(f"{name}: up_block_types={brief(list(up))}: only the mirror of down_block_types, {mirror}")
     divides(name, "norm_num_groups", full["norm_num_groups"], "block_out_channels", full["block_out_channels"])
     return AutoencoderConfig(
         in_channels=full["in_channels"],
@@ -152,6 +176,7 @@ def _config(name: str, full: Mapping[str, Any], scale: Any, shift: Any) -> Autoe
         latent_channels=full["latent_channels"],
         groups=full["norm_num_groups"],
         mid_attention=full["mid_block_add_attention"],
+        attention=tuple(i for i, block in enumerate(down) if block == _DOWN[1]),
         quant_conv=full.get("use_quant_conv", True),
         post_quant_conv=full.get("use_post_quant_conv", True),
         scale=scale,
@@ -204,9 +229,17 @@ def vq_config(json: Mapping[str, Any]) -> VQConfig:
       ValueError: names the fields whose values are not supported.
     """
     full = settle("VQModel", json, _VQ_FIELDS, HARMLESS)
-    width = full["vq_embed_dim"] or full["latent_channels"]
-    net = _config("VQModel", full, float(full["scaling_factor"]), 0.0)
-    return VQConfig(**dataclasses.asdict(net), codes=full["num_vq_embeddings"], width=width)
+    width, spatial = full["vq_embed_dim"] or full["latent_channels"], full["norm_type"] == "spatial"
+    if spatial and width != full["latent_channels"]:
+        raise ValueError(
+            f"VQModel: vq_embed_dim={width} is not supported with norm_type='spatial', only latent_channels"
+        )
+    # Kandinsky, which has them, does not scale the latents of its MoVQ
+    net = _config("VQModel", full, 1.0 if spatial else float(full["scaling_factor"]), 0.0)
+    made = VQConfig(**dataclasses.asdict(net), codes=full["num_vq_embeddings"], width=width, spatial=spatial)
+    if spatial:
+        made.check()
+    return made
 
 
 def vq_shapes(net: VQConfig, json: Mapping[str, Any]) -> Params:
@@ -230,8 +263,8 @@ def published(net: AutoencoderConfig) -> dict[str, Any]:
     json = {
         "in_channels": net.in_channels,
         "out_channels": net.out_channels,
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "down_block_types": [_DOWN[i in net.attention] for i in range(levels)],
+        "up_block_types": [_UP[i in net.attention] for i in reversed(range(levels))],
         "block_out_channels": list(net.channels),
         "layers_per_block": net.layers,
         "latent_channels": net.latent_channels,
@@ -248,4 +281,5 @@ def published(net: AutoencoderConfig) -> dict[str, Any]:
         if not (net.quant_conv and net.post_quant_conv):
             raise ValueError("quant_conv or post_quant_conv is False: a VQModel always has both")
         json |= {"num_vq_embeddings": net.codes, "vq_embed_dim": net.width}
+        json |= {"norm_type": "spatial"} if net.spatial else {}
     return {name: value for name, value in json.items() if name in fields}

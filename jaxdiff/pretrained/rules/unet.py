@@ -64,6 +64,10 @@ ADDITIONS = {
     ),
 }
 """Gives the names of what `addition` adds, below add_embedding."""
+HINT = (
+    *(Rule(f"input_hint_block.{2 * n}", f"hint/conv_{n}", "conv") for n in range(7)),
+    Rule("input_hint_block.14", "hint/conv_out", "conv"),
+)
 TOKENS = {
     "text": (Rule("encoder_hid_proj", "context_proj", "dense"),),
     "image": (
@@ -95,7 +99,7 @@ def encoder_rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
         Rule("conv_in", "conv_in", "conv"),
         *under("time_embedding", "time_mlp", EMBEDDING),
         *under("add_embedding" if json.get("addition_embed_type") else "class_embedding", "pooled_mlp", EMBEDDING),
-        *under("add_embedding", "", ADDITIONS.get(net.addition, ())),
+        *under("add_embedding", "", (*ADDITIONS.get(net.addition, ()), *(HINT if net.hint else ()))),
         *TOKENS.get(net.tokens, ()),
         *under("class_embedding", "augment_mlp", EMBEDDING),
         Rule("class_embedding", "label_embed", "embed"),
@@ -150,5 +154,6 @@ def inputs(net: UNetConfig, json: Mapping[str, Any]) -> tuple[jax.Array, jax.Arr
         pooled=jnp.zeros((1, pooled)) if pooled else None,
         augment=jnp.zeros(1) if net.augment else None,
         embed=jnp.zeros((1, seen)) if seen else None,
+        image=jnp.zeros((1, 8 * side, 8 * side, 3)) if net.hint else None,
     )
-    return jnp.zeros((1, side, side, given("in_channels"))), jnp.zeros(1), cond
+    return jnp.zeros((1, side, side, given("in_channels") - 4 * net.hint)), jnp.zeros(1), cond

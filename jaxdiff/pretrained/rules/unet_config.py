@@ -53,7 +53,7 @@ _CONDITION = {
     "cross_attention_dim": whole(1280),
     "transformer_layers_per_block": either(whole(1, **_LEVELS), each(whole(1, **_LEVELS), ())),
     "use_linear_projection": flag(False),
-    "addition_embed_type": one_of(None, "text_time", "text", "image", "text_image"),
+    "addition_embed_type": one_of(None, "text_time", "text", "image", "image_hint", "text_image"),
     "addition_embed_type_num_heads": whole(64),
     "encoder_hid_dim": optional(whole(1)),
     "encoder_hid_dim_type": one_of(None, "text_proj", "image_proj", "text_image_proj"),
@@ -150,6 +150,7 @@ def _steered(name: str, full: Mapping[str, Any]) -> dict[str, Any]:
     if adds and label in ("projection", "identity"):
         raise ValueError(f"{name}: addition_embed_type and class_embed_type={label!r} do not go together here")
     tokens = full["encoder_hid_dim_type"] or ("text_proj" if width else None)
+    hint, adds = adds == "image_hint", "image" if adds == "image_hint" else adds
     if width is None and (tokens or adds == "image"):
         raise ValueError(f"{name}: encoder_hid_dim is missing")
     if (tokens == "image_proj") != (adds == "image"):
@@ -162,6 +163,7 @@ def _steered(name: str, full: Mapping[str, Any]) -> dict[str, Any]:
         "addition": "plain" if label == "identity" else {None: "", "text_time": ""}.get(adds, adds),
         "pool_heads": full["addition_embed_type_num_heads"],
         "tokens": _TOKENS[tokens],
+        "hint": hint,
         "context_width": full["cross_attention_dim"] if tokens else 0,
     }
 

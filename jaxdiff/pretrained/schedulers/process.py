@@ -149,7 +149,7 @@ class Process:
         return sigma if alone else float(np.hypot(alpha, sigma))
 
     @property
-    def _alone(self) -> bool:
+    def alone(self) -> bool:
         """Returns whether the class works on x / alpha."""
         return isinstance(self.grid, Placing) and self.grid.way == "levels"
 
@@ -170,7 +170,7 @@ class Process:
             options["skip"] = [n - steps + len(times) - 1 for n in options["skip"]]
         bounds = {"clip": self.clip, "threshold": self.threshold}
         table = make_table(self.sampler, self.schedule, len(times) - 1, times, **{**bounds, **options})
-        if self._alone and times[-1] > 0:  # what they return there is x / alpha
+        if self.alone and times[-1] > 0:  # what they return there is x / alpha
             table = rescaled(table, 1 / float(self.schedule.alpha(times[-1:])[0]))
         return table
 

@@ -1,0 +1,260 @@
+"""A prior by itself: CLIP's embeddings of pictures that texts describe, for a decoder (Kandinsky, Stable unCLIP).
+
+Embeddings stay on the devices. What the decoder is told in place of an embedding, for guidance, is one that the prior
+imagines of the negative prompt; without one it is CLIP's of a picture of zeros where the model has an image encoder,
+and else zeros.
+
+Source: Ramesh et al. 2022, arXiv 2204.06125, section 2.2: two embeddings are drawn, and the one is kept that has the
+larger dot product with the text's.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdiff import __version__
+from jaxdiff.data import prompt as prompt_text
+from jaxdiff.diffusion import denoiser
+from jaxdiff.models.image_clip import ClipImage
+from jaxdiff.models.prior import Prior, denormalised
+from jaxdiff.models.text_clip import ClipText
+from jaxdiff.parallel import MeshSpec, param_shardings
+from jaxdiff.parallel.spread import Spread
+from jaxdiff.pipelines.program import FIRST, unit_noise
+from jaxdiff.pipelines.vary import VaryOptions, make_look
+from jaxdiff.pretrained import scheduler
+from jaxdiff.pretrained.read import Bundle
+from jaxdiff.pretrained.scheduler import Process
+from jaxdiff.sampling.kernel import drive
+from jaxdiff.sampling.table import table_kernel, with_aux
+from jaxdiff.typing import Cond, Network, Params
+
+PARTS = ("prior", "text_encoder")
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorOptions:
+    """The options of a prior.
+
+    Attributes:
+      prior_steps: of the prior's sampler; at least 2.
+      prior_guidance: how closely the embedding follows the prompt; 1 is off.
+      prior_draws: embeddings drawn for each picture, of which the one nearest the text is kept.
+    """
+
+    prior_steps: int = 25
+    prior_guidance: float = 4.0
+    prior_draws: int = 1
+
+    def check(self) -> None:
+        """Refuses what makes no sense.
+
+        Raises:
+          ValueError: names the option.
+        """
+        for name, most in (("prior_steps", 1000), ("prior_draws", 64)):
+            check_count(name, getattr(self, name), 1 + (name == "prior_steps"), most)
+        check_number("prior_guidance", self.prior_guidance)
+
+
+def check_count(name: str, value: Any, least: int, most: int) -> None:
+    """Refuses what is no whole number from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r}: expected a whole number from {least} to {most}")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Refuses what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise ValueError(f"{name} is {value!r}: expected a finite number")
+
+
+class PriorPipeline:
+    """A prior of a directory, ready to imagine; another prompt, seed or guidance compiles nothing.
+
+    Attributes:
+      width: of the embeddings.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        spec: MeshSpec | Literal["pmap"] = MeshSpec(),
+        devices: Sequence[jax.Device] | None = None,
+        programs: Path | None = None,
+    ):
+        """Takes a prior's parts and compiles nothing yet; see `DiffusionPipeline`.
+
+        Raises:
+          ValueError: if parts are missing, or their widths do not fit each other.
+        """
+        parts = bundle.components
+        missing = [name for name in PARTS if name not in parts]
+        missing += [name for name in ("tokenizer",) if name not in bundle.tokenizers]
+        if missing:
+            raise ValueError(f"{bundle.kind} has no {', '.join(missing)}: a prior needs {', '.join(PARTS)}, tokenizer")
+        names = [name for name in (*PARTS, "image_encoder") if name in parts]
+        self.nets = {name: parts[name].config for name in names}
+        widths = {name: getattr(net, "embed", None) or net.projection for name, net in self.nets.items()}
+        if len(set(widths.values())) > 1:
+            told = ", ".join(f"{name} {width}" for name, width in widths.items())
+            raise ValueError(f"{bundle.kind}: embeddings are of different widths: {told}; expected one model's parts")
+        self.width = widths["prior"]
+        self.process = scheduler.process(bundle.schedulers["scheduler"])
+        self.tokenizer = bundle.tokenizers["tokenizer"]
+        self.params: dict[str, Any] = {name: parts[name].params for name in names}
+        identity = repr((__version__, self.nets, [parts[name].json for name in names], bundle.schedulers))
+        self._run = Spread(make_program(self.nets, self.process), spec, devices, programs=programs, identity=identity)
+        self._look = Spread(make_look(self.nets), spec, devices)
+        self._away = Spread(lambda params, like: _nothing(self.nets, params, like), spec, devices)
+        if spec != "pmap":
+            self.params = jax.device_put(self.params, param_shardings(self.params, self._run.mesh))
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        *,
+        keys: Any,
+        negative: Sequence[str] | None = None,
+        options: PriorOptions = PriorOptions(),
+    ) -> tuple[Array, Array]:
+        """Returns embeddings [b e], and what is told in their place for guidance [b e], both on the devices.
+
+        Args:
+          prompts: one for each picture.
+          keys: [b].
+          negative: what to keep away from, one for each; None: nothing.
+          options: of the prior.
+
+        Raises:
+          ValueError: for options that make no sense; nothing has been compiled then.
+          FloatingPointError: if embeddings are not finite.
+        """
+        options.check()
+        batch = {"keys": keys, "text": self.tokens(prompts)}
+        batch["away"] = self.tokens([""] * len(prompts) if negative is None else negative)
+        if negative is not None:
+            batch["imagines_away"] = np.zeros((len(prompts), 0), np.uint8)
+        batch["draws"] = np.zeros((len(prompts), 0, options.prior_draws), np.uint8)  # its shape says how many
+        calls = self.process.calls(options.prior_steps)
+        table = with_aux(self.process.table(calls.times, options.prior_steps), guidance=options.prior_guidance)
+        table = jax.tree.map(lambda x: np.asarray(x, np.float32), table)
+        out = self._run((self.params, table), batch, host=False)
+        if not np.asarray(out["finite"]).all():
+            raise FloatingPointError("embeddings are not finite: the weights are damaged, or dtype is too narrow")
+        return out["embed"], out["away"]
+
+    def look(self, prompts: Sequence[str], options: VaryOptions) -> tuple[Array, Array, Array]:
+        """Returns embeddings of pictures as they are, as `options` move them, and what stands for none: [b e] each.
+
+        Raises:
+          ValueError: if there is no image encoder, or for options that make no sense.
+        """
+        options.check()
+        if "image_encoder" not in self.nets:
+            raise ValueError("picture is for models with CLIP's image encoder, and this one's directory has none")
+        batch: dict[str, Any] = options.pictures(len(prompts))
+        batch["mix"] = np.full(len(prompts), options.mix, np.float32)
+        if options.described is not None:
+            batch |= {"text": self.tokens(prompts), "described": self.tokens([options.described] * len(prompts))}
+        out = self._look(self.params, batch, host=False)
+        return out["seen"], out["embed"], self._away(self.params, out["seen"], host=False)
+
+    def compiled(self) -> int:
+        """Counts the programs that have been compiled for this prior."""
+        return self._run.compiled() + self._look.compiled() + self._away.compiled()
+
+    def cut(self, prompt: str) -> str:
+        """Returns the end of a prompt that is too long for the model and is not seen by it; '' if all is."""
+        return prompt_text.cut(self.tokenizer, prompt, 1, self.nets["text_encoder"].length)
+
+    def tokens(self, prompts: Sequence[str]) -> Any:
+        """Returns token ids [b l]."""
+        length = self.nets["text_encoder"].length
+        return np.stack([prompt_text.encode(self.tokenizer, text, 1, length)[0] for text in prompts])[:, 0]
+
+
+def make_program(nets: Mapping[str, Any], process: Process) -> Callable[[Any, Any], dict[str, Array]]:
+    """Returns the function ((params, table), batch) -> {embed, away, finite}.
+
+    `batch` has `keys` [b], ids [b l] of `text` and of `away`, and arrays of no bytes: the last side of `draws` is how
+    many embeddings are drawn, and `imagines_away` is there where one of `away` is wanted.
+    """
+
+    def program(whole: tuple[Params, Any], batch: Any) -> dict[str, Array]:
+        params, table = whole
+        text, away = (read(nets["text_encoder"], params["text_encoder"], batch[name]) for name in ("text", "away"))
+        both = "imagines_away" in batch
+        double = lambda a, b: jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a, b)
+        keys = batch["keys"]
+        if both:
+            text, away = double(text, away), double(away, away)
+            keys = jnp.concatenate([keys, _folded(keys, 1)])
+        denoise = denoiser.make(
+            network(nets["prior"]), params["prior"], text, away, process.schedule, process.kind, process.says
+        )
+        draws = []
+        for n in range(batch["draws"].shape[2]):
+            own = _folded(keys, 2 + n) if n else keys
+            x = unit_noise(own, FIRST, (nets["prior"].embed,))
+            draws.append(denormalised(params["prior"], _array(drive(_kernel(denoise, table), table, x, own))))
+        assert text.pooled is not None
+        embed = nearest(jnp.stack(draws), text.pooled)
+        made = {"embed": embed, "finite": jnp.isfinite(embed).all(1)}
+        if both:
+            return {name: jnp.split(x, 2)[0] for name, x in made.items()} | {"away": jnp.split(embed, 2)[1]}
+        return made | {"away": _nothing(nets, params, embed)}
+
+    return program
+
+
+def nearest(embeds: Float[Array, "n b e"], text: Float[Array, "b e"]) -> Float[Array, "b e"]:
+    """Returns of n embeddings of each picture the one with the largest dot product with its text's."""
+    best = jnp.argmax(jnp.einsum("nbe,be->nb", embeds, text), 0)
+    return jnp.take_along_axis(embeds, best[None, :, None], 0)[0]
+
+
+def _nothing(nets: Mapping[str, Any], params: Params, like: Array) -> Array:
+    """Returns what stands for no picture."""
+    if "image_encoder" not in nets:
+        return jnp.zeros_like(like)
+    net = nets["image_encoder"]
+    out: Any = ClipImage(net).apply({"params": params["image_encoder"]}, jnp.zeros((1, net.size, net.size, 3)))
+    return jnp.broadcast_to(out[1].astype(jnp.float32), like.shape)
+
+
+def _kernel(denoise: Any, table: Any) -> Any:
+    return table_kernel(denoise, table.b.shape[1])
+
+
+def _array(x: Any) -> Array:
+    assert isinstance(x, jax.Array)
+    return x
+
+
+def _folded(keys: Any, n: int) -> Any:
+    return jax.vmap(lambda key: jax.random.fold_in(key, n))(keys)
+
+
+def read(net: Any, params: Params, tokens: Array) -> Cond:
+    """Returns a text as the prior is told it: its states, which of them count, and its vector."""
+    out: Any = ClipText(net).apply({"params": params}, tokens)
+    states, vector = (x.astype(jnp.float32) for x in out)
+    end = jnp.argmax(tokens if net.end is None else tokens == net.end, -1)
+    return Cond(context=states, context_mask=jnp.arange(tokens.shape[1])[None] <= end[:, None], pooled=vector)
+
+
+def network(net: Any) -> Network:
+    """Returns the prior as what `denoiser.make` takes."""
+
+    def call(params: Params, x: Array, t: Array, cond: Cond) -> Any:
+        return Prior(net).apply({"params": params}, x, t, cond.pooled, cond.context, cond.context_mask)
+
+    return call

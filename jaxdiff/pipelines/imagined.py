@@ -1,0 +1,137 @@
+"""A prior and the decoder that draws what it imagines (Kandinsky, Stable unCLIP): two programs, one after another."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff.pipelines import inputs
+from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pipelines.imagine import PriorOptions, PriorPipeline
+from jaxdiff.pipelines.vary import VaryOptions
+from jaxdiff.pretrained.index import bare
+from jaxdiff.pretrained.read import Bundle
+
+_PART = 2**31 - 3
+"""Folded into a picture's key: the prior's part of it."""
+_GIVEN = ("embed", "no_embed")
+"""Options of the decoder that the prior fills."""
+
+
+def has_prior(bundle: Bundle) -> bool:
+    """Returns whether a directory has a prior, by itself or beside a decoder."""
+    return bool({"prior", "prior_prior"} & bundle.components.keys())
+
+
+def split(bundle: Bundle) -> tuple[Bundle, Bundle]:
+    """Returns the prior and the decoder of a directory that has both: `prior`, and what begins with `prior_`."""
+
+    def take(named: Mapping[str, Any], of_prior: bool) -> dict[str, Any]:
+        own = {name: x for name, x in named.items() if name.startswith("prior") == of_prior}
+        return {bare(name): x for name, x in own.items()}
+
+    made = [
+        dataclasses.replace(
+            bundle,
+            components=take(bundle.components, of_prior),
+            tokenizers=take(bundle.tokenizers, of_prior),
+            schedulers=take(bundle.schedulers, of_prior),
+        )
+        for of_prior in (True, False)
+    ]
+    return made[0], made[1]
+
+
+class Imagined:
+    """A prior and its decoder; embeddings between them stay on their devices.
+
+    Attributes:
+      prior: imagines embeddings of prompts.
+      decoder: draws them.
+      Options: what a call may be given: the decoder's options, those of `PriorOptions`, and of `VaryOptions` where
+        the prior has CLIP's image encoder.
+    """
+
+    def __init__(self, prior: PriorPipeline, decoder: DiffusionPipeline):
+        """Takes both stages.
+
+        Raises:
+          ValueError: if the decoder draws no embedding, or one of another width.
+        """
+        if not decoder.model.embed:
+            raise ValueError("stage 2 draws no embedding, which is what stage 1, a prior, makes: expected its decoder")
+        if decoder.model.embed != prior.width:
+            raise ValueError(
+                f"the prior makes embeddings of {prior.width} numbers, and its decoder draws those of "
+                f"{decoder.model.embed}: expected two parts of one model"
+            )
+        self.prior, self.decoder = prior, decoder
+        fields = {f.name: (f.type, f.default) for f in dataclasses.fields(decoder.Options) if f.name not in _GIVEN}
+        self._more = (PriorOptions, VaryOptions) if "image_encoder" in prior.nets else (PriorOptions,)
+        fields |= {f.name: (f.type, f.default) for kind in self._more for f in dataclasses.fields(kind)}
+        fields.setdefault("negative", (str | Sequence[str] | None, None))
+        made = [(name, kind, dataclasses.field(default=default)) for name, (kind, default) in fields.items()]
+        listed = [(kind.__doc__ or "").partition("Attributes:\n")[2].rstrip() for kind in self._more]
+        doc = "\n".join([(decoder.Options.__doc__ or "").rstrip(), *listed, ""])
+        self.Options = dataclasses.make_dataclass("Options", made, frozen=True, namespace={"__doc__": doc})
+
+    def __call__(
+        self, prompts: str | Sequence[str], *, key: Any, options: Any = None, latents: bool = False, **fields: Any
+    ) -> Any:
+        """Returns pictures uint8 [b h w 3], one for each prompt; see `DiffusionPipeline`.
+
+        Raises:
+          ValueError: for options that a stage does not take.
+        """
+        prompts, keys = inputs.prompts(prompts), inputs.check_key(key)
+        given = {} if options is None else {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+        given |= fields
+        taken = {kind: {f.name for f in dataclasses.fields(kind)} & given.keys() for kind in self._more}
+        own = {kind: kind(**{name: given.pop(name) for name in names}) for kind, names in taken.items()}
+        chosen, vary = own[PriorOptions], own.get(VaryOptions, VaryOptions())
+        assert isinstance(chosen, PriorOptions)
+        assert isinstance(vary, VaryOptions)
+        chosen.check()
+        vary.check()
+        several = [x for x in (keys if keys.ndim else None, vary.picture, given.get("image")) if x is not None]
+        if len(prompts) == 1:
+            prompts *= max((len(x) for x in several), default=1)
+        if keys.ndim and len(keys) != len(prompts):
+            raise ValueError(f"there are {len(keys)} keys for {len(prompts)} pictures: pass one, or one for each")
+        if wrong := [name for name in _GIVEN if name in given]:
+            raise ValueError(f"{wrong[0]} is what the prior makes: leave it out, or call the decoder")
+        takes = {f.name for f in dataclasses.fields(self.decoder.Options)}
+        negative = given.get("negative")
+        if "negative" not in takes:
+            given.pop("negative", None)
+        if unknown := [name for name in given if name not in takes]:
+            raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(sorted(takes))}")
+        keys = keys if keys.ndim else jax.random.split(keys, len(prompts))
+        # a decoder that adds noise to its embedding is told zeros in its place
+        away = None if negative is None or self.decoder.model.noises else inputs.for_each(negative, len(prompts))
+        own_keys = jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(_PART)))(keys)
+        if vary.picture is None:
+            embed, no_embed = self.prior(prompts, keys=own_keys, negative=away, options=chosen)
+        else:
+            seen, embed, no_embed = self.prior.look(prompts, vary)
+            if vary.keep:
+                given |= self._kept(prompts, keys, seen, vary, given)
+        drawn: dict[str, Any] = {"embed": embed, **({} if self.decoder.model.noises else {"no_embed": no_embed})}
+        return self.decoder(prompts, key=keys, **drawn, latents=latents, **given)
+
+    def _kept(self, prompts: list[str], keys: Any, seen: Any, vary: VaryOptions, given: Mapping[str, Any]) -> Any:
+        """Returns the options of a walk that begins at the noise that a picture comes from, by DDIM both ways."""
+        if wrong := [name for name in ("image", "init_noise", "sampler") if given.get(name) is not None]:
+            raise ValueError(f"{wrong[0]} does not go with keep, which starts from the picture's own noise, by ddim")
+        same = {name: given[name] for name in ("steps", "height", "width") if name in given}
+        image = vary.pictures(len(prompts))["picture"]
+        back = {**same, "sampler": "ddim_inverse", "image": image, "embed": seen, "guidance": None}
+        own = jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(_PART - 1)))(keys)
+        noise = self.decoder(prompts, key=own, latents=True, **back)[1]
+        return {"init_noise": np.asarray(noise, np.float32), "sampler": "ddim"}
+
+    def compiled(self) -> int:
+        """Counts the programs that have been compiled for both stages."""
+        return self.prior.compiled() + self.decoder.compiled()

@@ -1,0 +1,111 @@
+"""Embeddings of pictures that are given: as they are, between two of them, or moved by a change of words.
+
+With CLIP's embedding z of a picture, z' of another and text vectors t (wanted) and s (what the picture shows):
+
+    variation      z
+    interpolation  slerp(z, z', mix)
+    text diff      slerp(z, |z| (t - s) / |t - s|, mix)
+
+Source: Ramesh et al. 2022, arXiv 2204.06125, section 3.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdiff.models.image_clip import ClipImage, prepare
+from jaxdiff.models.text_clip import ClipText
+from jaxdiff.pipelines import canvas
+from jaxdiff.typing import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class VaryOptions:
+    """The options of a call that starts from a picture's embedding, and not from a prior.
+
+    Attributes:
+      picture: uint8 [b h w 3] whose embedding is drawn again.
+      towards: uint8 [b h w 3], to whose embedding `mix` leads.
+      described: what the picture shows, in words; `mix` leads from there to the prompt.
+      mix: how far, from 0 to 1.
+      keep: start from the noise that the picture comes from (DDIM inversion), so that its composition stays.
+    """
+
+    picture: Any = None
+    towards: Any = None
+    described: str | None = None
+    mix: float = 0.5
+    keep: bool = False
+
+    def check(self) -> None:
+        """Refuses what makes no sense.
+
+        Raises:
+          ValueError: names the option.
+        """
+        if isinstance(self.mix, bool) or not isinstance(self.mix, int | float) or not 0 <= self.mix <= 1:
+            raise ValueError(f"mix is {self.mix!r}: expected a number from 0 to 1")
+        given = [name for name in ("towards", "described") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError("towards and described were both given: the picture moves to one of them")
+        if self.picture is None and (wrong := [*given, *(["keep"] if self.keep else [])]):
+            raise ValueError(f"{wrong[0]} is about a picture: pass picture")
+
+    def pictures(self, count: int) -> dict[str, np.ndarray]:
+        """Returns `picture` and `towards`, one for each of `count` prompts.
+
+        Raises:
+          ValueError: if they are no pictures, or of another number.
+        """
+        given = {"picture": self.picture, "towards": self.towards}
+        return {name: canvas.check_pictures(x, count, name) for name, x in given.items() if x is not None}
+
+
+def slerp(a: Float[Array, "b e"], b: Float[Array, "b e"], t: Float[Array, " b"]) -> Float[Array, "b e"]:
+    """Walks from a to b on the sphere: directions by their angle, lengths linearly.
+
+    sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b for unit vectors with the angle w between them.
+    """
+    t = t[:, None]
+    lengths = [jnp.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
+    u, v = (x / jnp.maximum(length, 1e-12) for x, length in zip((a, b), lengths, strict=True))
+    angle = jnp.arccos(jnp.clip((u * v).sum(1, keepdims=True), -1, 1))
+    near = jnp.sin(angle) < 1e-4  # all between them are alike
+    sine = jnp.where(near, 1.0, jnp.sin(angle))
+    shares = [jnp.where(near, x, jnp.sin(x * angle) / sine) for x in (1 - t, t)]
+    return (shares[0] * u + shares[1] * v) * ((1 - t) * lengths[0] + t * lengths[1])
+
+
+def make_look(nets: Mapping[str, Any]) -> Callable[[Any, Any], dict[str, Array]]:
+    """Returns the function (params, batch) -> {seen, embed}: embeddings of `picture` as it is, and as it is moved.
+
+    `batch` has `picture` and `mix` [b], and `towards`, or ids of `text` and `described`.
+    """
+
+    def program(params: Params, batch: Any) -> dict[str, Array]:
+        def see(x: Array) -> Array:
+            net = nets["image_encoder"]
+            out: Any = ClipImage(net).apply(
+                {"params": params["image_encoder"]}, prepare(x.astype(jnp.float32) / 255, net.size)
+            )
+            return out[1].astype(jnp.float32)
+
+        def read(tokens: Array) -> Array:
+            out: Any = ClipText(nets["text_encoder"]).apply({"params": params["text_encoder"]}, tokens)
+            return out[1].astype(jnp.float32)
+
+        seen = moved = see(batch["picture"])
+        if "towards" in batch:
+            moved = slerp(seen, see(batch["towards"]), batch["mix"])
+        if "described" in batch:
+            change = read(batch["text"]) - read(batch["described"])
+            size = jnp.linalg.norm(seen, axis=1, keepdims=True)
+            change = size * change / jnp.maximum(jnp.linalg.norm(change, axis=1, keepdims=True), 1e-12)
+            moved = slerp(seen, change, batch["mix"])
+        return {"seen": seen, "embed": moved}
+
+    return program

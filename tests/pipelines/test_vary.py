@@ -1,0 +1,68 @@
+"""Variations, interpolations and text diffs: walks on the sphere in closed form, and pictures of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pipelines import test_kandinsky as kandinsky
+from reference.sd_weights import noise
+
+from jaxdiff.pipelines.imagine import PriorPipeline
+from jaxdiff.pipelines.vary import VaryOptions, slerp
+
+SEEN = kandinsky.picture("seen", 16)
+OTHER = kandinsky.picture("other", 16)
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return PriorPipeline(kandinsky.prior_bundle(), devices=jax.devices()[:1])
+
+
+def test_a_quarter_circle_is_walked_by_its_angle():
+    a, b = jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    for t in (0.0, 0.25, 0.5, 1.0):
+        expected = (2 + 2 * t) * np.array([[np.cos(t * np.pi / 2), np.sin(t * np.pi / 2)]])
+        np.testing.assert_allclose(slerp(a, b, jnp.array([t])), expected, atol=1e-6)
+
+
+def test_between_equal_vectors_nothing_changes():
+    a = jnp.asarray(noise("a", (3, 7)))
+    np.testing.assert_allclose(slerp(a, a, jnp.array([0.0, 0.3, 1.0])), a, rtol=1e-5)
+
+
+def test_pictures_are_moved_from_one_end_to_the_other(prior):
+    at = lambda picture, **more: prior.look(["a", "b"], VaryOptions(picture=picture, **more))
+    seen, alone, _ = at(SEEN)
+    np.testing.assert_array_equal(seen, alone)
+    other = at(OTHER)[0]
+    np.testing.assert_allclose(at(SEEN, towards=OTHER, mix=0.0)[1], seen, atol=1e-5)
+    np.testing.assert_allclose(at(SEEN, towards=OTHER, mix=1.0)[1], other, atol=1e-5)
+    before = prior.compiled()
+    half = at(SEEN, towards=OTHER, mix=0.5)[1]
+    assert prior.compiled() == before
+    cosine = lambda a, b: (a * b).sum(1) / jnp.linalg.norm(a, axis=1) / jnp.linalg.norm(b, axis=1)
+    np.testing.assert_allclose(cosine(half, seen), cosine(half, other), atol=1e-5)
+
+
+@pytest.mark.heavy
+def test_words_move_a_picture_towards_the_prompt(prior):
+    texts = ["two birds", "a red hat"]
+    move = lambda mix: prior.look(texts, VaryOptions(picture=SEEN, described="one bird", mix=mix))
+    seen, whole, _ = move(1.0)
+    np.testing.assert_allclose(move(0.0)[1], seen, atol=1e-5)
+    np.testing.assert_allclose(jnp.linalg.norm(whole, axis=1), jnp.linalg.norm(seen, axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mix": 1.5}, "mix is 1.5: expected a number from 0 to 1"),
+        ({"picture": SEEN, "towards": OTHER, "described": "a"}, "towards and described were both given"),
+        ({"described": "a"}, "described is about a picture: pass picture"),
+        ({"keep": True}, "keep is about a picture: pass picture"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        VaryOptions(**options).check()
