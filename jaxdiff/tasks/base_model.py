@@ -2,6 +2,7 @@
 
 Parameters are by component, {"unet": ..., "text_encoder": ...}; a path is 'unet/down_0/resnet_0/conv1/kernel'. A run
 keeps no copy of the model: it notes the SHA-256 of the U-Net's files as base.json, and refuses another model later.
+Of a model from the hub it notes the commit too, and reads that one, whatever became of the name.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxdiff.pipelines.model import Model, make_model
-from jaxdiff.pretrained import single_file
+from jaxdiff.pretrained import hub, single_file
 from jaxdiff.pretrained.files import read_json
 from jaxdiff.pretrained.read import Bundle, read_directory
 from jaxdiff.pretrained.rules import few, flatten, unflatten
@@ -46,6 +47,7 @@ class Base(NamedTuple):
 def outline(
     path: Path | None,
     *,
+    revision: str | None = None,
     tokenizer: Path | None = None,
     prediction: str | None = None,
     zero_terminal: bool = False,
@@ -54,7 +56,8 @@ def outline(
     """Reads what a model is, without its weights.
 
     Args:
-      path: a directory of diffusers, or a single file.
+      path: a directory of diffusers, a single file, or a name on the hub.
+      revision: of a name.
       tokenizer: its directory, for a single file, which has none.
       prediction: what the network is to predict from now on; None: what it does.
       zero_terminal: whether its trained steps are to end without signal from now on.
@@ -66,6 +69,7 @@ def outline(
     """
     if path is None:
         raise ValueError("task.model is not given: name a directory of diffusers, or a file of Stable Diffusion")
+    path = hub.local(path, revision, without=_WITHOUT)
     if not path.exists():
         raise FileNotFoundError(f"task.model is {path}, and nothing is there: name a directory of diffusers, or a file")
     if path.is_file() and tokenizer is None:
@@ -130,13 +134,19 @@ def noted(base: Base, folder: Path, new: bool) -> Base:
     """
     sha256 = _sha256(base.path)
     if new:
-        write_text(folder / NOTE, json.dumps({"model": str(base.path), "sha256": sha256}, indent=2) + "\n")
+        told = {"model": str(base.path), "revision": hub.commit_of(base.path), "sha256": sha256}
+        write_text(folder / NOTE, json.dumps(told, indent=2) + "\n")
     elif (told := read_json(folder / NOTE)).get("sha256") != sha256:
         raise ValueError(
             f"task.model is {base.path}, another model (hash {sha256[:12]}) than {folder} was trained on "
             f"({told.get('model')}, {str(told.get('sha256'))[:12]}): name that one in {folder / 'config.json'}"
         )
     return base._replace(sha256=sha256)
+
+
+def pinned(folder: Path) -> str | None:
+    """Returns the commit of the hub's model that a run was trained on; None of another, or where nothing is noted."""
+    return read_json(folder / NOTE).get("revision") if (folder / NOTE).is_file() else None
 
 
 def _sha256(path: Path) -> str:

@@ -63,7 +63,8 @@ class PublishedConfig(TaskConfig):
     """Training on a model of others.
 
     Attributes:
-      model: a directory of diffusers, or a single file; a run reads it anew at each start.
+      model: a directory of diffusers, a single file, or a name on the hub; a run reads it anew at each start.
+      revision: a branch, a tag or a commit of a name on the hub; a run goes on with the commit that it began with.
       tokenizer: its directory, for a single file, which has none.
       prediction: what the network is to predict; None: what the model predicts.
       zero_terminal: whether the last trained step is to be noise alone (v_prediction).
@@ -78,6 +79,7 @@ class PublishedConfig(TaskConfig):
     """
 
     model: Path | None = None
+    revision: str | None = None
     tokenizer: Path | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None
     zero_terminal: bool = False
@@ -162,6 +164,7 @@ class PublishedConfig(TaskConfig):
     def _outline(self) -> Base:
         return base_model.outline(
             self.model,
+            revision=self.revision,
             tokenizer=self.tokenizer,
             prediction=self.prediction,
             zero_terminal=self.zero_terminal,
@@ -170,7 +173,9 @@ class PublishedConfig(TaskConfig):
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Assets:
         """Reads what the base is, and the pictures of its class, which the model makes where there are none."""
-        base = base_model.noted(self._outline(), folder, new and source is not None)
+        commit = None if new else base_model.pinned(folder)
+        task = dataclasses.replace(self, revision=commit) if commit else self
+        base = base_model.noted(task._outline(), folder, new and source is not None)
         if isinstance(source, LatentSource):
             vae = dataclasses.replace(base.bundle.components["vae"], params=self._loaded(base, ("vae",))["vae"])
             if (own := first_stage.fingerprint(vae)) != source.plan.autoencoder:
