@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from pipelines import directory
+from tasks import published_cases as cases
 from tasks.published_cases import ADAM, FINE, TASKS, batch_of, made, started
 
 from jaxdiff import training
@@ -22,7 +22,7 @@ KEYS = 4
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return directory.save(tmp_path_factory.mktemp("model"))
+    return cases.save(tmp_path_factory.mktemp("models"))
 
 
 def step_of(task, optimizer):
@@ -39,23 +39,25 @@ def go(step, task, state, numbers):
 def test_every_part_moves_with_rematerialisation_or_without_and_after_resuming(name, model, tmp_path):
     after = {}
     for remat in (False, True):
-        task, _ = made(dataclasses.replace(TASKS[name], model=model, remat=remat), tmp_path)
+        task, _ = made(cases.fitted(name, model, remat=remat), tmp_path)
         optimizer, first = started(task)
         step = step_of(task, optimizer)
-        after[remat] = go(step, task, first, [0, 1])
+        after[remat] = go(step, task, first, [0, 1, 2])  # the first of a ControlNet's layers wait for the last
     one, other = (flatten(after[remat].params) for remat in (False, True))
     for path, x in one.items():
+        if path.endswith("attn/k/bias"):  # whose gradient is zero, since a softmax does not see it, but for rounding
+            continue
         # Adam makes much of the least of gradients, which another order of sums gives other last digits
         np.testing.assert_allclose(x, other[path], rtol=1e-3, atol=2e-3 * ADAM.lr, err_msg=path)
         moved = np.any(np.asarray(x) != np.asarray(flatten(first.params)[path]))
-        assert moved or path.endswith("attn/k/bias"), f"{path} does not train"
+        assert moved, f"{path} does not train"
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(dataclasses.replace(after[True], frozen={}), {}, None)
         checkpoints.wait()
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), first)
         read, _ = checkpoints.restore(like)
     again = dataclasses.replace(read, frozen=started(task)[1].frozen)
-    whole, resumed = go(step, task, after[True], [2]), go(step, task, again, [2])
+    whole, resumed = go(step, task, after[True], [3]), go(step, task, again, [3])
     jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
     for path, x in flatten(resumed.params).items():
         assert np.any(np.asarray(x) != np.asarray(other[path])) or path.endswith("attn/k/bias"), path
