@@ -7,13 +7,13 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class How:
-    """A dry run: a command only says what it would take, and on which chips.
+    """The options of a dry run, which only reports what a command would take, and on which chips.
 
     Attributes:
-      dry_run: say what it would take, and do nothing: needs no data, no weights and no accelerator.
-      topology: of a dry run, the chips that it is for, such as v5e:16x16 or v5p:4x4x4; by default those here.
-      slices: of a dry run, how many such topologies, joined by the data centre's network.
-      compile: of a dry run, also compile the program by the chip's own compiler; minutes, on few cores.
+      dry_run: report what the command would take, and run nothing; needs no data, weights or accelerator.
+      topology: chips that a dry run is for, such as v5e:16x16 or v5p:4x4x4; by default the devices of this machine.
+      slices: number of such topologies that a dry run joins by the data centre's network.
+      compile: let a dry run compile the program with the chip's own compiler, which takes minutes on a few cores.
     """
 
     dry_run: bool = False

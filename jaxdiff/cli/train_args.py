@@ -11,14 +11,14 @@ from jaxdiff.cli.main import HELP
 
 @dataclasses.dataclass(frozen=True)
 class How(dry_run_args.How):
-    """The way a run is started.
+    """How a run is started.
 
     Attributes:
-      save_executable: of a dry run, the file that the compiled step is written to.
-      executable: a compiled step that a dry run wrote; it is refused if it is of another version, chip or config.
-      distributed: starts one of several processes: auto (Cloud TPU pods, GKE, SLURM, Open MPI), or the address of
-        process 0, their count and this one's index, as 10.0.0.2:8476,4,0.
-      profile: N:M writes a trace of steps N to M of this start, for TensorBoard or Perfetto, to WORKDIR/profile.
+      save_executable: file that a dry run writes the compiled step to.
+      executable: compiled step that a dry run wrote; it is refused if its version, chip or config differs.
+      distributed: start this process as one of several: `auto` (Cloud TPU pods, GKE, SLURM, Open MPI), or the address
+        of process 0, the number of processes and this one's index, as 10.0.0.2:8476,4,0.
+      profile: trace steps N to M of this start, given as N:M, into WORKDIR/profile, for TensorBoard or Perfetto.
     """
 
     save_executable: Path | None = None

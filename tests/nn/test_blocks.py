@@ -67,6 +67,16 @@ def test_winograds_convolution_and_its_gradients_are_the_textbooks():
     assert jnp.array_equal(conv(x, kernel), y)  # many positions of many channels take this form on a CPU
 
 
+def test_fewer_channels_take_winograds_form_where_nothing_is_differentiated():
+    keys = jax.random.split(jax.random.key(0))
+    x, kernel = jax.random.normal(keys[0], (8, 16, 16, 64)), jax.random.normal(keys[1], (3, 3, 64, 96)) / 24
+    assert jnp.array_equal(conv(x, kernel), winograd(x, kernel))
+    y, pull = jax.vjp(conv, x, kernel)
+    expected, pull_plain = jax.vjp(textbook, x, kernel)
+    for ours, theirs in zip((y, *pull(y)), (expected, *pull_plain(expected)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * jnp.abs(theirs).max())
+
+
 def test_convolution_has_forward_derivatives():
     x, kernel = jax.random.normal(jax.random.key(0), (2, 6, 6, 4)), jnp.ones((3, 3, 4, 2))
     _, ours = jax.jvp(conv, (x, kernel), (x, kernel))
