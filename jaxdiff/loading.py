@@ -19,8 +19,8 @@ from jaxdiff.pipelines.imagined import Imagined, has_prior, split
 from jaxdiff.pipelines.model import Model, make_model
 from jaxdiff.pipelines.options import of_model
 from jaxdiff.pipelines.unclip import UnclipPipeline
+from jaxdiff.pretrained import hub, lora, quantize, single_file, single_part, textual_inversion
 from jaxdiff.pretrained import ip_adapter as ip_adapters
-from jaxdiff.pretrained import lora, quantize, single_file, single_part, textual_inversion
 from jaxdiff.pretrained.components import FAMILIES
 from jaxdiff.pretrained.index import guidance
 from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json, read_tokenizer
@@ -42,6 +42,7 @@ def load(
     dtype: str | None = None,
     decode_dtype: str | None = None,
     variant: str | None = None,
+    revision: str | None = None,
     tokenizer: Path | str | None = None,
     prediction: str | None = None,
     loras: Sequence[str | Path | tuple[str | Path, float]] | Mapping[str | Path, float] = (),
@@ -63,12 +64,14 @@ def load(
 
     Args:
       path: a run of `jaxdiff train` (its last checkpoint is taken), or one of its checkpoints, RUN/checkpoints/STEP; a
-        model directory of diffusers; or a single .safetensors or .ckpt file in its authors' layout.
+        model directory of diffusers; a single .safetensors or .ckpt file in its authors' layout; or a name on the
+        Hugging Face hub, 'stabilityai/sd-turbo', whose files are read from its cache (`pretrained.hub`).
       spec: how devices share a batch.
       dtype: of weights and computation, float32, bfloat16 or float16; int8 or fp8: of large weights, the computation is
         in bfloat16; None: the files' weights, float32 computation; of a run, both as it was trained.
       decode_dtype: of the autoencoder; None: float32 where the model asks for it, else `dtype`.
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
+      revision: a branch, a tag or a commit of a name on the hub; None: main, as it is now.
       tokenizer: its directory, for a single file, which has none.
       prediction: what the network of a single file predicts, where the file does not tell.
       loras: files, directories or runs of a LoRA, each as PATH or PATH:WEIGHT or a pair, or a mapping; one given twice
@@ -94,7 +97,7 @@ def load(
       ValueError: for classes that are not supported, broken files, and options that do not fit the model.
       MismatchError: if a checkpoint is not of the architecture that its config describes.
     """
-    path = Path(path)
+    path = hub.local(path, revision, variant=variant, without=() if safety else ("safety_checker",))
     known = {"dtype": (dtype, (*DTYPES, *quantize.KINDS)), "decode_dtype": (decode_dtype, DTYPES)}
     for name, (given, expected) in known.items():
         if given not in (None, *expected):

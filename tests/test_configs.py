@@ -4,6 +4,10 @@ import functools
 import json
 import pathlib
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -54,13 +58,27 @@ def trained(tmp_path_factory):
             return ["--task.autoencoder", str(train(first_stage))]
         task = read_config(path, small=True).task
         if hasattr(task, "model"):
-            return ["--task.model", str(model())]
+            return ["--task.model", str(model(path.stem == "sd_progressive")), *more(path.stem)]
         named = getattr(task, "teacher", None)
         return ["--task.teacher", str(train(named.name.removesuffix("-small")))] if named else []
 
     @functools.cache
-    def model():
-        return directory.save(tmp_path_factory.mktemp("model"))
+    def model(predicts_v):
+        return directory.save(tmp_path_factory.mktemp("model"), scheduler="ddim v" if predicts_v else "ddim")
+
+    @functools.cache
+    def more(name):
+        """What a task has beside its model: an image encoder, or pairs of pictures."""
+        folder = tmp_path_factory.mktemp(name)
+        if name == "sd_ip_adapter":
+            return ["--task.image_encoder", str(directory.save_part(folder, "tiny vision"))]
+        if name != "sd_instruct":
+            return []
+        for n, colour in enumerate(["red", "blue", "green", "white"] * 2):
+            Image.new("RGB", (16, 16), colour).save(folder / f"{n}.png")
+        lines = [{"file_name": f"{n}.png", "text": "other", "hint": f"{7 - n}.png"} for n in range(8)]
+        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        return ["--data.name", str(folder), "--data.subset", "all"]
 
     train.needed = needed
     return train
@@ -79,14 +97,23 @@ def first_stage(task, folder):
     return ["--init", str(folder / "red.png")]
 
 
-def controlnet(task, folder):
-    Image.new("RGB", (16, 16), "white").save(folder / "hint.png")
-    return [*picture(task, folder), "--hint", str(folder / "hint.png")]
+def seen(*options):
+    """Words for a task whose model is given the same picture by each of these options."""
+
+    def words(task, folder):
+        Image.new("RGB", (16, 16), "white").save(folder / "seen.png")
+        return [*picture(task, folder), *(word for option in options for word in (option, str(folder / "seen.png")))]
+
+    return words
 
 
+TOLD = ("picture", "latent", "finetune", "lora", "textual_inversion", "lcm", "lcm_lora", "progressive")
 WORDS = {
-    **dict.fromkeys(("picture", "latent", "finetune", "lora", "textual_inversion"), picture),
-    "controlnet": controlnet,
+    **dict.fromkeys(TOLD, picture),
+    **dict.fromkeys(("controlnet", "t2i_adapter"), seen("--hint")),
+    "instruct": seen("--image"),
+    "inpaint": seen("--image", "--mask"),
+    "ip_adapter": seen("--picture"),
     "first_stage": first_stage,
     "code_prior": lambda task, folder: ["--num", "1"],
 }
@@ -114,3 +141,24 @@ def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, trained)
     words = WORDS[told["task"]["kind"]](told["task"], tmp_path)
     main(["sample", "--model", str(parts), "--out", str(out), *words])
     assert Image.open(out).size[0] >= 16
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in CONFIGS if path.stem.startswith("sd_")])
+def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(path, tmp_path, trained):
+    """SIGKILL as soon as two steps are logged: at a save, or before it."""
+    whole, killed = trained(path.stem), tmp_path / "killed"
+    words = ["train", str(path), "--small", "--workdir", str(killed), "--train.preview_every", "0"]
+    program = "import sys; from jaxdiff.cli.main import main; main(sys.argv[1:])"
+    process = subprocess.Popen([sys.executable, "-c", program, *words, *trained.needed(path)], cwd=path.parents[1])
+    log = killed / "metrics.jsonl"
+    while not (log.exists() and '"step": 2,' in log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "checkpoints" / "6").exists()
+    train_small(path, killed, *trained.needed(path))
+    saved = [jax.tree.leaves(training.load_params(at / "checkpoints" / "6")) for at in (killed, whole)]
+    for ours, other in zip(*saved, strict=True):
+        np.testing.assert_array_equal(ours, other)

@@ -15,7 +15,8 @@ class Args:
     """Writes a model in another format, as other tools read it.
 
     Attributes:
-      model: a directory with model_index.json; a .safetensors or .ckpt file of Stable Diffusion; or a run of `jaxdiff
+      model: a directory with model_index.json; a name on the Hugging Face hub, ORG/NAME; a .safetensors or .ckpt file
+        of Stable Diffusion; or a run of `jaxdiff
         train`, or one of its checkpoints, whose averaged weights are taken: of an autoencoder, in pixels without text,
         in latents told nothing, or in those of a KL autoencoder told a frozen CLIP's states; of a model that was
         trained on; or of a LoRA, which is written by itself.
@@ -23,6 +24,7 @@ class Args:
         file that this program wrote is overwritten.
       dtype: type of the weights; by default unchanged.
       variant: read weight files of this variant, such as fp16, where the directory has them.
+      revision: branch, tag or commit of a name on the hub; by default main, as it is now.
       tokenizer: directory of the tokenizer, for a model in a single file.
       prediction: prediction type, for a Stable Diffusion 2 in a single file.
       vae: directory or file of an autoencoder to use instead of the model's.
@@ -35,6 +37,7 @@ class Args:
     out: Path
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     variant: str | None = None
+    revision: str | None = None
     tokenizer: Path | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None
     vae: Path | None = None

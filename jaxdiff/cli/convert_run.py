@@ -1,5 +1,6 @@
 """The work of `jaxdiff convert`: reads a model, and writes it in another format."""
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import jax
 
 from jaxdiff import experiment, loading
 from jaxdiff.cli.convert import Args
-from jaxdiff.pretrained import files, latent_model, lora, pixels, single_file, single_process
+from jaxdiff.pretrained import files, hub, latent_model, lora, pixels, single_file, single_process
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.write import write_directory
 from jaxdiff.tasks import lora as lora_task
@@ -19,6 +20,8 @@ _NO_ENDINGS = (".ckpt", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".msgpack", ".j
 
 def run(args: Args) -> None:
     """Reads, and writes under another name that becomes `out` when all is there."""
+    path = hub.local(args.model, args.revision, variant=args.variant, without=())
+    args = dataclasses.replace(args, model=path)
     check(args)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         write = writer(args)

@@ -39,12 +39,12 @@ def main(argv: list[str]) -> None:
         given = ["--help"]
     args, unknown = tyro.cli(Args, args=given, prog="jaxdiff sample", return_unknown_args=True)
     if asked:
-        tyro.cli(takes(args), args=["--help"], prog="jaxdiff sample")
-    if unknown and _is_published(args):  # a pipeline of another kind may know them
+        tyro.cli(takes(located(args)), args=["--help"], prog="jaxdiff sample")
+    if unknown and _is_published(located(args)):  # a pipeline of another kind may know them
         tyro.cli(Args, args=given, prog="jaxdiff sample")
     check(args)
     if how.dry_run:
-        dry_run(args, how)
+        dry_run(located(args), how)
         return
     compilation_cache()
     sample(args, unknown)
@@ -73,6 +73,15 @@ def dry_run(args: Args, how: How) -> None:
             sampling.run(pipe, spec, count, topology, compile=how.compile, options=options, say=lines.append, tell=tell)
         finally:
             print("", *lines, sep="\n", flush=True)
+
+
+def located(args: Args, *, weights: bool = False) -> Args:
+    """Returns the arguments with a path for a name on the hub, whose files are in its cache from then on."""
+    from jaxdiff.pretrained import hub
+
+    skipped = () if args.safety else ("safety_checker",)
+    path = hub.local(args.model, args.revision, variant=args.variant, without=skipped, weights=weights)
+    return args if path == Path(args.model) else dataclasses.replace(args, model=str(path), revision=None)
 
 
 def _is_published(args: Args) -> bool:
@@ -146,6 +155,7 @@ def check(args: Args) -> None:
 def takes(args: Args) -> type:
     """Returns the class of those of `Args` that this model takes, with its own defaults."""
     from jaxdiff.loading import is_published, outline
+    from jaxdiff.pretrained import hub
 
     model, options = outline(Path(args.model), **_loading(args))
     if model is None:
@@ -168,6 +178,7 @@ def takes(args: Args) -> type:
         ("controlnet", "adapter", "lora", "fuse", "textual_inversion", "ip_adapter", "image_encoder", "vae"): not own,
         ("tokenizer", "prediction"): Path(args.model).is_file(),
         ("variant", "safety"): Path(args.model).is_dir() and not own,
+        ("revision",): hub.commit_of(Path(args.model)) is not None,
     }
     names += [*GENERAL, *(name for group, has in more.items() if has for name in group)]
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default}
@@ -185,6 +196,7 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
     from jaxdiff.pipelines.diffusion import DiffusionPipeline
 
     print(f"reading {args.model}", flush=True)
+    args = located(args, weights=True)
     pipe = load(args.model, _spec(args), **_loading(args))
     if not isinstance(pipe, DiffusionPipeline):
         return _sample_other(args, pipe, unknown)

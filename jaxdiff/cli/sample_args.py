@@ -27,13 +27,14 @@ class Mesh:
 class Args:
     """Makes pictures with a trained model and writes them as one grid.
 
-    The model is a run of `jaxdiff train`, or a published one such as Stable Diffusion: a diffusers directory or one
-    file. `jaxdiff sample --model M --help` lists only the options that M takes; any other is refused before anything
-    is compiled.
+    The model is a run of `jaxdiff train`, or a published one such as Stable Diffusion: a diffusers directory, one file,
+    or a name on the Hugging Face hub. `jaxdiff sample --model M --help` lists only the options that M takes; any other
+    is refused before anything is compiled.
 
     Attributes:
       model: a run of `jaxdiff train` or one of its checkpoints, RUN/checkpoints/STEP; a directory with
-        model_index.json; or a .safetensors or .ckpt file.
+        model_index.json; a .safetensors or .ckpt file; or a name on the hub, ORG/NAME, whose files are then read from
+        its cache.
       prompt: text or class name to show; each prompt makes a row. With CLIP text encoders, parts can be
         weighted, as in "a (red:1.3) hat".
       num: number of pictures for each prompt.
@@ -99,6 +100,7 @@ class Args:
       variant: read weight files of this variant, such as fp16, where the directory has them.
       clip_skip: number of last blocks of CLIP's text encoder to skip.
       decode: decode pictures whole, sliced (one at a time) or tiled (in squares); the latter two take less memory.
+      revision: branch, tag or commit of a name on the hub; by default main, as it is now.
       safety: let the model's safety checker black out pictures.
     """
 
@@ -157,6 +159,7 @@ class Args:
     dtype: Literal["float32", "bfloat16", "float16", "int8", "fp8"] | None = None
     decode_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     variant: str | None = None
+    revision: str | None = None
     clip_skip: int = 0
     decode: Literal["whole", "sliced", "tiled"] = "whole"
     safety: bool = False

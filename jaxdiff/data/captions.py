@@ -2,7 +2,8 @@ r"""Finds the pictures of a folder with their captions or classes.
 
 A folder, with all below it, has one of these forms:
 
-    metadata.jsonl   lines {"file_name": "a/b.png", "text": "a red heart"}; 'caption' serves where there is no 'text'
+    metadata.jsonl   lines {"file_name": "a/b.png", "text": "a red heart"}; 'caption' serves where there is no 'text',
+                     and "hint": "c/d.png" (or "conditioning_image", "original_image") names a picture beside it
     metadata.csv     a header with the columns file_name and text (or caption), then a row for each picture
     captions.txt     lines NAME, a tab, CAPTION
     NAME.txt         beside each picture NAME.png, the caption
@@ -19,6 +20,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,15 +33,18 @@ FORMS = "a metadata.jsonl, metadata.csv or captions.txt, a .txt beside each pict
 _TEXTS = (".txt", ".json", ".jsonl", ".csv", ".md")
 _SPLITS = {"train", "test", "val", "valid", "validation"}
 
-Rows = Iterator[tuple[int, object, object]]
+Rows = Iterator[tuple[int, object, object, object]]
+_HINTS = ("hint", "conditioning_image", "original_image")
+_REPEATED = re.compile(r"(\d+)_(.+)")
 
 
 class Item(NamedTuple):
-    """A picture, its caption, and the number of its class (0 where there are none)."""
+    """A picture, its caption, the number of its class (0 where there are none), and the picture named beside it."""
 
     path: Path
     caption: str
     label: int = 0
+    hint: Path | None = None
 
 
 class NoCaptionsError(ValueError):
@@ -80,7 +85,8 @@ def find(folder: Path, root: Path | None = None) -> Found:
     if lists:
         listed = (item for path in lists for item in _listed(path, _LISTS[path.name]))
         items = sorted(item for item in listed if folder in item.path.parents)
-        if alone := sorted({*pictures} - {item.path for item in items}):
+        named = {path for item in items for path in (item.path, item.hint)}
+        if alone := sorted({*pictures} - named):
             notes.append(f"pictures in {folder} that {kinds[0]} does not name: {_names(folder, alone)}")
     elif not {path.with_suffix("") for path in texts} & stems and _are_classes(folder, pictures):
         labels = _classes(folder, root or folder)
@@ -93,6 +99,26 @@ def find(folder: Path, root: Path | None = None) -> Found:
     if empty := [item.path for item in items if not item.caption]:
         notes.append(f"empty captions in {folder} ({len(empty)} of {len(items)}): {_names(folder, empty)}")
     return Found(items, labels, notes)
+
+
+def repeated(items: list[Item]) -> list[Item]:
+    """Returns pictures of folders called N_NAME so many times, as kohya's scripts do; a caption of such a name loses N.
+
+    Raises:
+      ValueError: if no folder is called so, or one says 0 times.
+    """
+    found, counts = [], set()
+    for item in items:
+        told = _REPEATED.fullmatch(item.path.parent.name)
+        count, name = (int(told[1]), told[2].replace("_", " ")) if told else (1, "")
+        if not count:
+            raise ValueError(f"{item.path.parent} says 0 times: expected 1 or more, or put it elsewhere")
+        bare = told is not None and item.caption == item.path.parent.name.replace("_", " ")
+        found += [item._replace(caption=name) if bare else item] * count
+        counts.add(told is not None)
+    if True not in counts:
+        raise ValueError("data.repeats is True, and no folder is called 10_NAME, for 10 times: leave it out")
+    return found
 
 
 def split_folder(folder: Path, split: str) -> Path:
@@ -133,20 +159,26 @@ def files(folder: Path) -> list[Path]:
 def _listed(path: Path, rows: Callable[[Path], Rows]) -> list[Item]:
     """Returns what a file of captions names."""
     items = []
-    for number, name, caption in rows(path):
+    for number, name, caption, hint in rows(path):
         where = f"{path}, line {number}"
-        if not isinstance(name, str) or not name or "\0" in name:
-            raise ValueError(f"{where}: expected the name of a file, got {repr(name)[:80]}")
         if not isinstance(caption, str):
             raise ValueError(f"{where}: expected a caption in quotes, got {repr(caption)[:80]}")
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"{where}: {name!r} is outside the folder: expected a name relative to it, without '..'")
-        if not (path.parent / name).is_file():
-            raise ValueError(f"{where}: there is no picture {path.parent / name}")
-        items.append(Item(path.parent / name, _one_line(caption, where)))
+        beside = None if hint is None else _picture(path, hint, where)
+        items.append(Item(_picture(path, name, where), _one_line(caption, where), hint=beside))
     if not items:
         raise ValueError(f"{path} names no picture")
     return items
+
+
+def _picture(path: Path, name: object, where: str) -> Path:
+    """Returns the picture that a line names."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise ValueError(f"{where}: expected the name of a file, got {repr(name)[:80]}")
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{where}: {name!r} is outside the folder: expected a name relative to it, without '..'")
+    if not (path.parent / name).is_file():
+        raise ValueError(f"{where}: there is no picture {path.parent / name}")
+    return path.parent / name
 
 
 def _json_lines(path: Path) -> Rows:
@@ -155,7 +187,8 @@ def _json_lines(path: Path) -> Rows:
             continue
         try:
             row = json.loads(line)
-            yield number, row["file_name"], row["text"] if "text" in row else row["caption"]
+            hint = next((row[name] for name in _HINTS if name in row), None)
+            yield number, row["file_name"], row["text"] if "text" in row else row["caption"], hint
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f'{path}, line {number}: expected {{"file_name": ..., "text": ...}}, got {line[:80]!r}'
@@ -175,7 +208,7 @@ def _table(path: Path) -> Rows:
             if len(row) not in (0, len(header)):
                 raise ValueError(f"{path}, line {rows.line_num}: {len(row)} columns, not the header's {len(header)}")
             if row:
-                yield rows.line_num, row[header.index("file_name")], row[header.index(caption)]
+                yield rows.line_num, row[header.index("file_name")], row[header.index(caption)], None
     except csv.Error as error:
         raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
 
@@ -184,7 +217,7 @@ def _tabbed(path: Path) -> Rows:
     for number, line in enumerate(read_text(path).split("\n"), 1):
         name, tab, caption = line.partition("\t")
         if tab:
-            yield number, name, caption
+            yield number, name, caption, None
         elif line.strip():
             raise ValueError(f"{path}, line {number}: expected NAME, a tab, CAPTION, got {line[:80]!r}")
 

@@ -20,7 +20,7 @@ class Example(TypedDict):
     """One record of a source; `image` is uint8 [size, size, 3] and read-only.
 
     Of a picture in a folder, `sides` are its height and width before it was scaled and cut, and `name` is its path
-    below the folder.
+    below the folder; `hint` is the path of the picture that its line of metadata.jsonl names beside it.
     """
 
     image: np.ndarray
@@ -28,6 +28,7 @@ class Example(TypedDict):
     label: int
     sides: NotRequired[tuple[int, int]]
     name: NotRequired[str]
+    hint: NotRequired[str]
 
 
 @runtime_checkable
@@ -67,6 +68,7 @@ class DataConfig:
       flip: mirror half of the pictures, chosen anew each time one is drawn; not where captions tell left from right.
       articles: put "a" or "an" before half of the captions, chosen anew each time, where captions are bare names and
         prompts may not be; a caption that has an article keeps it.
+      repeats: of a folder: pictures in subfolders called N_NAME, such as 10_toy, come N times as often.
       dir: where prepared TFDS data lie; default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       workers: threads that load ahead; 0 loads when a batch is asked for.
     """
@@ -77,6 +79,7 @@ class DataConfig:
     subset: str = "all"
     flip: bool = False
     articles: bool = False
+    repeats: bool = False
     dir: str | None = None
     workers: int = 2
 
@@ -101,7 +104,7 @@ def check(config: DataConfig) -> None:
         value = getattr(config, field)
         if type(value) is not int or not least <= value <= most:
             raise ValueError(f"data.{field} is {repr(value)[:80]}: expected a whole number from {least} to {most}")
-    for field in ("flip", "articles"):
+    for field in ("flip", "articles", "repeats"):
         if not isinstance(value := getattr(config, field), bool):
             raise ValueError(f"data.{field} is {value!r}: expected True or False")
     if config.subset not in SUBSETS:

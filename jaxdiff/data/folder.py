@@ -53,6 +53,7 @@ class FolderSource:
                 raise ValueError(f"{report}, more than 1%; mend or remove them: {reasons}")
             log.warning("%s and skipped: %s", report, reasons)
         self._items = [item for item in found.items if item.path not in self.skipped]
+        self._items = captions.repeated(self._items) if config.repeats else self._items
         self._size = config.size
         self._names = [os.path.relpath(item.path, folder) for item in self._items]
 
@@ -64,9 +65,10 @@ class FolderSource:
 
     def shaped(self, index: int, height: int, width: int) -> Example:
         """Returns an example whose picture is scaled and cut to another shape."""
-        path, caption, label = self._items[index]
+        path, caption, label, hint = self._items[index]
         image = picture.decode(path, (height, width))
-        return Example(image=image, caption=caption, label=label, sides=self.sides(index), name=self.names()[index])
+        one = Example(image=image, caption=caption, label=label, sides=self.sides(index), name=self.names()[index])
+        return one if hint is None else Example(**one, hint=str(hint))
 
     def sides(self, index: int) -> tuple[int, int]:
         """Returns height and width of a picture as it is."""
@@ -76,6 +78,10 @@ class FolderSource:
     def names(self) -> list[str]:
         """Returns the paths of all pictures below the folder, in order."""
         return self._names
+
+    def hints(self) -> list[Path | None]:
+        """Returns the picture that metadata.jsonl names beside each, in order."""
+        return [item.hint for item in self._items]
 
     def captions(self) -> list[str]:
         """Returns all captions in order."""

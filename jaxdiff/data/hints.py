@@ -15,6 +15,8 @@ from scipy import ndimage
 
 from jaxdiff.data import picture
 from jaxdiff.data.captions import files
+from jaxdiff.data.config import Source
+from jaxdiff.data.source import hints_of, names_of
 from jaxdiff.data.text import listing
 
 
@@ -71,6 +73,31 @@ def beside(folder: Path, names: Sequence[str], option: str) -> dict[str, Path]:
             f"{folder} lacks {len(lacking)} of {len(names)}: {listing(lacking)}; a file has the name of its picture"
         )
     return found
+
+
+def check_named(source: Source, option: str) -> None:
+    """Refuses data of which some pictures have no hint in metadata.jsonl.
+
+    Args:
+      source: of the pictures.
+      option: names in errors what asks for hints.
+
+    Raises:
+      ValueError: names the pictures, at most ten.
+    """
+    named, given = names_of(source), hints_of(source)
+    if lacking := [name for name, hint in zip(named, given, strict=True) if hint is None]:
+        raise ValueError(
+            f"{option}, and {len(lacking)} of {len(named)} pictures have no hint: {listing(lacking)}; give each a "
+            '"hint" in metadata.jsonl, or give task.folder'
+        )
+    if not named:
+        raise ValueError(f"{option}: give task.folder, or name hints in the metadata.jsonl of a folder of pictures")
+
+
+def read(path: Path, size: int) -> np.ndarray:
+    """Reads a hint, scaled and cut as `picture.decode` does."""
+    return picture.decode(path, size)
 
 
 def read_beside(found: Mapping[str, Path], name: str, size: int, *, nearest: bool = False) -> np.ndarray:

@@ -114,6 +114,8 @@ def _open(config: DataConfig) -> Source:
     from jaxdiff.data import folder, parquet, tars, tfds_source
 
     kind = kind_of(config.name)
+    if config.repeats and kind != "folder":
+        raise ValueError(f"data.repeats is True, and {config.name!r} is no folder of pictures: leave it out")
     if kind == "latents":
         return LatentSource(config)
     if kind == "made":
@@ -129,6 +131,12 @@ def names_of(source: Source) -> list[str]:
     """Returns the paths of a source's pictures below their folder, in order; [] of data that lie in none."""
     names: list[str] = getattr(source, "names", list)()
     return names
+
+
+def hints_of(source: Source) -> list[Path | None]:
+    """Returns the hint that metadata.jsonl names for each picture, in order; [] of data that lie in no folder."""
+    hints: list[Path | None] = getattr(source, "hints", list)()
+    return hints
 
 
 class Part:
@@ -153,6 +161,11 @@ class Part:
         names = names_of(self._source)
         return [names[i] for i in self._indices] if names else []
 
+    def hints(self) -> list[Path | None]:
+        """Returns the hints of all pictures; none of what lies in no folder."""
+        hints = hints_of(self._source)
+        return [hints[i] for i in self._indices] if hints else []
+
 
 class Kept:
     """A source whose examples stay in memory once read."""
@@ -160,6 +173,7 @@ class Kept:
     def __init__(self, source: Source):
         self.labels, self.captions, self._source = source.labels, source.captions, source
         self.names = lambda: names_of(source)
+        self.hints = lambda: hints_of(source)
         self._examples: list[Example | None] = [None] * len(source)
 
     def __len__(self) -> int:

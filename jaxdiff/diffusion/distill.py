@@ -1,4 +1,4 @@
-"""Few-step students: consistency training and distillation, progressive distillation.
+"""Few-step students: consistency training and distillation, latent consistency, progressive distillation.
 
 **Consistency** (Song et al. 2023, arXiv 2303.01469). A consistency function f maps every point of one probability-flow
 trajectory to its start, f(x, smallest level) = x (`precondition.consistency`). It learns from neighbours t > s on a
@@ -13,6 +13,14 @@ f itself, not its average, on the right: pass the same parameters).
 
 The grid is Karras': with position p from 0 (cleanest) to 1 and s = sigma / alpha, s(p)^(1/7) is linear in p. It has a
 number of intervals that may grow while a run trains, so it is computed in the loss and no array of a fixed size.
+
+**Latent consistency** (Luo et al. 2023, arXiv 2310.04378) distils a network of trained steps. Its function mixes the
+estimate D of the network with its input,
+
+    f(x_t, t) = c_skip x_t + c_out D(x_t, t),   c_skip = s^2 / (T^2 + s^2),   c_out = T / sqrt(T^2 + s^2),
+
+with s = 0.5 and T = 10 timestep, so that f(x, 0) = x. Neighbours lie 1 / intervals apart, many trained steps, which one
+DDIM step of the guided teacher skips; the distance is the mean of sqrt((a - b)^2 + c^2) - c over numbers.
 
 **Progressive distillation** (Salimans & Ho 2022, arXiv 2202.00512). One DDIM step of the student from t to u does what
 two of the teacher do, over s in the middle. The x0 that carries x_t to the teacher's x_u in one step is
@@ -131,6 +139,54 @@ def consistency(
         square = ((mapped - jax.lax.stop_gradient(wanted)) ** 2).reshape(x0.shape[0], -1).sum(axis=1)
         c, level = huber * (x0.size / x0.shape[0]) ** 0.5, lambda time: jnp.exp(-schedule.log_snr(time) / 2)
         return square / (jnp.sqrt(square + c**2) + c) / (level(t) - level(s))
+
+    return f
+
+
+def latent_consistency(
+    network: Network,
+    schedule: Schedule,
+    kind: str,
+    intervals: int = 50,
+    huber: float = 1e-3,
+    scaling: float = 10.0,
+    sigma_data: float = 0.5,
+) -> Callable[..., tuple[Array, Array]]:
+    """Returns the loss of latent consistency distillation, between points of a grid that skips trained steps.
+
+    Args:
+      network: the student.
+      schedule: of trained steps.
+      kind: what the network outputs.
+      intervals: of the grid, which the sampler's steps are some of.
+      huber: c of the distance.
+      scaling: of the timestep in the boundary condition.
+      sigma_data: of the boundary condition.
+
+    Returns:
+      (params, target_params, teacher, x0 [b ...], u [b], cond, keys [b]) -> loss [b], f(x_t, t) [b ...]; `teacher` is a
+      denoiser, guided.
+
+    Source: Luo et al. 2023, arXiv 2310.04378, algorithm 1.
+    """
+    prediction.check(kind, schedule)
+
+    def mapped(params: Params, x: Array, t: Array, cond: Cond) -> Array:
+        D = prediction.denoiser(network, params, cond, schedule, kind)(x, t, {})
+        T = over_pixels(scaling * schedule.timestep(t), x)
+        return sigma_data**2 / (T**2 + sigma_data**2) * x + T / jnp.sqrt(T**2 + sigma_data**2) * D
+
+    def f(
+        params: Params, target_params: Params, teacher: Denoise, x0: Array, u: Array, cond: Cond, keys: Key
+    ) -> tuple[Array, Array]:
+        n = times.whole(u, intervals)
+        t, s = (n + 1) / intervals, jnp.maximum(n / intervals, schedule.first)
+        x_t = loss.noised(x0, loss.independent(keys, x0), t, schedule)
+        x_s = ddim_step(x_t, teacher(x_t, t, {}), schedule, t, s)
+        wanted = mapped(target_params, x_s, s, cond)
+        made = mapped(params, x_t, t, cond)
+        error = made - jax.lax.stop_gradient(wanted)
+        return loss.per_example(jnp.sqrt(error**2 + huber**2) - huber), made
 
     return f
 

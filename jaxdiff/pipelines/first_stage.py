@@ -33,8 +33,10 @@ _LATENT = 2**16
 TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection")
 
 
-def moments(part: Component, params: Params, image: UInt8[Array, "b h w 3"]) -> Float[Array, "b i j m"]:
-    """Encodes pictures."""
+def moments(
+    part: Component, params: Params, image: UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"]
+) -> Float[Array, "b i j m"]:
+    """Encodes pictures of values from 0 to 255."""
     network = AUTOENCODERS[part.kind](part.config)
     z = network.apply({"params": params}, image.astype(jnp.float32) / 127.5 - 1, method="encode")
     return jnp.concatenate(z, -1) if isinstance(z, tuple) else z

@@ -2,6 +2,7 @@
 
 Parameters are by component, {"unet": ..., "text_encoder": ...}; a path is 'unet/down_0/resnet_0/conv1/kernel'. A run
 keeps no copy of the model: it notes the SHA-256 of the U-Net's files as base.json, and refuses another model later.
+Of a model from the hub it notes the commit too, and reads that one, whatever became of the name.
 """
 
 import dataclasses
@@ -15,7 +16,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxdiff.pipelines.model import Model, make_model
-from jaxdiff.pretrained import single_file
+from jaxdiff.pretrained import hub, single_file
+from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.files import read_json
 from jaxdiff.pretrained.read import Bundle, read_directory
 from jaxdiff.pretrained.rules import few, flatten, unflatten
@@ -46,19 +48,24 @@ class Base(NamedTuple):
 def outline(
     path: Path | None,
     *,
+    revision: str | None = None,
     tokenizer: Path | None = None,
     prediction: str | None = None,
     zero_terminal: bool = False,
     dtype: str = "float32",
+    takes: str = "",
 ) -> Base:
     """Reads what a model is, without its weights.
 
     Args:
-      path: a directory of diffusers, or a single file.
+      path: a directory of diffusers, a single file, or a name on the hub.
+      revision: of a name.
       tokenizer: its directory, for a single file, which has none.
       prediction: what the network is to predict from now on; None: what it does.
       zero_terminal: whether its trained steps are to end without signal from now on.
       dtype: of the computation; an autoencoder that overflows stays in float32.
+      takes: what its U-Net is to take beside the latents, a key of `PICTURES`; '': nothing. A model that takes nothing
+        is widened: its first convolution gets more inputs, with weights of zero.
 
     Raises:
       FileNotFoundError: if there is no model.
@@ -66,6 +73,7 @@ def outline(
     """
     if path is None:
         raise ValueError("task.model is not given: name a directory of diffusers, or a file of Stable Diffusion")
+    path = hub.local(path, revision, without=_WITHOUT)
     if not path.exists():
         raise FileNotFoundError(f"task.model is {path}, and nothing is there: name a directory of diffusers, or a file")
     if path.is_file() and tokenizer is None:
@@ -81,12 +89,34 @@ def outline(
     model = make_model(bundle)
     if not model.chunked or "vae" not in model.nets or model.process.says != "prediction":
         raise ValueError(f"task.model is {path}, a {bundle.kind}: expected Stable Diffusion 1, 2 or XL, or its refiner")
-    if model.extra:
+    kind, extra = PICTURES[takes](model.channels) if takes else ("", 0)
+    if takes and not model.extra:
+        bundle = _widened(bundle, kind if model.sizes else kind.replace("XL", ""), extra)
+        model = make_model(bundle)
+    if model.extra != extra:
+        what = f"text and {extra} channels" if takes else "text"
         raise ValueError(
             f"task.model is {path}, whose U-Net takes {model.extra} more channels, of another picture: expected one "
-            "that makes pictures from text alone"
+            f"that makes pictures from {what} alone"
         )
     return Base(path, bundle, model)
+
+
+PICTURES: dict[str, Callable[[int], tuple[str, int]]] = {
+    "edited": lambda channels: ("StableDiffusionXLInstructPix2PixPipeline", channels),
+    "masked": lambda channels: ("StableDiffusionXLInpaintPipeline", channels + 1),
+}
+"""What a U-Net may take beside latents of so many channels: the class that samples it, and how many more channels."""
+
+
+def _widened(bundle: Bundle, kind: str, extra: int) -> Bundle:
+    """Returns the bundle with a U-Net of more inputs, which a class of that name samples."""
+    unet = bundle.components["unet"]
+    json = {**unet.json, "in_channels": unet.config.out_channels + extra}
+    one = family(unet.kind)
+    part = dataclasses.replace(unet, json=json, params=one.shapes(unet.config, json))
+    parts = {**bundle.components, "unet": part}
+    return dataclasses.replace(bundle, kind=kind, index={**bundle.index, "_class_name": kind}, components=parts)
 
 
 def _read(path: Path, tokenizer: Path | None, prediction: str | None, **options: Any) -> Bundle:
@@ -102,7 +132,12 @@ def load(base: Base, tokenizer: Path | None, place: Callable[[Params], Any]) -> 
     prediction = base.bundle.schedulers["scheduler"].get("prediction_type")
     where = lambda name, shapes: place({name: shapes})[name]
     bundle = _read(base.path, tokenizer, prediction if base.path.is_file() else None, shardings=where)
-    return {name: part.params for name, part in bundle.components.items()}
+    found = {name: part.params for name, part in bundle.components.items()}
+    kernel, wanted = found["unet"]["conv_in"]["kernel"], base.bundle.components["unet"].params["conv_in"]["kernel"]
+    if missing := wanted.shape[2] - kernel.shape[2]:
+        wide = jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
+        found["unet"] = {**found["unet"], "conv_in": {**found["unet"]["conv_in"], "kernel": wide}}
+    return found
 
 
 def _retrained(bundle: Bundle, prediction: str | None, zero_terminal: bool) -> Bundle:
@@ -130,13 +165,19 @@ def noted(base: Base, folder: Path, new: bool) -> Base:
     """
     sha256 = _sha256(base.path)
     if new:
-        write_text(folder / NOTE, json.dumps({"model": str(base.path), "sha256": sha256}, indent=2) + "\n")
+        told = {"model": str(base.path), "revision": hub.commit_of(base.path), "sha256": sha256}
+        write_text(folder / NOTE, json.dumps(told, indent=2) + "\n")
     elif (told := read_json(folder / NOTE)).get("sha256") != sha256:
         raise ValueError(
             f"task.model is {base.path}, another model (hash {sha256[:12]}) than {folder} was trained on "
             f"({told.get('model')}, {str(told.get('sha256'))[:12]}): name that one in {folder / 'config.json'}"
         )
     return base._replace(sha256=sha256)
+
+
+def pinned(folder: Path) -> str | None:
+    """Returns the commit of the hub's model that a run was trained on; None of another, or where nothing is noted."""
+    return read_json(folder / NOTE).get("revision") if (folder / NOTE).is_file() else None
 
 
 def _sha256(path: Path) -> str:

@@ -6,10 +6,9 @@ The trained parameters are those at the paths of `train`; `groups` gives some of
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
-from jaxdiff.data.source import DataConfig, Source
+from jaxdiff.data.source import DataConfig
 from jaxdiff.tasks import base_model
 from jaxdiff.tasks.published import Assets, PublishedConfig
 from jaxdiff.training import OptimizerConfig
@@ -33,11 +32,8 @@ class Config(PublishedConfig):
             raise ValueError("task.train is empty: name the paths of what is trained, such as 'unet/.*'")
         base_model.trainable(self._outline(), self.train, "task.train")
 
-    def _prepare(self, assets: Assets, folder: Path, data: DataConfig, source: Source | None, new: bool) -> Assets:
-        return assets._replace(more=base_model.trainable(assets.base, self.train, "task.train"))
-
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
-        return base_model.split(loaded, assets.more)
+        return base_model.split(loaded, base_model.trainable(assets.base, self.train, "task.train"))
 
     def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         return base_model.join(params, frozen)

@@ -167,7 +167,7 @@ class Config(PublishedConfig):
             "ss_network_module": "networks.lora",
             "ss_network_dim": str(max(ranks)),
             "ss_network_alpha": f"{next(scale * rank for _, rank, scale in scales):g}",
-            "ss_sd_model_name": str(assets.base.path.name),
+            "ss_sd_model_name": self.model.name if self.model else "",
             "ss_new_sd_model_hash": assets.base.sha256,
             "modelspec.title": self.words or "LoRA",
         }

@@ -352,8 +352,7 @@ class Config(TaskConfig):
 
     def _preview(self, assets: Any, spec: Spec) -> Any:
         def parts(weights: Variables) -> Params:
-            text = {"text_encoder": weights.params["text"]} if self.condition == "text" else {}
-            return {"unet": weights.params["unet"], **text}
+            return {name: part.params for name, part in self.bundle(assets, weights).components.items()}
 
         make = lambda weights: self.pipeline(assets, weights, spec)
         return preview(self.preview, make, parts, **self._preview_inputs(assets))
@@ -370,7 +369,8 @@ def preview(
     Args:
       wanted: prompts, sampler, steps and guidance.
       make: weights -> the pipeline, called once.
-      parts: weights -> those of the pipeline's that training moves, by component.
+      parts: weights -> all of the pipeline's, by component: what is frozen too, since a step is given the whole state
+        and the arrays of an earlier one are gone.
       inputs: what else each call is given, or is given in another way.
     """
     made: list[DiffusionPipeline] = []
@@ -379,7 +379,7 @@ def preview(
     def draw(weights: Variables, key: Key) -> Preview:
         if not made:
             made.append(make(weights))
-        made[0].params |= parts(weights)
+        made[0].params = parts(weights)
         return Preview(made[0](wanted.prompts, key=key, **options), wanted.prompts)
 
     return draw

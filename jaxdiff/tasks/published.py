@@ -12,7 +12,7 @@ With `prior`, each example has a picture of its class beside it, whose loss is a
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -63,11 +63,14 @@ class PublishedConfig(TaskConfig):
     """Training on a model of others.
 
     Attributes:
-      model: a directory of diffusers, or a single file; a run reads it anew at each start.
+      model: a directory of diffusers, a single file, or a name on the hub; a run reads it anew at each start.
+      revision: a branch, a tag or a commit of a name on the hub; a run goes on with the commit that it began with.
       tokenizer: its directory, for a single file, which has none.
       prediction: what the network is to predict; None: what the model predicts.
       zero_terminal: whether the last trained step is to be noise alone (v_prediction).
       drop: how often captions are left out.
+      tags: captions are tags between commas, which come in another order each time; so many first ones stay where they
+        are. None: captions stay as they are.
       offset_noise: the scale of noise that all positions of a channel share.
       min_snr: gamma of the weight min(snr, gamma); None: the plain error.
       groups: (path pattern, optimizer) of parameters that move otherwise than the run's optimizer says.
@@ -78,10 +81,12 @@ class PublishedConfig(TaskConfig):
     """
 
     model: Path | None = None
+    revision: str | None = None
     tokenizer: Path | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None
     zero_terminal: bool = False
     drop: float = 0.0
+    tags: int | None = None
     offset_noise: float = 0.0
     min_snr: float | None = None
     groups: tuple[tuple[str, OptimizerConfig], ...] = ()
@@ -116,9 +121,10 @@ class PublishedConfig(TaskConfig):
             told = {"moments": moments}
         else:
             told = {"image": row["image"]}
+        caption = row["caption"] if self.tags is None else shuffled(row["caption"], self.tags, rng)
         for name, length in assets.base.model.texts.items():
             words = assets.base.bundle.tokenizers[name.replace("text_encoder", "tokenizer")]
-            told[name] = words.encode(row["caption"], length)
+            told[name] = words.encode(caption, length)
         if assets.base.model.sizes:
             told["sizes"] = sizes(row.get("sides", size), size, assets.base.model.sizes)
         return told
@@ -133,7 +139,7 @@ class PublishedConfig(TaskConfig):
         return network
 
     def _cond(self, assets: Assets, params: Params, told: Batch) -> Cond:
-        """Returns what the network is told; `told` has tokens with a chunk's axis, `keep` and `sizes`."""
+        """Returns what the network is told; `told` has tokens with a chunk's axis, `keep`, `sizes` and the `keys`."""
         return Cond(**read_text(assets.base.model, params, told))
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
@@ -143,6 +149,8 @@ class PublishedConfig(TaskConfig):
                 raise ValueError(f"task.{name} is {getattr(self, name)}: expected at least 0 and at most {most:g}")
         if self.min_snr is not None and not 0 < self.min_snr < math.inf:
             raise ValueError(f"task.min_snr is {self.min_snr}: expected a number above 0, or None")
+        if self.tags is not None and self.tags < 0:
+            raise ValueError(f"task.tags is {self.tags}: expected how many first tags stay, 0 or more, or None")
         self.prior.check()
         base = self._outline()
         if data.size % base.model.unit:
@@ -162,15 +170,31 @@ class PublishedConfig(TaskConfig):
     def _outline(self) -> Base:
         return base_model.outline(
             self.model,
+            revision=self.revision,
             tokenizer=self.tokenizer,
             prediction=self.prediction,
             zero_terminal=self.zero_terminal,
             dtype=self.dtype,
+            takes=self._takes(),
         )
+
+    def _takes(self) -> str:
+        """Returns what the U-Net takes beside the latents, see `base_model.outline`."""
+        return ""
+
+    def _gone(self, keys: Key) -> Array:
+        """Returns which captions are left out [b]."""
+        return losses.dropped(keys, self.drop)
+
+    def _load(self, assets: Assets, place: Callable[[Params], Any]) -> Params:
+        """Reads all parameters of the base by component, each to where `place` says."""
+        return base_model.load(assets.base, self.tokenizer, place)
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Assets:
         """Reads what the base is, and the pictures of its class, which the model makes where there are none."""
-        base = base_model.noted(self._outline(), folder, new and source is not None)
+        commit = None if new else base_model.pinned(folder)
+        task = dataclasses.replace(self, revision=commit) if commit else self
+        base = base_model.noted(task._outline(), folder, new and source is not None)
         if isinstance(source, LatentSource):
             vae = dataclasses.replace(base.bundle.components["vae"], params=self._loaded(base, ("vae",))["vae"])
             if (own := first_stage.fingerprint(vae)) != source.plan.autoencoder:
@@ -211,7 +235,7 @@ class PublishedConfig(TaskConfig):
             init=init,
             loss=self._loss(assets),
             example=example,
-            load=lambda place: base_model.load(assets.base, self.tokenizer, place),
+            load=lambda place: self._load(assets, place),
             groups=self.groups,
             rules=self._rules(),
             previews={"prompts": self._preview(assets, spec)} if self.preview.prompts else {},
@@ -220,8 +244,28 @@ class PublishedConfig(TaskConfig):
     def _rules(self) -> Rules:
         return ()
 
-    def _loss(self, assets: Assets) -> Any:
-        model, process = assets.base.model, assets.base.model.process
+    def _told(self, assets: Assets) -> Callable[[Batch, Array], Batch]:
+        """Returns (batch, gone [b]) -> what `_cond` reads of a batch, of which the captions that are gone are left out.
+
+        SDXL takes zeros where nothing is told, as its pipeline does, and the others an empty text.
+        """
+        model, bundle = assets.base.model, assets.base.bundle
+        zeros = bundle.index.get("force_zeros_for_empty_prompt", len(model.texts) > 1)
+        words = {n: bundle.tokenizers[n.replace("text_encoder", "tokenizer")] for n in model.texts}
+        empty = {n: words[n].encode("", to) for n, to in model.texts.items()}
+
+        def told(batch: Batch, gone: Array) -> Batch:
+            text = {n: batch[n] if zeros else jnp.where(gone[:, None], empty[n][None], batch[n]) for n in model.texts}
+            found: dict[str, Any] = {n: x for n, x in batch.items() if n not in text}
+            found["text"] = {n: (x[:, None], jnp.ones((len(x), 1, x.shape[1]))) for n, x in text.items()}
+            found["keep"] = 1.0 - gone if zeros else jnp.ones(len(gone))
+            return found
+
+        return told
+
+    def _errors(self, assets: Assets) -> Callable[..., Array]:
+        """Returns (params, whole, known, batch, x0, u [b], keys [b]) -> loss [b], by default that of denoising."""
+        process = assets.base.model.process
         if isinstance(process.schedule, Discrete):
             at = times.steps(process.schedule.steps)
         else:
@@ -229,11 +273,16 @@ class PublishedConfig(TaskConfig):
         noise = losses.offset(losses.independent, self.offset_noise) if self.offset_noise else losses.independent
         weight = None if self.min_snr is None else losses.min_snr(self.min_snr)
         each = losses.denoising(self._network(assets), process.schedule, process.kind, weight, noise)
-        # SDXL takes zeros where nothing is told, as its pipeline does, and the others an empty text
-        zeros = assets.base.bundle.index.get("force_zeros_for_empty_prompt", len(model.texts) > 1)
-        words = assets.base.bundle.tokenizers
-        empty = {n: words[n.replace("text_encoder", "tokenizer")].encode("", to) for n, to in model.texts.items()}
-        vae = assets.base.bundle.components["vae"]
+        told = self._told(assets)
+
+        def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
+            cond = self._cond(assets, whole, {**told(batch, self._gone(keys)), "keys": keys})
+            return each(whole, x0, at(u), cond, keys)
+
+        return errors
+
+    def _loss(self, assets: Assets) -> Any:
+        errors, vae = self._errors(assets), assets.base.bundle.components["vae"]
 
         def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
             ways = 2 if assets.classes is not None else 1
@@ -241,17 +290,12 @@ class PublishedConfig(TaskConfig):
                 batch = {n: _beside(x, batch[f"class/{n}"]) for n, x in batch.items() if not n.startswith("class/")}
                 keys = _beside(draws.fold(keys, 1), draws.fold(keys, 2))
             whole = self._whole(assets, params, known.frozen)
-            gone = losses.dropped(keys, self.drop)
-            text = {n: batch[n] if zeros else jnp.where(gone[:, None], empty[n][None], batch[n]) for n in model.texts}
-            told: dict[str, Any] = {n: x for n, x in batch.items() if n not in text}
-            told["text"] = {n: (x[:, None], jnp.ones((len(x), 1, x.shape[1]))) for n, x in text.items()}
-            told["keep"] = 1.0 - gone if zeros else jnp.ones(len(gone))
             moments = batch.get("moments")
             if moments is None:
                 moments = first_stage.moments(vae, whole["vae"], batch["image"])
             x0 = first_stage.latents(vae, jax.lax.stop_gradient(moments), keys)
             u = draws.uniform(keys)
-            found = each(whole, x0, at(u), self._cond(assets, whole, told), keys)
+            found = errors(params, whole, known, batch, x0, u, keys)
             if ways == 1:
                 return found.mean(), times.by_quarter(u, found), {}
             own, prior = found.reshape(-1, 2).T
@@ -268,6 +312,10 @@ class PublishedConfig(TaskConfig):
         """Returns the whole model, the trained parts among its others, as its own library has it."""
         return base_with(assets.base.bundle, self._whole(assets, weights.params, weights.frozen))
 
+    def _preview_parts(self, assets: Assets, weights: Variables) -> dict[str, Any]:
+        """Returns the parameters that previews are drawn with, by the pipeline's names."""
+        return self._whole(assets, weights.params, weights.frozen)
+
     def _preview_inputs(self, assets: Assets) -> dict[str, Any]:
         """Returns what previews are given beside prompts."""
         return {}
@@ -278,7 +326,7 @@ class PublishedConfig(TaskConfig):
         return preview(
             wanted,
             lambda weights: self.pipeline(assets, weights, spec),
-            lambda weights: self._whole(assets, weights.params, weights.frozen),
+            lambda weights: self._preview_parts(assets, weights),
             **({"guidance": None} if wanted.guidance == 1 else {}),
             **inputs,
         )
@@ -300,6 +348,13 @@ def sizes(sides: tuple[int, int], size: tuple[int, int], count: int) -> np.ndarr
     scale = max(size[0] / sides[0], size[1] / sides[1])
     cut = [round((side * scale - to) / 2) for side, to in zip(sides, size, strict=True)]
     return np.array([*sides, *cut, *(size if count == 6 else (inputs.GOOD,))], np.float32)
+
+
+def shuffled(caption: str, keep: int, rng: np.random.Generator) -> str:
+    """Returns the tags of a caption, between commas, in an order by chance after the first `keep`."""
+    tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
+    kept, others = tags[:keep], tags[keep:]
+    return ", ".join([*kept, *(others[i] for i in rng.permutation(len(others)))])
 
 
 def _beside(one: Array, other: Array) -> Array:

@@ -20,21 +20,22 @@ class OptimizerConfig:
     """An optimizer and its learning rate over the run.
 
     Attributes:
-      name: adamw (decoupled weight decay), adam, or sgd (plain).
+      name: adamw (decoupled weight decay), adam, adafactor (no first moment, and of a matrix only the means of rows and
+        columns of the second: a few thousandths of Adam's memory; decoupled weight decay), or sgd (plain).
       lr: the highest learning rate.
       warmup: steps in which it rises from 0.
       decay: what follows: "cosine" down to `end_lr` at the last step, or "constant".
       end_lr: where the cosine ends.
-      b1: decay of the first moment.
-      b2: decay of the second moment.
-      eps: added to the root of the second moment.
-      weight_decay: of adamw; biases, norms, embeddings and other vectors are spared.
+      b1: decay of the first moment, of adam and adamw.
+      b2: decay of the second moment, of adam and adamw; adafactor's grows with the steps, 1 - steps^-0.8.
+      eps: added to the root of the second moment, of adam and adamw.
+      weight_decay: of adamw and adafactor; biases, norms, embeddings and other vectors are spared.
       clip: largest global norm of the gradient; 0 does not clip.
       every: steps for each update; the gradients between are dropped. A generator with 5 moves once in five steps of
         its critic.
     """
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "adafactor", "sgd"] = "adamw"
     lr: float = 1e-4
     warmup: int = 0
     decay: Literal["cosine", "constant"] = "cosine"
@@ -148,9 +149,11 @@ def _one(config: OptimizerConfig, steps: int, whose: str) -> optax.GradientTrans
     """Returns the transformation of one group."""
     check(config, steps, whose)
     parts = [optax.clip_by_global_norm(config.clip)] if config.clip else []
-    if config.name != "sgd":
+    if config.name in ("adam", "adamw"):
         parts.append(optax.scale_by_adam(config.b1, config.b2, config.eps))
-    if config.name == "adamw":
+    if config.name == "adafactor":  # Shazeer & Stern 2018, arXiv 1804.04235, algorithm 4, with rates as they are given
+        parts += [optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)]
+    if config.name in ("adamw", "adafactor"):
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
     rate, every = learning_rate(config, steps), config.every
     # its count is of its own updates, of which one comes in `every` steps

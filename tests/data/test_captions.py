@@ -5,8 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from jaxdiff.data import captions
+from jaxdiff.data import DataConfig, captions, open_source
 from jaxdiff.data.captions import find
+from jaxdiff.data.source import hints_of
 
 
 def draw(path, form=None):
@@ -215,3 +216,42 @@ def test_a_folder_that_links_to_itself_ends(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "loop").symlink_to(tmp_path)
     assert found(tmp_path)[0] == {"a.png": "x"}
+
+
+@pytest.mark.parametrize("column", ["hint", "conditioning_image", "original_image"])
+def test_a_line_names_a_picture_beside_its_own(tmp_path, column):
+    for name in ("a.png", "b.png", "beside/x.png"):
+        draw(tmp_path / name)
+    write_metadata(
+        tmp_path, [{"file_name": "a.png", "text": "a", column: "beside/x.png"}, {"file_name": "b.png", "text": "b"}]
+    )
+    got = find(tmp_path)
+    assert [item.hint for item in got.items] == [tmp_path / "beside/x.png", None]
+    assert got.notes == []  # the picture beside is none that nothing names
+    write_metadata(tmp_path, [{"file_name": "a.png", "text": "a", column: "beside/y.png"}])
+    with pytest.raises(ValueError, match=r"metadata\.jsonl, line 1: there is no picture .*beside/y\.png"):
+        find(tmp_path)
+
+
+def test_folders_say_how_often_their_pictures_come(tmp_path):
+    for name in ("3_sks_toy/a.png", "1_other/b.png", "plain/c.png"):
+        draw(tmp_path / name)
+    got = captions.repeated(find(tmp_path).items)
+    assert [(item.path.name, item.caption) for item in got] == [("b.png", "other"), *[("a.png", "sks toy")] * 3,
+                                                                 ("c.png", "plain")]  # fmt: skip
+    draw(tmp_path / "0_none" / "d.png")
+    with pytest.raises(ValueError, match="0_none says 0 times: expected 1 or more"):
+        captions.repeated(find(tmp_path).items)
+    with pytest.raises(ValueError, match=r"data\.repeats is True, and no folder is called 10_NAME"):
+        captions.repeated([captions.Item(tmp_path / "plain" / "c.png", "c")])
+
+
+def test_repeated_pictures_of_a_folder_are_more_examples(tmp_path):
+    for name in ("2_toy/a.png", "2_toy/b.png"):
+        draw(tmp_path / name)
+        (tmp_path / name).with_suffix(".txt").write_text(f"a toy, {name[-5]}")
+    source = open_source(DataConfig(name=str(tmp_path), split="all", size=8, repeats=True))
+    assert source.captions() == ["a toy, a"] * 2 + ["a toy, b"] * 2
+    assert hints_of(source) == [None] * 4
+    with pytest.raises(ValueError, match=r"data\.repeats is True, and 'synthetic' is no folder of pictures"):
+        open_source(DataConfig(name="synthetic", repeats=True))

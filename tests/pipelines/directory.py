@@ -5,9 +5,9 @@ from pipelines import small
 from jaxdiff.pretrained.write import write_component, write_directory
 
 
-def save(path, names=small.TINY, **index):
+def save(path, names=small.TINY, scheduler="ddim", **index):
     """A model directory of diffusers."""
-    write_directory(small.bundle(names, **index), path)
+    write_directory(small.bundle(names, scheduler, **index), path)
     return path
 
 

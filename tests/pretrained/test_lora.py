@@ -13,7 +13,7 @@ from support import REFERENCE, close
 
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNet, with_sizes
-from jaxdiff.pretrained import lora
+from jaxdiff.pretrained import files, lora
 from jaxdiff.pretrained.rules import flatten
 from jaxdiff.typing import Cond
 
@@ -82,10 +82,19 @@ def test_text_encoder_agrees(tmp_path):
 
 
 def test_written_and_read_again(unets, tmp_path):
+    """Kohya's layout has the scale; diffusers' takes names with 'lora' alone, so that there the factors have it."""
     read = lora.read(saved("kohya", tmp_path), unets["sd1"])
-    lora.write(tmp_path / "again.safetensors", read, unets["sd1"])
-    again = lora.read(tmp_path / "again.safetensors", unets["sd1"])
-    jax.tree.map(np.testing.assert_array_equal, again, read)
+    again = {}
+    for layout in ("diffusers", "kohya"):
+        lora.write(tmp_path / f"{layout}.safetensors", read, unets["sd1"], layout)
+        again[layout] = lora.read(tmp_path / f"{layout}.safetensors", unets["sd1"])
+    jax.tree.map(np.testing.assert_array_equal, again["kohya"], read)
+    assert all("lora" in name for name in files.read_safetensors(tmp_path / "diffusers.safetensors"))
+    for path, factors in read["unet"].items():
+        own = again["diffusers"]["unet"][path]
+        np.testing.assert_array_equal(own["down"], factors["down"])
+        np.testing.assert_array_equal(own["up"], factors["up"] * factors["scale"])
+        assert own["scale"] == 1
 
 
 def test_alpha_of_adapter_config(unets, tmp_path):

@@ -135,7 +135,7 @@ def test_a_dora_is_written_and_read_again(model, tmp_path):
         tensors[f"lora_unet_{flat(module)}.dora_scale"] = random((32, *[1] * (len(shape) - 1)))
     save_file(tensors, tmp_path / "f.safetensors")
     read = lora.read(tmp_path / "f.safetensors", model)
-    lora.write(tmp_path / "again.safetensors", read, model)
+    lora.write(tmp_path / "again.safetensors", read, model, "kohya")
     jax.tree.map(np.testing.assert_array_equal, lora.read(tmp_path / "again.safetensors", model), read)
     save_file({KOHYA + "diff": random((32, 32))}, tmp_path / "f.safetensors")
     with pytest.raises(ValueError, match="has diff: only LoRA and DoRA can be written"):

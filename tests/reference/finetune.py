@@ -177,24 +177,26 @@ def add_loras(loop, params):
     """PEFT's adapters on the pipeline's modules, with our first factors; their parameters by our file's names."""
     task, factors, found = loop.task, loop.task.factors(loop.assets, params), {}
     with tempfile.TemporaryDirectory() as folder:
-        lora.write(f"{folder}/x.safetensors", factors, loop.assets.base.bundle.components)
+        lora.write(f"{folder}/x.safetensors", cases.unscaled(factors), loop.assets.base.bundle.components)
         tensors = {n: np.array(x) for n, x in read_safetensors(f"{folder}/x.safetensors").items()}
+        # where all of the second factors is 1, a file has the scales in their place
+        ones = {n: {t: {**f, "up": jnp.ones_like(f["up"])} for t, f in own.items()} for n, own in factors.items()}
+        lora.write(f"{folder}/y.safetensors", ones, loop.assets.base.bundle.components)
+        told = {n: np.array(x).flat[0] for n, x in read_safetensors(f"{folder}/y.safetensors").items()}
     for name in factors:
         model = getattr(loop.pipe, name)
         # transformers 5 has no text_model in CLIPTextModel, which files name
-        bare = "" if hasattr(model, "text_model") else "text_model."
+        bare = "" if name == "unet" or hasattr(model, "text_model") else "text_model."
         start = f"{name}."
         own = {n.removeprefix(start).removeprefix(bare): x for n, x in tensors.items() if n.startswith(start)}
         ranks = {n.removesuffix(".lora_A.weight"): len(x) for n, x in own.items() if n.endswith("lora_A.weight")}
-        alphas = {n.removesuffix(".alpha"): float(x) for n, x in own.items() if n.endswith(".alpha")}
+        alphas = {n: float(told[f"{name}.{bare}{n}.lora_B.weight"]) * rank for n, rank in ranks.items()}
         config = peft.LoraConfig(
             r=2, target_modules=list(ranks), rank_pattern=ranks, alpha_pattern=alphas, use_dora=task.dora
         )
         peft.inject_adapter_in_model(config, model)
         given = dict(model.named_parameters())
         for tensor, x in own.items():
-            if tensor.endswith(".alpha"):
-                continue
             theirs = tensor.replace("lora_A.weight", "lora_A.default.weight")
             theirs = theirs.replace("lora_B.weight", "lora_B.default.weight")
             theirs = theirs.replace("lora_magnitude_vector", "lora_magnitude_vector.default.weight")
@@ -203,7 +205,7 @@ def add_loras(loop, params):
                     torch.testing.assert_close(given[theirs].flatten(), torch.tensor(x).flatten())
                 else:
                     given[theirs].copy_(torch.tensor(x))
-            found[f"{name}.{bare if name != 'unet' else ''}{tensor}"] = given[theirs]
+            found[f"{name}.{bare}{tensor}"] = given[theirs]
     return found
 
 
@@ -233,7 +235,7 @@ def trained(loop, params):
     return {n: theirs[n].requires_grad_() for n in masks}, {n: bool(x.any()) for n, x in masks.items()}
 
 
-def run(case):
+def run(case, kind=Loop):
     pipe = pipeline(case.split()[1])
     with tempfile.TemporaryDirectory() as folder:
         pipe.save_pretrained(folder)
@@ -242,7 +244,7 @@ def run(case):
         one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         loaded = made.load(lambda tree: jax.tree.map(lambda _: one, tree))
         params = made.init(jax.random.key(3), loaded, cases.batch(made, 0)).params
-    loop = Loop(case, pipe, task, assets)
+    loop = kind(case, pipe, task, assets)
     tensors, decays = trained(loop, params)
     o = cases.OPTIMIZER
     groups = [

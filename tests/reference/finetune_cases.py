@@ -7,7 +7,7 @@ import numpy as np
 from reference.sd_weights import noise
 
 from jaxdiff.data import DataConfig
-from jaxdiff.tasks import controlnet, finetune, lora, textual_inversion
+from jaxdiff.tasks import controlnet, finetune, lcm, lcm_lora, lora, textual_inversion
 from jaxdiff.tasks.class_pictures import PriorConfig
 from jaxdiff.training import OptimizerConfig
 
@@ -29,6 +29,12 @@ CASES = {
     "controlnet sd": controlnet.Config(hint_channels=(4, 6)),
 }  # fmt: skip
 
+STUDENTS = {
+    "lcm sd": lcm.Config(guidance=(3.0, 9.0)),
+    "lcm_lora sd": lcm_lora.Config(parts=("attention", "convolutions"), rank=2, guidance=(7.5, 7.5), intervals=25),
+}
+"""Cases of lcm.py."""
+
 
 class Classes:
     """Two pictures of a class."""
@@ -48,7 +54,7 @@ def picture(name):
 
 def prepared(case, path, folder):
     """The task of a case, for the model at a path, and its assets in a folder."""
-    task = dataclasses.replace(CASES[case], model=path)
+    task = dataclasses.replace((CASES | STUDENTS)[case], model=path)
     prior = getattr(task, "prior", PriorConfig())
     assets = dataclasses.replace(task, prior=PriorConfig()).assets(folder, DATA, source=Given(), new=True)
     return task, assets._replace(classes=Classes() if prior.prompt else None)
@@ -72,6 +78,12 @@ class Given:
 def batch(task, step):
     rows = [task.example(Given()[i], np.random.default_rng((step, i))) for i in range(COUNT)]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def unscaled(found):
+    """A LoRA with scales of 1: a file has then the factors as they were trained."""
+    one = lambda own: {target: {**factors, "scale": 1.0} for target, factors in own.items()}
+    return {name: one(own) for name, own in found.items()}
 
 
 def keys(step):

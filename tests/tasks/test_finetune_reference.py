@@ -20,6 +20,7 @@ from jaxdiff.pretrained.write import write_directory
 from jaxdiff.typing import Cond
 
 INDEX, ARRAYS = load(small.REFERENCE / "finetune.npz")
+ARRAYS = {**ARRAYS, **np.load(small.REFERENCE / "lcm.npz")}
 BY_DEFAULT = ("textual_inversion sd",)
 """The smallest gradient; the others are `heavy`."""
 
@@ -44,9 +45,10 @@ def models(tmp_path_factory):
 def published(task, assets, params, folder):
     """Trained parameters by the reference's names."""
     if hasattr(task, "factors"):
-        lora.write(folder / "x.safetensors", task.factors(assets, params), assets.base.bundle.components)
-        found = files.read_safetensors(folder / "x.safetensors")
-        return {name: np.asarray(x) for name, x in found.items() if not name.endswith(".alpha")}
+        lora.write(
+            folder / "x.safetensors", cases.unscaled(task.factors(assets, params)), assets.base.bundle.components
+        )
+        return {name: np.asarray(x) for name, x in files.read_safetensors(folder / "x.safetensors").items()}
     if "vectors" in params:
         return {"rows": params["vectors"]["text_encoder"]}
     found = {}
@@ -59,7 +61,11 @@ def published(task, assets, params, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[] if case in BY_DEFAULT else pytest.mark.heavy) for case in cases.CASES]
+    "case",
+    [
+        pytest.param(case, marks=[] if case in BY_DEFAULT else pytest.mark.heavy)
+        for case in cases.CASES | cases.STUDENTS
+    ],
 )
 def test_five_steps_are_the_references(case, models, tmp_path):
     path = models[case.split()[1]]

@@ -61,6 +61,30 @@ def test_decay_spares_norms_biases_and_embeddings():
     }
 
 
+def test_adafactor_is_what_its_paper_says_and_keeps_rows_and_columns():
+    """Algorithm 4 of arXiv 1804.04235, in numpy: r and c are means of rows and columns of g^2, b_n = 1 - n^-0.8."""
+    rng = np.random.default_rng(0)
+    params = {"fc": {"kernel": jnp.asarray(rng.normal(size=(160, 128)), jnp.float32), "bias": jnp.zeros(128)}}
+    optimizer = make_optimizer(
+        OptimizerConfig(name="adafactor", lr=0.1, decay="constant", clip=0.0, weight_decay=0.0), 9
+    )
+    state = optimizer.init(params)
+    sizes = [x.nbytes for x in jax.tree.leaves(state)]
+    assert sum(sizes) < 4 * (160 + 128 + 128) + 64
+    adam = make_optimizer(OptimizerConfig(name="adam", decay="constant"), 9).init(params)
+    assert sum(x.nbytes for x in jax.tree.leaves(adam)) > 2 * 4 * 160 * 128
+    r, c = np.zeros(160), np.zeros(128)
+    for n in (1, 2, 3):
+        g = rng.normal(size=(160, 128))
+        grads = {"fc": {"kernel": jnp.asarray(g, jnp.float32), "bias": jnp.ones(128)}}
+        update, state = optimizer.update(grads, state, params)
+        decay = 1 - n**-0.8
+        r, c = (decay * old + (1 - decay) * (g**2).mean(axis) for old, axis in ((r, 1), (c, 0)))
+        u = g / np.sqrt(np.outer(r, c) / r.mean())
+        u /= max(1.0, np.sqrt((u**2).mean()))
+        np.testing.assert_allclose(update["fc"]["kernel"], -0.1 * u, rtol=2e-4, atol=1e-6)
+
+
 def test_adamw_is_adam_and_decay():
     """The first step of Adam is lr * sign(g); AdamW adds lr * decay * w."""
     params = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full((2,), 3.0)}

@@ -1,6 +1,8 @@
 """Writes LoRA files with PEFT's names, which diffusers loads, or with those of kohya's scripts.
 
-Kohya's scripts name the modules of SDXL's U-Net after the original code, and all others after diffusers.
+Kohya's scripts name the modules of SDXL's U-Net after the original code, and all others after diffusers. Their files
+have an alpha for each module; diffusers takes none among PEFT's names, and a scale of 1, so that there the scale is
+multiplied into the second factor.
 """
 
 from collections.abc import Mapping
@@ -52,6 +54,7 @@ def write(
             if more := factors.keys() - {"down", "up", "scale", "magnitude"}:
                 raise ValueError(f"{path}: {module} has {', '.join(sorted(more))}: only LoRA and DoRA can be written")
             down, up = np.asarray(factors["down"]), np.asarray(factors["up"])
+            up = up if kohya else (up * np.asarray(factors["scale"])).astype(up.dtype)
             rank, conv = len(up), place.kind == "conv"
             if conv:
                 down, up = down.reshape((1,) * (4 - down.ndim) + down.shape), up[None, None]
@@ -63,7 +66,8 @@ def write(
                 role = "dora_scale" if kohya else "lora_magnitude_vector"
                 each = (-1, *(1,) * (down.ndim - 1)) if kohya else (1, -1, 1, 1) if conv else (-1,)
                 tensors[f"{module}.{role}"] = np.asarray(factors["magnitude"]).reshape(each)
-            tensors[f"{module}.alpha"] = np.asarray(factors["scale"] * rank, np.float32)
+            if kohya:
+                tensors[f"{module}.alpha"] = np.asarray(factors["scale"] * rank, np.float32)
     files.write_safetensors(path, tensors, note)
 
 

@@ -1,0 +1,107 @@
+"""Students of a published model that sample in a few steps: what LCM, LCM-LoRA and progressive distillation share.
+
+The teacher is the model itself, as it was, guided: its estimate is D_0 + g (D - D_0), D_0 without the caption, with g
+drawn anew for each example. So guidance is in the student, which is sampled without.
+"""
+
+import abc
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.data.source import DataConfig
+from jaxdiff.diffusion import draws, guidance
+from jaxdiff.diffusion.schedule import Discrete
+from jaxdiff.pipelines.model import make_model
+from jaxdiff.pretrained.rules import few
+from jaxdiff.pretrained.scheduler import said
+from jaxdiff.pretrained.schedulers.fields import DEFAULTS, HARMLESS
+from jaxdiff.tasks import base_model, finetune
+from jaxdiff.tasks.base_model import Base
+from jaxdiff.tasks.published import Assets, PublishedConfig
+from jaxdiff.training import Known, OptimizerConfig
+from jaxdiff.typing import Batch, Key, Params
+
+_GUIDANCE = 2**16 + 1  # beside the draws of a loss and of latents
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilledConfig(PublishedConfig):
+    """A student in few steps.
+
+    Attributes:
+      guidance: the least and the most of the teacher's scale; 1 is off.
+    """
+
+    guidance: tuple[float, float] = (4.0, 16.0)
+
+    def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
+        """Refuses numbers that do not fit each other."""
+        low, high = self.guidance
+        if not 1 <= low <= high < 1e6:
+            raise ValueError(f"task.guidance is {self.guidance}: expected the least and the most, of 1 or more")
+        for name in ("prediction", "min_snr", "offset_noise", "zero_terminal"):
+            if getattr(self, name):
+                given = getattr(self, name)
+                raise ValueError(f"task.{name} is {given}, and a student follows its teacher: leave it out")
+        if self.prior.prompt:
+            raise ValueError("task.prior is for what learns a word: a student learns of its teacher, so leave it out")
+        super().check(data, optimizer)
+        if not isinstance(self._outline().model.process.schedule, Discrete):
+            raise ValueError(f"task.model is {self.model}, of continuous times: a student skips some of trained steps")
+
+    @abc.abstractmethod
+    def _scheduler(self) -> dict[str, Any]:
+        """Returns how the student is sampled: a class of the reference, and its fields beside the model's own."""
+
+    def _outline(self) -> Base:
+        """Returns the base with the student's scheduler."""
+        base, means = super()._outline(), self._scheduler()
+        kind = means["_class_name"]
+        known = DEFAULTS[kind].keys() | HARMLESS.get(kind, {}).keys()
+        config = {name: x for name, x in said(base.bundle.schedulers["scheduler"]).items() if name in known} | means
+        index = {**base.bundle.index, "scheduler": ["diffusers", kind]}
+        schedulers = {**base.bundle.schedulers, "scheduler": config}
+        bundle = dataclasses.replace(base.bundle, index=index, schedulers=schedulers, guidance=1.0)
+        return base._replace(bundle=bundle, model=make_model(bundle))
+
+    def _teacher(self, assets: Assets, frozen: Params) -> Params:
+        """Returns the parameters of the model as it was."""
+        return frozen
+
+    def _guided(self, assets: Assets, known: Known, batch: Batch, keys: Key) -> Any:
+        """Returns the teacher as a denoiser (x_t, t, aux)."""
+        process, whole, told = assets.base.model.process, self._teacher(assets, known.frozen), self._told(assets)
+        cond, null = (self._cond(assets, whole, told(batch, jnp.full(len(keys), gone))) for gone in (False, True))
+        low, high = self.guidance
+        one = jax.vmap(lambda key: jax.random.uniform(key, minval=low, maxval=high))
+        scale = one(draws.fold(keys, _GUIDANCE)) if low < high else jnp.full(len(keys), low)
+        denoise = guidance.classifier_free(
+            PublishedConfig._network(self, assets), whole, cond, null, process.schedule, process.kind
+        )
+        return lambda x, t, aux: jax.lax.stop_gradient(denoise(x, t, {"guidance": scale}))
+
+
+class WholeStudent(DistilledConfig, finetune.Config):
+    """A student whose own weights are trained; the teacher's are kept beside them."""
+
+    def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
+        """Refuses numbers that do not fit each other, and to train text encoders, which both share."""
+        super().check(data, optimizer)
+        paths = base_model.trainable(self._outline(), self.train, "task.train")
+        if wrong := [path for path in paths if not path.startswith("unet/")]:
+            raise ValueError(
+                f"task.train matches {few(wrong)}: student and teacher read the same text, so train the unet"
+            )
+
+    def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
+        params, frozen = super()._start(assets, key, loaded)
+        return params, {**frozen, "teacher": dict(params)}
+
+    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+        return super()._whole(assets, params, {name: x for name, x in frozen.items() if name != "teacher"})
+
+    def _teacher(self, assets: Assets, frozen: Params) -> Params:
+        return self._whole(assets, frozen["teacher"], frozen)

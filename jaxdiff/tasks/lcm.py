@@ -1,0 +1,120 @@
+"""Latent consistency distillation of a published model: a student of 1 to 8 steps, its whole U-Net trained.
+
+    loss = mean of d(f(x_t, t), stop_gradient f'(x_s, s)),    x_s one DDIM step of the guided teacher from x_t to s
+
+f is `diffusion.distill.latent_consistency`'s; f' has the average of the weights, which an experiment's `ema` of 0 makes
+the weights themselves. The student is sampled with `lcm`, without guidance. `lcm_lora` trains a LoRA by the same loss.
+
+With `adversarial` w, a patch critic of latents tells f(x_t, t) from those of pictures, by hinge losses, and w times its
+generator's side is added: what one step makes gets sharp.
+
+Sources: Luo et al. 2023, arXiv 2310.04378; Sauer et al. 2023, arXiv 2311.17042, section 3 (an adversarial term beside
+one of distillation).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxdiff.data.source import DataConfig
+from jaxdiff.diffusion import distill
+from jaxdiff.diffusion import loss as losses
+from jaxdiff.models.patch_critic import PatchCritic, PatchCriticConfig
+from jaxdiff.objectives import adversarial
+from jaxdiff.tasks.distilled import DistilledConfig, WholeStudent
+from jaxdiff.tasks.published import Assets
+from jaxdiff.training import Known, OptimizerConfig
+from jaxdiff.typing import Batch, Key, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Consistency(DistilledConfig):
+    """Latent consistency.
+
+    Attributes:
+      intervals: of the grid that neighbours lie on; the teacher's DDIM takes so many steps.
+      huber: c of the distance sqrt(d^2 + c^2) - c.
+      scaling: of the timestep in the boundary condition.
+    """
+
+    intervals: int = 50
+    huber: float = 1e-3
+    scaling: float = 10.0
+
+    def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
+        """Refuses numbers that do not fit each other."""
+        count: Any = getattr(self._outline().model.process.schedule, "steps", 0)
+        if not 1 <= self.intervals <= count or count % self.intervals:
+            raise ValueError(f"task.intervals is {self.intervals}: expected a divisor of the model's {count} steps")
+        for name in ("huber", "scaling"):
+            if not 0 < getattr(self, name) < 1e6:
+                raise ValueError(f"task.{name} is {getattr(self, name)}: expected a number above 0")
+        super().check(data, optimizer)
+
+    def _scheduler(self) -> dict[str, Any]:
+        told = {"original_inference_steps": self.intervals, "timestep_scaling": self.scaling}
+        return {"_class_name": "LCMScheduler", **told}
+
+    def _more(self, params: Params, made: Array, x0: Array) -> Array:
+        """Returns what is added to the loss of each example, of what the student made."""
+        return jnp.zeros(len(made))
+
+    def _errors(self, assets: Assets) -> Callable[..., Array]:
+        process, network, told = assets.base.model.process, self._network(assets), self._told(assets)
+        each = distill.latent_consistency(
+            network, process.schedule, process.kind, self.intervals, self.huber, self.scaling
+        )
+
+        def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
+            cond = self._cond(assets, whole, told(batch, losses.dropped(keys, self.drop)))
+            target = self._whole(assets, known.ema, known.frozen)
+            found, made = each(whole, target, self._guided(assets, known, batch, keys), x0, u, cond, keys)
+            return found + self._more(params, made, x0)
+
+        return errors
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Consistency, WholeStudent):
+    """Latent consistency distillation of the whole U-Net.
+
+    Attributes:
+      adversarial: weight of the critic's term; 0: no critic.
+      critic: of latents; its rate is that of `groups` with the pattern 'critic/.*', or the student's.
+    """
+
+    adversarial: float = 0.0
+    critic: PatchCriticConfig = PatchCriticConfig(layers=2)
+
+    def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
+        """Refuses numbers that do not fit each other."""
+        super().check(data, optimizer)
+        if not 0 <= self.adversarial < 1e6:
+            raise ValueError(f"task.adversarial is {self.adversarial}: expected 0 or more")
+        if self.adversarial:
+            self.critic.check(data.size // self._outline().model.factor)
+
+    def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
+        params, frozen = super()._start(assets, key, loaded)
+        if not self.adversarial:
+            return params, frozen
+        side = assets.size // assets.base.model.factor
+        like = jnp.zeros((1, side, side, assets.base.model.channels))
+        return {**params, "critic": PatchCritic(self.critic).init(key, like)["params"]}, frozen
+
+    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+        return super()._whole(assets, {name: x for name, x in params.items() if name != "critic"}, frozen)
+
+    def _more(self, params: Params, made: Array, x0: Array) -> Array:
+        if not self.adversarial:
+            return super()._more(params, made, x0)
+        stop = jax.lax.stop_gradient
+        told: Any = lambda params, x: PatchCritic(self.critic).apply({"params": params}, x)
+        one = jax.vmap(lambda real, fake: adversarial.critic_loss(real, fake, "hinge"))
+        critic = one(told(params["critic"], stop(x0)), told(params["critic"], stop(made)))
+        generator = jax.vmap(lambda fake: adversarial.generator_loss(fake, "hinge"))(told(stop(params["critic"]), made))
+        return critic + self.adversarial * generator
