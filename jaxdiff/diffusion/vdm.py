@@ -65,9 +65,11 @@ def bound_loss(
         z = loss.noised(x0, draws.noise_like(draws.fold(keys, draws.FIRST), x0), first, schedule)
         last = decoded(x0, z / over_pixels(schedule.alpha(first), x0), over_pixels(-schedule.log_snr(first), x0), bins)
 
+        parts, form = jax.tree.flatten(cond)  # a mask's gradient is of no type that a Cond could hold
+
         def middle(given: Any, clock: Any) -> Array:
-            params, schedule, x0, cond = given
-            r, rate = clock
+            params, schedule, x0, parts = given
+            (r, rate), cond = clock, jax.tree.unflatten(form, parts)
             ends = schedule.log_snr(jnp.array([schedule.first, 1.0], jnp.float32))
             t = r if isinstance(schedule, LogLinear) else schedule.time(ends[0] + r * (ends[1] - ends[0]))
             output = prediction.evaluate(network, params, loss.noised(x0, eps, t, schedule), t, cond, schedule, kind)
@@ -76,9 +78,9 @@ def bound_loss(
 
         if isinstance(schedule, Learned):
             clock = jax.jvp(schedule.clock, (u,), (jnp.ones_like(u),))
-            terms = squared_in(middle)((params, LogLinear(schedule.ends), x0, cond), clock)
+            terms = squared_in(middle)((params, LogLinear(schedule.ends), x0, parts), clock)
         else:
-            terms = middle((params, schedule, x0, cond), (u, jnp.ones_like(u)))
+            terms = middle((params, schedule, x0, parts), (u, jnp.ones_like(u)))
         return Bound(prior(schedule, x0), terms, last)
 
     return f

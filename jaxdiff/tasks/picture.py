@@ -45,7 +45,7 @@ class Assets(NamedTuple):
 
     Attributes:
       size: side of the pictures.
-      vocabulary: of a model that reads text.
+      vocabulary: vocabulary of a model that reads text.
       labels: names of the classes, of a model that knows classes.
     """
 
@@ -59,10 +59,10 @@ class PreviewConfig:
     """The sample grids that a run writes.
 
     Attributes:
-      prompts: one picture each; class names where the model knows classes.
-      sampler: a name in `sampling.SAMPLERS`; None: the process's own.
-      steps: of the sampler.
-      guidance: 1 is off.
+      prompts: texts or class names, one picture each.
+      sampler: name in `sampling.SAMPLERS`; None: the default of the process.
+      steps: number of sampling steps.
+      guidance: scale of classifier-free guidance; 1 turns it off.
     """
 
     prompts: tuple[str, ...] = ()
@@ -76,14 +76,14 @@ class Config(TaskConfig):
     """Diffusion on pixels.
 
     Attributes:
-      process: the noise and the objective.
-      net: the network that denoises.
-      text: the text encoder, trained with it.
-      condition: what steers the pictures: their captions, their class, or nothing.
-      drop: how often the condition is left out in training, for classifier-free guidance.
-      vocabulary: most ids the byte-pair vocabulary may have; it is learned from the captions.
-      preview: what the run shows of itself.
-      teacher: a run, or one of its checkpoints, that a few-step student learns from.
+      process: noise process and training objective.
+      net: denoising network.
+      text: text encoder, trained with the network.
+      condition: what the network is told: the caption, the class, or nothing.
+      drop: probability that training leaves the condition out, for classifier-free guidance.
+      vocabulary: largest size of the byte-pair vocabulary, which is learned from the captions.
+      preview: sample grids that the run writes.
+      teacher: run, or one of its checkpoints, that a few-step student learns from.
     """
 
     process: ProcessConfig = ProcessConfig()
@@ -379,7 +379,7 @@ def preview(
     def draw(weights: Variables, key: Key) -> Preview:
         if not made:
             made.append(make(weights))
-        made[0].params = parts(weights)
+        made[0].params |= parts(weights)
         return Preview(made[0](wanted.prompts, key=key, **options), wanted.prompts)
 
     return draw
