@@ -46,17 +46,17 @@ class PreviewConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A whole training run.
+    """Everything that a training run is made of.
 
     Attributes:
-      name: of the run; its default workdir is runs/NAME.
-      task: what is trained; see `jaxdiff.tasks`.
-      seed: the root of all randomness, weights, data order and noise.
-      strategy: how devices share the work: a mesh, or pmap (one whole copy of the model on each device).
-      ema: decay of the average of the weights that samples are drawn from.
-      held_out: split of the data whose loss under the averaged weights, `ema_loss`, is measured before each checkpoint
-        and can rank them (--checkpoint.best ema_loss); empty measures nothing.
-      held_out_batches: batches of it that are measured, the same with the same noise every time.
+      name: name of the run; its default workdir is runs/NAME.
+      task: kind of model that is trained; see `jaxdiff.tasks`.
+      seed: seed of the weights, the data order and the noise.
+      strategy: how devices share the work: a mesh, or pmap (a full copy of the model on each device).
+      ema: decay of the moving average of the weights, from which samples are drawn.
+      held_out: split whose loss under the averaged weights, `ema_loss`, is measured before each checkpoint and can rank
+        them (--checkpoint.best ema_loss); empty measures nothing.
+      held_out_batches: number of its batches that are measured, always the same ones with the same noise.
     """
 
     name: str
@@ -97,7 +97,7 @@ def check(config: Experiment, devices: int | None = None) -> None:
     """Makes every check that needs no data and no compiling.
 
     Args:
-      config: of the run.
+      config: config of the run.
       devices: that it is for; None: as many as are here.
 
     Raises:
@@ -179,7 +179,7 @@ class Run(NamedTuple):
     """A run that was trained.
 
     Attributes:
-      config: of the run.
+      config: config of the run.
       assets: what `config.task.assets` read.
       weights: with the averaged parameters.
     """

@@ -67,9 +67,9 @@ def load(
         model directory of diffusers; a single .safetensors or .ckpt file in its authors' layout; or a name on the
         Hugging Face hub, 'stabilityai/sd-turbo', whose files are read from its cache (`pretrained.hub`).
       spec: how devices share a batch.
-      dtype: of weights and computation, float32, bfloat16 or float16; int8 or fp8: of large weights, the computation is
-        in bfloat16; None: the files' weights, float32 computation; of a run, both as it was trained.
-      decode_dtype: of the autoencoder; None: float32 where the model asks for it, else `dtype`.
+      dtype: dtype of weights and computation, float32, bfloat16 or float16; int8 or fp8: of large weights, with the
+        computation in bfloat16; None: the files' weights, float32 computation; of a run, both as it was trained.
+      decode_dtype: dtype of the autoencoder; None: float32 where the model asks for it, else `dtype`.
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       revision: a branch, a tag or a commit of a name on the hub; None: main, as it is now.
       tokenizer: its directory, for a single file, which has none.
@@ -219,7 +219,7 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
 
     Args:
       path: as of `load`.
-      options: of `load`.
+      options: options of `load`.
 
     Raises:
       ValueError, OSError: see `load`.
@@ -286,7 +286,7 @@ def read_bundle(
 
     Args:
       path: the directory or file.
-      dtype: of the weights; None: the files'.
+      dtype: dtype of the weights; None: the files'.
       variant: see `load`.
       tokenizer: see `load`.
       prediction: see `load`.

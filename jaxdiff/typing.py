@@ -36,7 +36,7 @@ class Cond:
       image: concatenated to the network's input (a low resolution picture, a mask, a depth map).
       augment: the noise-conditioning level of `image`.
       hints: pictures for ControlNets, one for each.
-      features: of a T2I-adapter, one for each level of the way down; one more is for the middle.
+      features: features of a T2I-adapter, one for each level of the way down; one more is for the middle.
       picture: tokens of a picture, for cross-attention of their own (an IP-adapter's).
       picture_weight: how much `picture` counts.
     """

@@ -40,8 +40,8 @@ class BenchProgram:
       program: the jitted function.
       arguments: i -> the arguments of call i, on the devices.
       images: that a call reads or makes.
-      dtype: of the products in it.
-      calls: of the network in one call.
+      dtype: dtype of the products in it.
+      calls: calls of the network in one call.
       bare: the same calls of the network alone, where the cost of what is around them is of interest.
       keep: takes the result of a call that consumed its arguments.
     """

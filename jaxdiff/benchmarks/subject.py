@@ -43,7 +43,7 @@ class BenchModel:
     """The networks of a model.
 
     Attributes:
-      name: of the model.
+      name: name of the model.
       unet: its U-Net, which sees pictures of `side` x `side` with `channels`.
       batch: examples of a call, unless another number is asked for.
       tokens, width: of the text's states that the U-Net attends to; 0: none.

@@ -28,9 +28,9 @@ class Args:
       workdir: gets a folder for each run, results.json, results.md and results.png.
       data: what all are trained on, a name as --data.name of `jaxdiff train`; default: each config's own.
       size: side of the pictures; 0: each config's own.
-      subset: of the data; default: each config's own, and all of it where --data is given.
+      subset: subset of the data; default: each config's own, and all of it where --data is given.
       small: take the small form of each config.
-      budget: of each run.
+      budget: budget of each run.
     """
 
     configs: tyro.conf.Positional[tuple[Path, ...]]

@@ -27,7 +27,7 @@ class Args:
         one in it.
       out: the directory that gets the latents; one with some of them is completed.
       text_encoder: directory of a model whose CLIP text encoder and tokenizer make states of the captions.
-      dtype: of what is stored.
+      dtype: dtype of what is stored.
       buckets: shapes of about the same area for pictures of many shapes, each one compiled program; 1: squares.
       shard_rows: most rows of a file.
       batch: pictures encoded at once by the devices of this process.

@@ -48,9 +48,9 @@ def check_size(path: Path, pictures: int, columns: int, height: int, width: int)
     Args:
       path: the file.
       pictures: how many.
-      columns: of the grid.
-      height: of each.
-      width: of each.
+      columns: columns of the grid.
+      height: height of each.
+      width: width of each.
 
     Raises:
       ValueError: says how much they need and how much there is.

@@ -74,7 +74,7 @@ def progress(steps: int, batch_size: int, every: float = 10.0) -> Iterator[Calla
     """Gives the function that `training.fit` takes as `report`: it shows step, loss, images/s and the time left.
 
     Args:
-      steps: of the whole run.
+      steps: steps of the whole run.
       batch_size: images of a step.
       every: seconds between the lines where standard output is not a terminal.
     """
@@ -99,7 +99,7 @@ def counting(what: str, total: int, every: float = 10.0, waiting: str = "") -> I
 
     Args:
       what: is counted, "pictures".
-      total: of them.
+      total: how many there are.
       every: seconds between the lines where standard output is not a terminal.
       waiting: what is done before the first call, "compiling".
     """

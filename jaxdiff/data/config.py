@@ -68,7 +68,7 @@ class DataConfig:
       flip: mirror half of the pictures, chosen anew each time one is drawn; not where captions tell left from right.
       articles: put "a" or "an" before half of the captions, chosen anew each time, where captions are bare names and
         prompts may not be; a caption that has an article keeps it.
-      repeats: of a folder: pictures in subfolders called N_NAME, such as 10_toy, come N times as often.
+      repeats: repeats of a folder: pictures in subfolders called N_NAME, such as 10_toy, come N times as often.
       dir: where prepared TFDS data lie; default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       workers: threads that load ahead; 0 loads when a batch is asked for.
     """

@@ -54,8 +54,8 @@ def beside(folder: Path, names: Sequence[str], option: str) -> dict[str, Path]:
     """Finds the pictures in a folder, by their paths below it without the ending.
 
     Args:
-      folder: of hints or maps.
-      names: of the pictures that each need one, whatever their endings.
+      folder: folder of hints or maps.
+      names: names of the pictures that each need one, whatever their endings.
       option: names the folder in errors.
 
     Raises:
@@ -79,7 +79,7 @@ def check_named(source: Source, option: str) -> None:
     """Refuses data of which some pictures have no hint in metadata.jsonl.
 
     Args:
-      source: of the pictures.
+      source: source of the pictures.
       option: names in errors what asks for hints.
 
     Raises:

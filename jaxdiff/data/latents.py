@@ -38,20 +38,20 @@ class Plan:
 
     Attributes:
       data: name of the data.
-      subset: of them.
+      subset: subset of the pictures.
       size: side of the pictures, or of a square of their area.
       mirrored: whether each row holds the mirrored picture too.
       labels: names of the classes.
       autoencoder: hash of the network.
       kind: its class.
       text_encoder: hash of the network; None: there are no text states.
-      dtype: of the moments and text states.
+      dtype: dtype of the moments and text states.
       factor: picture pixels for each latent, along a side.
-      channels: of the moments.
+      channels: channels of the moments.
       context: tokens and width of the text states.
       shapes: (height, width) of the pictures of each bucket.
       shard_rows: most rows of a shard.
-      format: of the files.
+      format: format of the files.
     """
 
     data: str
@@ -76,7 +76,7 @@ class Shard:
     """One file of rows.
 
     Attributes:
-      name: of both its files, without their endings.
+      name: name of both its files, without their endings.
       shape: number of its bucket.
       rows: how many.
       sha256: of the rows' file.
@@ -96,7 +96,7 @@ class Manifest:
 
     Attributes:
       plan: hash of the plan.
-      mean: of the latents, for each channel, over all rows and what may be drawn of them.
+      mean: mean of the latents, for each channel, over all rows and what may be drawn of them.
       std: likewise.
       shards: in the order of the examples; those of a bucket lie together.
     """
@@ -163,7 +163,7 @@ class LatentSource:
 
     Attributes:
       plan: what all splits have in common.
-      manifest: of this one.
+      manifest: manifest of this one.
       folder: the directory of the latents.
       labels: the names of the classes.
       groups: sizes of the buckets; examples of one bucket follow each other.

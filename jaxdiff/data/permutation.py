@@ -23,7 +23,7 @@ def permuted(positions: Int64[np.ndarray, " n"], size: int, key: tuple[int, ...]
 
     Args:
       positions: each in 0 .. size - 1.
-      size: of the order, at most 2^62.
+      size: size of the order, at most 2^62.
       key: what the order is drawn from; numbers that are not negative.
     """
     half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))

@@ -77,7 +77,7 @@ def batches(
       source: what `open_source(config)` gave; where it has `groups`, a batch is of one of them.
       config: `flip` mirrors a picture and `articles` changes a caption, each with probability 1/2; `workers` threads
         load 2 batches each ahead.
-      batch_size: of all processes together.
+      batch_size: examples of a batch, of all processes together.
       seed: draws the order and the mirrored ones; not negative.
       encode: caption -> int32 [L].
       example: makes the rows of a batch instead: (example, after `flip` and `articles`; its own random numbers, the

@@ -39,7 +39,7 @@ class Files:
     Attributes:
       name: as the config has it, for errors.
       paths: sorted.
-      system: of fsspec; None: this machine.
+      system: system of fsspec; None: this machine.
     """
 
     name: str

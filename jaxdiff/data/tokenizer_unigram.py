@@ -27,7 +27,7 @@ class Unigram:
     """A vocabulary that splits texts.
 
     Attributes:
-      tokenizer: of the package `tokenizers`.
+      tokenizer: tokenizer of the package `tokenizers`.
       files: those of its directory by name, to be written again.
       end: the id of the end.
       start: that of the start; None: texts have none, and T5's are made of small letters.

@@ -156,12 +156,12 @@ def latent_consistency(
 
     Args:
       network: the student.
-      schedule: of trained steps.
+      schedule: schedule of trained steps.
       kind: what the network outputs.
-      intervals: of the grid, which the sampler's steps are some of.
+      intervals: intervals of the grid, which the sampler's steps are some of.
       huber: c of the distance.
-      scaling: of the timestep in the boundary condition.
-      sigma_data: of the boundary condition.
+      scaling: scaling of the timestep in the boundary condition.
+      sigma_data: deviation of the data in the boundary condition.
 
     Returns:
       (params, target_params, teacher, x0 [b ...], u [b], cond, keys [b]) -> loss [b], f(x_t, t) [b ...]; `teacher` is a

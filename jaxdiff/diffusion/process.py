@@ -48,30 +48,30 @@ class ProcessConfig:
         `bound` is the variational bound itself (VDM); `consistency_training`, `consistency_distillation` and
         `progressive` train few-step students, the last two from a teacher.
       schedule: how signal and noise change with time.
-      zero_terminal: whether the trained steps are rescaled to end without signal.
-      steps: trained steps, of schedules that are a list of them and of `times` that are.
-      shift: of `flow` (above 1: more time in noise) and `shifted_cosine` (below 1: more noise).
-      beta_min: the first variance of linear, scaled_linear and sigmoid; beta at t = 0 of vp and sub_vp.
-      beta_max: the last of them.
-      sigma_min: the smallest noise level of ve.
-      sigma_max: the largest of ve and edm.
-      prediction: what the network outputs.
-      weight: of the squared error, by log-SNR; `simple` is the plain error of the output.
-      weight_number: gamma of min_snr and p2, the cap of capped_v, the bias of sigmoid.
-      times: where in time to train. `steps` are the trained steps, on ve NCSN's geometric levels; `importance` draws
-        them by their last losses.
-      time_mean: of log_normal (of the noise level) and logit_normal (of t).
-      time_std: of both.
-      coupling: which noise goes with which picture.
-      offset_noise: the scale of noise that all positions of a channel share.
-      input_perturbation: the scale of noise that the network sees and is not asked for.
-      variance: of the steps of ancestral sampling; `learned` doubles the network's channels and trains them by the
-        hybrid loss.
-      bins: levels of the data, for objectives with a bound; 0 for continuous data.
-      intervals: (first, last) of the grid of consistency objectives, or of the steps of a progressive student: doubled
-        or halved from the first to the last.
+      zero_terminal: rescale the trained steps so that the last one has no signal (Lin et al. 2023).
+      steps: number of trained steps, for discrete schedules and for `times` that are drawn from them.
+      shift: shift of `flow` (above 1: more time in noise) and of `shifted_cosine` (below 1: more noise).
+      beta_min: first variance of linear, scaled_linear and sigmoid; beta at t = 0 of vp and sub_vp.
+      beta_max: last variance of linear, scaled_linear and sigmoid; beta at t = 1 of vp and sub_vp.
+      sigma_min: smallest noise level of ve.
+      sigma_max: largest noise level of ve and edm.
+      prediction: quantity that the network outputs.
+      weight: weight of the squared error by log-SNR; `simple` is the plain error of the output.
+      weight_number: gamma of min_snr and p2, cap of capped_v, bias of sigmoid.
+      times: distribution of the training times. `steps` draws trained steps (for ve NCSN's geometric levels);
+        `importance` draws them by their latest losses.
+      time_mean: mean of log_normal (the noise level's logarithm) and logit_normal (the logit of t).
+      time_std: standard deviation of the same two.
+      coupling: how noise is paired with the pictures of a batch.
+      offset_noise: scale of additional noise that all positions of a channel share.
+      input_perturbation: scale of additional noise in the network's input that is not part of its target.
+      variance: variance of an ancestral sampling step; `learned` doubles the network's channels and trains the second
+        half by the hybrid loss.
+      bins: number of levels of the data, for objectives with a bound; 0 for continuous data.
+      intervals: (first, last) number of grid intervals of a consistency objective, which doubles, or of steps of a
+        progressive student, which halves.
       stage: updates between two such changes.
-      target: the parameters on the right of a consistency loss: the student's own, or their average.
+      target: parameters of a consistency loss's target: the student's own, or their average.
       clip: estimates of x0 are clipped to [-clip, clip] in sampling; None for data without such limits.
     """
 

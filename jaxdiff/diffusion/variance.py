@@ -74,7 +74,7 @@ def hybrid(
       schedule: the process.
       kind: what the first half of the output is.
       steps: T, the length of the chain.
-      weight: of the simple loss, in x0 units; None for the plain error.
+      weight: weight of the simple loss, in x0 units; None for the plain error.
       noise: (keys, x0) -> eps.
       bound: how much the bound's terms count.
       bins: levels of the data; None for continuous data. See `bound`.

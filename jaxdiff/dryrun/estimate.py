@@ -51,8 +51,8 @@ class Live:
     """Bytes that live at each operation of a program, on one device, beside its arguments.
 
     Attributes:
-      fixed: of gradients, gathered weights and the like.
-      each: of one example, of which a device has several.
+      fixed: bytes of gradients, gathered weights and the like.
+      each: bytes of one example, of which a device has several.
       stored: bytes of all results that are written to memory, each once.
     """
 

@@ -18,7 +18,7 @@ class Figures:
     """Needs of a program.
 
     Attributes:
-      devices: of the mesh.
+      devices: devices of the mesh.
       mesh: 'data=16, fsdp=16, tensor=1'.
       parameters: how many are trained, or sampled with.
       state: bytes of all that is kept between steps (or of the weights), once.
@@ -26,7 +26,7 @@ class Figures:
       batch: examples of a step, over all devices.
       at_once: examples that a device works on at once.
       live: see `estimate`.
-      flops: of one step, products and convolutions, as executed.
+      flops: flops of one step, products and convolutions, as executed.
       repeated: the part of them that recomputes what was not kept.
       sent: bytes by kind of collective; see `collectives`.
       ways: devices that a collective spans.

@@ -14,7 +14,7 @@ class Way:
 
     Attributes:
       option: to be given, '--mesh.fsdp 16'.
-      figures: of the program with it.
+      figures: figures of the program with it.
     """
 
     option: str

@@ -29,7 +29,7 @@ def outline(path: Path, config: experiment.Experiment | None = None) -> Diffusio
 
     Args:
       path: a run of `jaxdiff train`, which need not have a checkpoint; or a directory of diffusers.
-      config: of the run; None: what its config.json says.
+      config: config of the run; None: what its config.json says.
 
     Raises:
       ValueError, OSError: if there is no such model, or it is no diffusion.
@@ -107,7 +107,7 @@ def run(
       count: pictures made at once, over all devices.
       topology: that it is for; None: the devices that are here.
       compile: also compile the program.
-      options: of the call.
+      options: options of the call.
       say: is told the report.
       tell: is told what is being done.
 

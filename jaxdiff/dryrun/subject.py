@@ -25,11 +25,11 @@ class Subject:
     """A training step, described.
 
     Attributes:
-      config: of the run.
+      config: config of the run.
       task: what is trained.
       step: (state, batch, keys) -> (state, metrics), to be traced.
       like: the state with shapes, dtypes and shardings.
-      mesh: of devices that need not exist.
+      mesh: mesh of devices that need not exist.
       row: one example, as a batch holds it.
     """
 
@@ -97,8 +97,8 @@ def describe(config: Experiment, mesh: AbstractMesh | Mesh, *, other: bool = Fal
     smaller than the one of the data changes no shape, since the network has rows for the largest.
 
     Args:
-      config: of the run.
-      mesh: of devices that need not exist.
+      config: config of the run.
+      mesh: mesh of devices that need not exist.
       other: takes another picture than usual: a step that is the same for both holds nothing of the data.
 
     Raises:

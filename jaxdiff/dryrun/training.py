@@ -31,7 +31,7 @@ def run(
     """Says what a run will take, and returns its figures; needs no data, weights or accelerator.
 
     Args:
-      config: of the run.
+      config: config of the run.
       topology: that it is for; None: the devices that are here.
       compile: also compile the step.
       save: a file that the compiled step is written to.

@@ -8,14 +8,14 @@ class Budget:
     """The budget of each run.
 
     Attributes:
-      minutes: of training, without compiling.
-      steps: of training instead; 0: by minutes.
+      minutes: minutes of training, without compiling.
+      steps: steps of training instead; 0: by minutes.
       flops: floating-point operations of training instead; 0: by minutes.
       seeds: runs of each config.
       num: pictures that are measured.
-      split: of the data that all are measured against.
-      metrics: of `jaxdiff evaluate`; the likelihood that a model has is added.
-      width: of the features.
+      split: split of the data that all are measured against.
+      metrics: metrics of `jaxdiff evaluate`; the likelihood that a model has is added.
+      width: width of the features.
       batch_size: pictures at once on each device.
     """
 

@@ -68,9 +68,9 @@ def compare(
     """Trains, samples and measures; writes WORKDIR/results.json, results.md, results.png and NAME.png; gives the table.
 
     Args:
-      configs: of the families, on the same data.
+      configs: configs of the families, on the same data.
       workdir: gets a folder for each run.
-      budget: of each run.
+      budget: budget of each run.
       counting: see `evaluation.run`.
       say: is told what is done.
 

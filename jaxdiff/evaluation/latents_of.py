@@ -19,7 +19,7 @@ def measure(workdir: Path, num: int = 256, batch: int = 64) -> dict[str, float]:
     """Returns bits/dim by each number of draws, and of a run on `shapes` the two scores.
 
     Args:
-      workdir: of a run of a VAE.
+      workdir: workdir of a run of a VAE.
       num: pictures whose bound is measured, of the split that the run held out, or else that it was trained on.
       batch: pictures at once.
 

@@ -40,11 +40,11 @@ def bits_per_dim(
 
     Args:
       pipe: a model on pixels.
-      pictures: of the model's size.
+      pictures: pictures of the model's size.
       prompts: one for each.
       kind: the bound, or the likelihood by the probability-flow ODE (which needs the extra `ode`).
-      steps: of the bound's chain, as many network calls; 0: the limit of many steps, estimated by two calls.
-      seed: of the noise; picture i's depends on the seed and i alone.
+      steps: steps of the bound's chain, as many network calls; 0: the limit of many steps, estimated by two calls.
+      seed: seed of the noise; picture i's depends on the seed and i alone.
       batch_size: pictures at once on each device.
       report: is told how many pictures are done.
 

@@ -31,10 +31,10 @@ class FeatureNetwork:
 
     Attributes:
       label: what it is called in reports.
-      widths: of the features it has, the usual one last.
+      widths: widths of the features it has, the usual one last.
       apply: (params, uint8 pictures) -> features by width, and perhaps `logits_unbiased`.
       params: its weights.
-      origin: of the weights, for reports.
+      origin: origin of the weights, for reports.
     """
 
     label: str

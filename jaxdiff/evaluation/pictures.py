@@ -22,11 +22,11 @@ class Pictures:
     """Pictures of one size, read when they are asked for.
 
     Attributes:
-      name: of the set, for reports.
+      name: name of the set, for reports.
       shape: height and width.
       count: how many.
       read: number -> uint8 [h, w, 3].
-      names: of the files, or empty.
+      names: names of the files, or empty.
       captions: gives a caption for each, or none at all.
       stamp: changes when the pictures do.
       notes: what was converted.

@@ -68,13 +68,13 @@ def compare(
     """Returns the metrics of features, by the names of reports.
 
     Args:
-      metrics: of `config.COMPARED`.
+      metrics: metrics of `config.COMPARED`.
       made: features of the made set; only its moments are needed where `resamples` is 0 and the metric is frechet.
-      real: of the real set, likewise.
-      label: of the network.
-      width: of its features.
+      real: features of the real set, likewise.
+      label: label of the network.
+      width: width of its features.
       k: which neighbour.
-      resamples: of the bootstrap; 0 gives no intervals.
+      resamples: resamples of the bootstrap; 0 gives no intervals.
       report: is told each metric before it is computed.
     """
     called = names(label, width)

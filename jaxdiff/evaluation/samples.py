@@ -42,7 +42,7 @@ def make(
       folder: where they go.
       prompts: at least one.
       num: how many pictures there should be.
-      seed: of all, 0 to 2^64 - 1.
+      seed: seed of all, 0 to 2^64 - 1.
       batch_size: pictures at once on each device.
       report: called with the number of pictures that are there.
       origin: what else the pictures depend on, such as the model's path; kept beside them.

@@ -46,7 +46,7 @@ def bootstrap(
       sets: arrays whose first axis is the picture; each is halved by its own draws.
       resamples: how many times; 0 gives no intervals.
       level: the probability that the interval covers the true value, in (0, 1).
-      seed: of the draws.
+      seed: seed of the draws.
     """
     if resamples < 0 or not 0 < level < 1:
         raise ValueError(f"resamples is {resamples} and level {level}: expected 0 or more, and a level between 0 and 1")

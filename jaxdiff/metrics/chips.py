@@ -21,10 +21,10 @@ class Chip:
     Attributes:
       kind: its `device_kind` in JAX.
       flops: peak of bfloat16 products, 1/s.
-      bandwidth: of its memory, bytes/s.
+      bandwidth: bandwidth of its memory, bytes/s.
       link: between chips of a slice, all links of one, bytes/s in one direction.
       memory: usable bytes.
-      dims: of its torus.
+      dims: sides of its torus.
       most: chips of the largest slice.
       cores: JAX devices on a chip.
     """

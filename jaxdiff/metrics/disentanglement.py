@@ -34,7 +34,7 @@ def mig(latents: Float[np.ndarray, "n d"], factors: Int[np.ndarray, "n k"], bins
     Args:
       latents: the encoder's means of n pictures, two or more numbers each.
       factors: whole numbers from 0 on that the pictures were made of.
-      bins: of each latent.
+      bins: bins of each latent.
 
     Raises:
       ValueError: for fewer than two latents, a factor that never changes, or fewer than one bin.
@@ -65,8 +65,8 @@ def beta_vae_score(
       latents: the encoder's means of n pictures.
       factors: whole numbers that the pictures were made of.
       votes: sets of pairs, of which half are learnt from.
-      pairs: of a vote.
-      seed: of what is drawn.
+      pairs: pairs of a vote.
+      seed: seed of what is drawn.
 
     Raises:
       ValueError: for fewer than two factors, or a value of one that fewer than two pictures have.

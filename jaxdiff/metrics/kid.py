@@ -52,7 +52,7 @@ def kid(
       y: features of the other.
       subsets: how many.
       size: pictures of each set in a subset; all where there are fewer.
-      seed: of the draws.
+      seed: seed of the draws.
     """
     rng = np.random.default_rng(seed)
     size = min(size, len(x), len(y))

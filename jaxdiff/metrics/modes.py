@@ -28,9 +28,9 @@ def modes(
     """Counts the modes that have at least `least` of the samples that would be theirs if all were as likely.
 
     Args:
-      samples: of a model.
-      centers: of the modes.
-      deviation: of each mode.
+      samples: samples of a model.
+      centers: centers of the modes.
+      deviation: deviation of each mode.
       least: part of n / k samples.
     """
     distance = np.linalg.norm(samples[:, None].astype(np.float64) - centers[None], axis=-1)

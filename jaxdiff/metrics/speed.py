@@ -97,7 +97,8 @@ def trace(
       function: (*arguments) -> anything.
       arguments: trees of arrays or shapes.
       mesh: concrete or abstract.
-      platform: of the mesh's devices; "none" has no forms of its own, so that the architecture's products are there.
+      platform: platform of the mesh's devices; "none" has no forms of its own, which leaves the architecture's
+        products.
     """
     device = mesh.abstract_mesh.abstract_device
     if platform is not None:
@@ -234,7 +235,7 @@ class Cost:
     Attributes:
       flops: its own count; see the module docstring for what it leaves out.
       bytes: read and written by its operations, the bodies of loops once.
-      memory: of one device: arguments, results that reuse none of them, and temporaries.
+      memory: memory of one device: arguments, results that reuse none of them, and temporaries.
     """
 
     flops: float | None

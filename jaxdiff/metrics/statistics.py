@@ -23,9 +23,9 @@ class Moments:
     """The moments of the features of some pictures.
 
     Attributes:
-      count: of the pictures; 0 where a file does not say.
-      mean: of each feature.
-      covariance: of each two, the unbiased estimate; zeros for a single picture.
+      count: count of the pictures; 0 where a file does not say.
+      mean: mean of each feature.
+      covariance: covariance of each two, the unbiased estimate; zeros for a single picture.
     """
 
     count: int

@@ -23,12 +23,12 @@ class AdapterConfig:
     """The numbers of an adapter.
 
     Attributes:
-      in_channels: of the hint.
+      in_channels: channels of the hint.
       channels: width of each feature.
       layers: residual blocks for each.
       factor: the hint is cut into factor x factor squares first.
       halved: the features before which the resolution halves.
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     in_channels: int = 3

@@ -41,13 +41,13 @@ class AutoencoderConfig(NetConfig):
       channels: width of each level, from the picture inwards; each but the last halves the resolution.
       layers: residual blocks a level in the encoder (one more in the decoder).
       latent_channels: channels of a latent.
-      groups: of the normalisation.
+      groups: groups of the normalisation.
       mid_attention: whether the middle has an attention.
       attention: levels with an attention after each residual block, both ways.
       quant_conv, post_quant_conv: whether a 1x1 convolution follows the encoder, and goes before the decoder.
       scale, shift: see the module docstring.
       upcast: the weights were trained in float32 and overflow in float16: decode in float32 (bfloat16 does too).
-      dtype: of the computation; outputs are float32.
+      dtype: dtype of the computation; outputs are float32.
     """
 
     in_channels: int = 3

@@ -26,7 +26,7 @@ class TinyConfig:
       decoder_channels, decoder_blocks: the same from the latent outwards.
       latent_channels: channels of a latent.
       scale, shift: as in the KL autoencoder; 1 and 0, since its latents are the diffusion model's.
-      dtype: of the computation. Outputs are float32.
+      dtype: dtype of the computation. Outputs are float32.
     """
 
     in_channels: int = 3

@@ -25,7 +25,7 @@ class VQConfig(AutoencoderConfig):
 
     Attributes:
       codes: vectors in the codebook.
-      width: of a vector.
+      width: width of a vector.
       spatial: whether the latents steer the decoder's norms (MoVQ).
     """
 

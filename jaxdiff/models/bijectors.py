@@ -155,8 +155,8 @@ def factored(first: Bijector, shape: tuple[int, ...], rest: Bijector) -> Bijecto
 
     Args:
       first: gives pictures.
-      shape: of them, (h, w, c).
-      rest: of their last channels; may itself give numbers.
+      shape: their shape, (h, w, c).
+      rest: bijector of their last channels; may itself give numbers.
     """
     half = shape[-1] // 2
     size = int(np.prod(shape[:-1])) * half

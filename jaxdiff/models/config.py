@@ -17,7 +17,7 @@ class NetConfig(abc.ABC):
     `pooled`, which conditions it takes; see `models.unet`.
 
     Attributes:
-      dtype: of the computation; parameters are float32.
+      dtype: dtype of the computation; parameters are float32.
     """
 
     dtype: str = "float32"

@@ -28,11 +28,11 @@ class CriticConfig(NetConfig):
     """The numbers of a critic.
 
     Attributes:
-      family: of the layers.
+      family: family of the layers.
       width: channels of the first layer; each further one doubles them, up to eight times.
-      halvings: of the resolution; what is left is summed over (resnet) or read whole (dcgan).
+      halvings: halvings of the resolution; what is left is summed over (resnet) or read whole (dcgan).
       spectral: whether weights are divided by their spectral norm.
-      dtype: of the computation; logits are float32.
+      dtype: dtype of the computation; logits are float32.
     """
 
     family: Literal["dcgan", "resnet"] = "dcgan"

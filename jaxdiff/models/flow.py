@@ -37,11 +37,11 @@ class FlowConfig(NetConfig):
     Attributes:
       family: which bijections follow each other.
       scales: times that a picture is squeezed and half of it is done (realnvp, glow, spline).
-      steps: of each scale, or in all.
+      steps: steps of each scale, or in all.
       width: units of the networks in couplings, or of the hidden layer of MADEs.
-      bins: of splines.
+      bins: bins of splines.
       norm: between the couplings of realnvp; the others have ActNorm, or none.
-      dtype: of the networks; the rest is float32.
+      dtype: dtype of the networks; the rest is float32.
     """
 
     family: Literal["nice", "realnvp", "glow", "spline", "maf", "iaf"] = "glow"

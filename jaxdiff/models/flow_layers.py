@@ -126,7 +126,7 @@ def coupling(net: Any, mask: np.ndarray, transform: Transform) -> Bijector:
     Args:
       net: a module (x, cond) -> [b h w (c outputs)].
       mask: [h w c] of 0 and 1.
-      transform: of each number.
+      transform: transform of each number.
     """
     kept = mask[None].astype(np.float32)
 
@@ -154,8 +154,8 @@ def autoregressive(net: Any, order: np.ndarray, transform: Transform) -> Bijecto
 
     Args:
       net: a module [b h w c] -> [b h w (c outputs)] that sees earlier numbers alone.
-      order: of the numbers, the first one first.
-      transform: of each number.
+      order: order of the numbers, the first one first.
+      transform: transform of each number.
     """
 
     def numbers(params: Params, x: Array) -> Array:

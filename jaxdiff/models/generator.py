@@ -25,12 +25,12 @@ class GeneratorConfig(NetConfig):
     """The numbers of a generator.
 
     Attributes:
-      family: of the layers.
+      family: family of the layers.
       width: channels of the last layer but one; each earlier one doubles them, up to eight times.
       halvings: how often the first layer's resolution doubles.
       noise: numbers that a picture is made of.
-      groups: of the normalisation.
-      dtype: of the computation; pictures are float32.
+      groups: groups of the normalisation.
+      dtype: dtype of the computation; pictures are float32.
     """
 
     family: Literal["dcgan", "resnet"] = "dcgan"

@@ -26,14 +26,14 @@ class ClipImageConfig:
     Attributes:
       size: side of the picture it takes.
       patch: side of the squares that become tokens.
-      width: of a token's state.
+      width: width of a token's state.
       mlp: width inside a block's feed-forward part.
       layers: blocks.
       heads: attention heads.
       activation: `quick_gelu` or `gelu`.
       projection: width of the picture's vector.
-      eps: of the norms.
-      dtype: of the computation.
+      eps: epsilon of the norms.
+      dtype: dtype of the computation.
     """
 
     size: int = 224

@@ -28,10 +28,10 @@ class ImageTransformerConfig(OrderedConfig):
     """The numbers of an image transformer.
 
     Attributes:
-      width: of a token; it divides into the heads.
+      width: width of a token; it divides into the heads.
       layers: blocks.
-      heads: of each attention.
-      dtype: of the computation; outputs are float32.
+      heads: heads of each attention.
+      dtype: dtype of the computation; outputs are float32.
     """
 
     width: int = 128

@@ -31,7 +31,7 @@ class MadeConfig(OrderedConfig):
     Attributes:
       hidden: units of each hidden layer.
       order: which part is the first, which the second and so on: a permutation of 0 .. parts - 1; (): row by row.
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     hidden: tuple[int, ...] = (512, 512)
@@ -71,7 +71,7 @@ def masks(places: np.ndarray, hidden: Sequence[int], inputs: int, outputs: int) 
     """Returns the mask [i o] of each layer.
 
     Args:
-      places: of each part in the order, 0 the first.
+      places: places of each part in the order, 0 the first.
       hidden: units of each hidden layer.
       inputs: numbers that a part has.
       outputs: numbers that are said of a part.

@@ -24,8 +24,8 @@ class PatchCriticConfig(NetConfig):
     Attributes:
       width: channels of the first layer; each further one doubles them, up to eight times.
       layers: convolutions that halve the resolution.
-      groups: of the normalisation.
-      dtype: of the computation; logits are float32.
+      groups: groups of the normalisation.
+      dtype: dtype of the computation; logits are float32.
     """
 
     width: int = 64

@@ -41,7 +41,7 @@ class PixelCNNConfig(OrderedConfig):
       layers: that are gated.
       reach: r, pixels that a layer looks back.
       head: units of the layer before the outputs, which divide as `width` does.
-      dtype: of the computation; outputs are float32.
+      dtype: dtype of the computation; outputs are float32.
     """
 
     width: int = 120

@@ -43,7 +43,7 @@ class PixelRNNConfig(OrderedConfig):
       layers: LSTMs.
       reach: r, pixels that convolutions of inputs look back.
       head: units of the layer before the outputs, which divide as `width` does.
-      dtype: of the convolutions; states and outputs are float32.
+      dtype: dtype of the convolutions; states and outputs are float32.
     """
 
     family: Literal["row", "diagonal"] = "row"

@@ -35,7 +35,7 @@ class PriorConfig:
       states: whether the text's states are read, and not only its vector.
       last: whether a learned token at the end says the estimate; else the noisy embedding's does.
       norm_in, norm_vector: whether the tokens, and the text's vector, are normalised first.
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     embed: int = 768
@@ -126,10 +126,12 @@ class TextProjectionConfig:
     """The numbers of unCLIP's text projection.
 
     Attributes:
-      tokens: made of the picture's embedding, before the text's states.
-      width: of the context; time: of the vector that is added to the time.
-      embed: of CLIP's embeddings; text: of the text's states.
-      dtype: of the computation.
+      tokens: number of tokens made of the picture's embedding, which stand before the text's states.
+      width: width of the context.
+      time: width of the vector that is added to the time embedding.
+      embed: width of CLIP's embeddings.
+      text: width of the text's states.
+      dtype: dtype of the computation.
     """
 
     width: int

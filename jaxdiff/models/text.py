@@ -21,10 +21,10 @@ class TextConfig:
     Attributes:
       vocabulary: token ids it knows; 0 is padding.
       length: tokens of a text, start and end included.
-      width: of a token's state.
+      width: width of a token's state.
       layers: transformer blocks.
       heads: attention heads.
-      dtype: of the computation; the weights are float32.
+      dtype: dtype of the computation; the weights are float32.
     """
 
     vocabulary: int = 1024

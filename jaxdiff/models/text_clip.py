@@ -24,15 +24,15 @@ class ClipTextConfig:
     Attributes:
       vocabulary: token ids it knows.
       length: tokens of a text, start and end included.
-      width: of a token's state.
+      width: width of a token's state.
       mlp: width inside a block's feed-forward part.
       layers: blocks.
       heads: attention heads.
       activation: `quick_gelu` (OpenAI's) or `gelu` (OpenCLIP's).
       projection: width of the text's vector after its projection; 0: no projection.
       end: id of the end token; the first in a text counts. None: the largest id of the text is taken to be the end.
-      eps: of the norms.
-      dtype: of the computation.
+      eps: epsilon of the norms.
+      dtype: dtype of the computation.
     """
 
     vocabulary: int = 49408

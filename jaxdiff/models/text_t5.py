@@ -28,14 +28,14 @@ class T5Config:
     Attributes:
       vocabulary: token ids it knows; 0 is padding.
       length: tokens of a text, the end included: what the U-Net was trained with, since T5 itself takes any number.
-      width: of a token's state.
-      head_dim: of each head; `heads` of them need not make `width`.
+      width: width of a token's state.
+      head_dim: width of each head; `heads` of them need not make `width`.
       mlp: width inside a block's feed-forward part; gated: whether that has a gate (1.1) or a ReLU (1.0).
       layers: blocks.
       heads: attention heads.
-      buckets: of distances, half of them for each direction; distance: from which all share one.
-      eps: of the norms.
-      dtype: of the products; what is added and normalised is float32.
+      buckets: buckets of distances, half of them for each direction; distance: from which all share one.
+      eps: epsilon of the norms.
+      dtype: dtype of the products; what is added and normalised is float32.
     """
 
     vocabulary: int = 32128

@@ -26,13 +26,13 @@ class XlmConfig:
       vocabulary: token ids it knows; 1 is padding.
       length: tokens of a text, start and end included.
       positions: that have an embedding; the first two are of padding.
-      types: of tokens, of which the first is used.
-      width: of a token's state; mlp: inside a block's feed-forward part.
+      types: types of tokens, of which the first is used.
+      width: width of a token's state; mlp: inside a block's feed-forward part.
       layers: blocks.
       heads: attention heads.
       projection: width of the text's vector.
-      eps: of the norms.
-      dtype: of the computation.
+      eps: epsilon of the norms.
+      dtype: dtype of the computation.
     """
 
     vocabulary: int = 250002

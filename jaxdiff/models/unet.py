@@ -40,33 +40,43 @@ class UNetConfig(NetConfig):
     Attributes:
       out_channels: channels of the output.
       channels: width of each level.
-      layers: residual blocks a level on the way down (one more on the way up).
-      level_layers: the same for each level, where they differ; (): `layers`.
-      attention: `none`; `self`, one attention over the positions; `cross`, transformer blocks that see the context;
-        `joint`, one attention over positions and context side by side; `context`, the same over the context alone.
-      mid_attention: the same for the middle.
-      heads: attention heads.
-      depth: transformer blocks in each `cross`.
-      labels: number of classes; label `labels` itself means none (for guidance). 0: no label.
-      pooled: whether `cond.pooled` is used; augment: whether `cond.augment` is.
-      addition: what else is added to the time: `text`, the context pooled by attention with `pool_heads`; `image`,
+      layers: residual blocks per level on the way down; the way up has one more.
+      level_layers: residual blocks of each level, where they differ; empty: `layers` at each.
+      attention: attention of each level: `none`; `self`, over the positions; `cross`, transformer blocks that see the
+        context; `joint`, one softmax over positions and context; `context`, over the context alone.
+      mid_attention: attention of the middle block, one of the same names.
+      heads: attention heads of each level.
+      depth: transformer blocks in each `cross` of a level.
+      labels: number of classes; label `labels` itself means no class (for guidance). 0: the network has no classes.
+      pooled: add a projection of `cond.pooled` to the time embedding.
+      augment: add an embedding of `cond.augment` to the time embedding.
+      addition: what else is added to the time embedding: `text`, the context pooled by attention; `image`,
         `cond.embed`; `text_image`, `cond.pooled` and `cond.embed`; `plain`, `cond.pooled` as it is.
-      tokens: what makes the context, of `context_width`: `text`, a projection of `cond.context`; `image`, 32 tokens of
-        `cond.embed`; `text_image`, 10 of it before the projected text; '': `cond.context` itself.
-      hint: whether `cond.image` is a picture of 8 times the side, of which four channels are made first.
-      context_norm: whether the context of `joint` and `context` is normalised first.
-      patch: the picture is cut into patch x patch squares first (space to depth).
-      groups, eps: of the normalisation; rescale: residual sums are divided by this; mid_rescale: those of the middle's
-        residual blocks, 0: the same.
-      act: the activation, `silu` or `gelu`; time_act: one of the time's vector, once; bare_time: residual blocks then
-        take it without another.
-      time_shift, sin_first: see `sinusoidal`; embed_width: of the time's vector; 0: 4 `channels[0]`.
-      scale_shift: time scales and shifts (ADM); adm_resample: residual blocks change the resolution (ADM).
-      shifted: the resolution changes before the blocks of a level on the way down and after those on the way up, and so
-        once more (Imagen's efficient U-Net); skip_scale: what is handed to the way up is multiplied by this.
-      pad_after: strided convolutions are padded below and to the right only (DDPM's code).
-      self_attends_context: levels at which the first attention of a `cross` block looks at the context too.
-      dropout: rate in residual blocks, where the network is called with keys [b].
+      pool_heads: heads of the attention that pools the context, for `addition` text.
+      tokens: what the context is made of: `text`, a projection of `cond.context`; `image`, 32 tokens of `cond.embed`;
+        `text_image`, 10 of these before the projected text; empty: `cond.context` itself.
+      context_width: width of the context that `tokens` makes.
+      hint: reduce `cond.image`, a picture of 8 times the side, to four channels first.
+      context_norm: normalise the context of `joint` and `context` first.
+      patch: side of the squares that the picture is cut into first (space to depth).
+      groups: groups of each group normalisation.
+      eps: epsilon of each normalisation.
+      rescale: number that residual sums are divided by.
+      mid_rescale: number that residual sums of the middle block are divided by; 0: `rescale`.
+      act: activation, `silu` or `gelu`.
+      time_act: activation that is applied to the time embedding once, before the residual blocks; empty: none.
+      bare_time: residual blocks apply no activation of their own to the time embedding.
+      embed_width: width of the time embedding; 0: four times `channels[0]`.
+      time_shift: shift of the frequencies of the time embedding; see `sinusoidal`.
+      sin_first: put the sines of the time embedding before its cosines; see `sinusoidal`.
+      scale_shift: let the time embedding scale and shift after the normalisation (ADM).
+      adm_resample: change the resolution in residual blocks (ADM).
+      shifted: change the resolution before the blocks of a level on the way down and after those on the way up
+        (Imagen's efficient U-Net).
+      skip_scale: number that the skip connections are multiplied by.
+      pad_after: pad strided convolutions below and to the right only (DDPM's code).
+      self_attends_context: levels at which the first attention of a `cross` block sees the context too.
+      dropout: dropout rate of residual blocks, where the network is called with keys [b].
       remat: recompute each block in the backward pass: less memory, a third more time.
       dtype: of the computation; parameters are float32 unless loaded otherwise. The output is float32.
     """

@@ -38,8 +38,8 @@ class WaveNetConfig(NetConfig):
       width: units of a layer.
       skip: units of what all layers add to.
       doublings: layers of a stack, of dilations 1, 2, 4 and so on.
-      stacks: of such layers.
-      dtype: of the computation; outputs are float32.
+      stacks: stacks of such layers.
+      dtype: dtype of the computation; outputs are float32.
     """
 
     width: int = 32
@@ -148,9 +148,9 @@ def sample(
 
     Args:
       module: the network.
-      params: of it.
+      params: its parameters.
       keys: one for each sound.
-      samples: of a sound.
+      samples: samples of a sound.
       pick: draws a level.
       label: classes [b], or None.
       local: what is told of each sample, [b n c] or None.

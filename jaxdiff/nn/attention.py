@@ -181,7 +181,7 @@ class Attention(nn.Module):
       head_dim: width of each.
       out_dim: width of the output; None means the input's.
       bias: whether q, k and v have a bias (`out` always has one).
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     heads: int

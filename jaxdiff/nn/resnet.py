@@ -19,8 +19,8 @@ class ResnetBlock(nn.Module):
 
     Attributes:
       features: output channels.
-      groups: of the normalisation.
-      eps: of the normalisation.
+      groups: groups of the normalisation.
+      eps: epsilon of the normalisation.
       scale_shift: time scales and shifts after the second norm (ADM) instead of being added before it (DDPM).
       dropout: rate, where keys are given.
       rescale: the sum is divided by this.

@@ -119,11 +119,11 @@ def both_sides(
 
     Args:
       judge: (parameters, x [b ...]) -> (logits [b], what else).
-      params: of the critic.
+      params: params of the critic.
       x: real examples.
       y: made ones, through which the generator is differentiated.
       at: where between both the gradient penalty is taken, [b] in [0, 1].
-      kind: of game.
+      kind: kind of game.
       penalty: weight of the gradient penalty.
       real_penalty: weight of the gradient penalty at real examples.
       slopes: also measure the mean length of the gradient that the generator gets at each of what it made.

@@ -31,7 +31,7 @@ class Program:
       keys: (root, step, batch size) -> one key for each example of the whole batch, placed like the batch.
       step: (state, batch, keys) -> (state, metrics); the state given is consumed, the metrics are on every device.
       like: the state's tree with shapes, dtypes and shardings.
-      mesh: of the devices.
+      mesh: mesh of the devices.
       jitted: what `step` calls within the mesh's context.
     """
 

@@ -33,8 +33,8 @@ def key(program: str, arguments: Any, mesh: Any, device_kind: str) -> dict[str, 
     Args:
       program: text that tells programs with the same arguments apart: the config of the run.
       arguments: tree of shapes with shardings.
-      mesh: of the devices.
-      device_kind: of each.
+      mesh: mesh of the devices.
+      device_kind: kind of each device.
     """
     leaves = jax.tree_util.tree_leaves_with_path(arguments)
     shapes = [(path_string(path), x.shape, str(x.dtype), str(x.sharding.spec)) for path, x in leaves]
@@ -83,10 +83,10 @@ def save(path: Path, executable: Any, key: Mapping[str, Any], names: Sequence[st
     """Writes an executable that `lower` began, whole or not at all.
 
     Args:
-      path: of the file.
+      path: path of the file.
       executable: compiled.
       key: what it depends on.
-      names: of its last results, which are given back by `load`.
+      names: names of its last results, which are given back by `load`.
 
     Raises:
       OSError: if it cannot be written.
@@ -106,7 +106,7 @@ def load(
     """Returns the executable of a file, (consumed leaves, other leaves) -> leaves, and the names given to `save`.
 
     Args:
-      path: of the file.
+      path: path of the file.
       key: that it must have.
       counts: leaves of both arguments.
       devices: that it runs on.

@@ -18,9 +18,9 @@ class MeshSpec:
     """The number of ways that each kind of parallelism splits the work; one may be -1, the devices that are left.
 
     Attributes:
-      data: copies of the model; each takes a part of the batch.
-      fsdp: ways to split weights and optimizer state; each part takes a part of the batch too.
-      tensor: ways to split heads and MLP width; all parts see the same examples.
+      data: number of copies of the model; each takes a part of the batch.
+      fsdp: number of parts of weights and optimizer state; each also takes a part of the batch.
+      tensor: number of parts of the attention heads and MLP width; all parts see the same examples.
     """
 
     data: int = -1

@@ -69,7 +69,7 @@ class Spread:
           function: (whole, batch) -> result.
           spec: how `devices` share the batch.
           devices: all by default.
-          multiple: of what batches are filled up to, so that those of many sizes share a program.
+          multiple: batches are padded to a multiple of this, so that many batch sizes share one program.
           programs: a folder that keeps what was traced: what lies there runs without tracing, what does not is put
             there. Such a program is bound to its shapes, the number and kind of devices, and `identity`.
           identity: all that `function` depends on beside its arguments, as text.

@@ -30,7 +30,7 @@ def diffusion_bundle(
       process: schedule, kind of prediction and default sampler; in pixels it clips x0 to [-1, 1].
       size: side of the pictures, or of the latents where there is an autoencoder.
       text: the numbers of the text encoder; None: the model reads no text.
-      vocabulary: of the text encoder.
+      vocabulary: vocabulary of the text encoder.
       labels: names of the classes, of a model that knows classes.
       vae: the autoencoder, as a component; None: the model works on pixels.
       guidance: the scale of calls that give none.

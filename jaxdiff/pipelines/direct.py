@@ -30,7 +30,8 @@ class Tempered:
     """Lists what a call may be given.
 
     Attributes:
-      temperature: of the distribution that is drawn from; 1 is the model's own, less keeps nearer to its modes.
+      temperature: temperature of the distribution that is drawn from; 1 is the model's own, less keeps nearer to its
+        modes.
     """
 
     temperature: float = 1.0

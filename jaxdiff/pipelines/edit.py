@@ -38,7 +38,7 @@ def hires(
       key: one key, or keys [b]; each pass draws from its own part of them.
       scale: how much larger a side becomes.
       upscale_strength: how much is changed in the second pass; below about 0.5 the enlarged latents stay blurred.
-      options: of the first pass; of the second too, but for what they say of the first picture.
+      options: options of the first pass; of the second too, but for what they say of the first picture.
       fields: options by name.
 
     Returns:
@@ -82,8 +82,8 @@ def invert_and_edit(
       image: what to change.
       prompts: what to show instead.
       source: what `image` shows.
-      key: of the sampler's noise, which has none unless `eta` is given.
-      options: of the way down; the way up has its steps and grid, and follows `source` without guidance. See
+      key: key of the sampler's noise, which has none unless `eta` is given.
+      options: options of the way down; the way up has its steps and grid, and follows `source` without guidance. See
         `of_inversion`.
       fields: options by name.
 

@@ -34,7 +34,7 @@ class EncodeConfig:
     """Says how latents are stored, and which process makes which.
 
     Attributes:
-      dtype: of moments and text states.
+      dtype: dtype of moments and text states.
       buckets: shapes of about the same area, from upright to wide, for pictures of many shapes; 1: squares.
       shard_rows: most rows of a file.
       batch: pictures that are encoded at once, by all devices of a process.
@@ -81,7 +81,7 @@ def encode(
 
     Args:
       data: which pictures; with `flip` their mirrored ones too.
-      splits: of them.
+      splits: splits that are encoded.
       vae: the autoencoder.
       out: the directory.
       text: makes states of the captions.

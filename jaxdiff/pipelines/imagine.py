@@ -43,7 +43,7 @@ class PriorOptions:
     """The options of a prior.
 
     Attributes:
-      prior_steps: of the prior's sampler; at least 2.
+      prior_steps: steps of the prior's sampler; at least 2.
       prior_guidance: how closely the embedding follows the prompt; 1 is off.
       prior_draws: embeddings drawn for each picture, of which the one nearest the text is kept.
     """
@@ -79,7 +79,7 @@ class PriorPipeline:
     """A prior of a directory, ready to imagine; another prompt, seed or guidance compiles nothing.
 
     Attributes:
-      width: of the embeddings.
+      width: width of the embeddings.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class PriorPipeline:
           prompts: one for each picture.
           keys: [b].
           negative: what to keep away from, one for each; None: nothing.
-          options: of the prior.
+          options: options of the prior.
 
         Raises:
           ValueError: for options that make no sense; nothing has been compiled then.

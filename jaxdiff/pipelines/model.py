@@ -19,7 +19,7 @@ class Model:
       nets: configs of the networks by component.
       kinds: their classes in the reference library.
       process: schedule and kind of prediction.
-      channels: of a latent, or of a picture where there is no autoencoder.
+      channels: channels of a latent, or of a picture where there is no autoencoder.
       labels: names of the classes, where it knows classes; the label after the last stands for nothing.
       extra: what the U-Net's input has besides them; tells its task (`program.read_pictures`).
       picture: what the picture beside its latents is, of a model of our own that one steers: low_resolution,

@@ -15,17 +15,17 @@ class Options:
     """The options of a call; `Options` of a pipeline is a class of those that its model takes.
 
     Attributes:
-      steps: of the sampler, over the whole grid.
+      steps: steps of the sampler, over the whole grid.
       sampler: a name in `sampling.SAMPLERS`, a scheduler_config.json of diffusers, or None: the model's own.
       grid: the name of a grid in `sampling.grid.GRIDS`; None: the sampler's own.
       guidance: 1 follows the model's own distribution, more follows the prompt more closely. None: no guidance, at half
         the work.
       rescale: from 0 to 1, how far the guided output is held to the standard deviation of the unguided.
       negative: what to keep away from, in words or a class; one for all, or one for each.
-      chunks: of 75 tokens, how much of a long prompt is read.
+      chunks: chunks of 75 tokens, how much of a long prompt is read.
       eta: noise added at each step, where the sampler has it: 0 none, 1 as DDPM.
       init_noise: [b h w c] unit Gaussian in the size of the latents, instead of noise from the keys.
-      height: of the pictures; None: that of `image`, or what the model was trained on.
+      height: height of the pictures; None: that of `image`, or what the model was trained on.
       width: the same.
       image: uint8 [b h w 3], to change, fill, edit or enlarge, whatever the model does; or latents [b h w c].
       mask: [b h w 1], 1 where new content goes.
@@ -34,8 +34,8 @@ class Options:
       denoising_start: the part that another model walked, whose latents are `image`.
       picture_guidance: how closely an edited picture keeps to `image`.
       original: uint8 [b h w 3] of the enlarged size, that an enlarged picture starts from; with `mask` it is filled.
-      noise_level: of the noise that an upscaler adds to `image`, so that it may invent details, or that is added to the
-        embedding that is drawn.
+      noise_level: level of the noise that an upscaler adds to `image`, so that it may invent details, or that is added
+        to the embedding that is drawn.
       hints: uint8 [b h w 3] for each ControlNet, and last for the T2I-adapter.
       hint_weights: how much each counts; 1 for each if empty.
       picture: uint8 [b h w 3] for the IP-adapter, or of which to make variations.

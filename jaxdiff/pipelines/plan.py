@@ -31,7 +31,7 @@ class Plan(NamedTuple):
     Attributes:
       table: the sampler, with guidance and the like in `aux`.
       signal, noise: what the first picture is made of.
-      weights: of LoRAs [n], ControlNets [n] and the T2I-adapter [], by these names.
+      weights: weights of LoRAs [n], ControlNets [n] and the T2I-adapter [], by these names.
       told: [2, N] the timesteps of the table's calls, rising, and what the network is told instead of each: some of the
         reference library's samplers round them.
       low: alpha and sigma of the noise on the low resolution picture of an upscaler.
@@ -65,7 +65,7 @@ def make(
     Args:
       process: the model's.
       config: its scheduler_config.json, which a given one need not repeat; None for a model that was trained here.
-      steps: of the whole grid.
+      steps: steps of the whole grid.
       sampler: None takes the model's. By name, a published model keeps its own spacing, offset and end.
       grid: the name of a grid; None takes the model's, or the sampler's.
       eta: noise of each step, for samplers that have it.

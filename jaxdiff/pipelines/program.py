@@ -338,7 +338,7 @@ def guided(
       model: which networks.
       params: by component.
       conds: see `conditions`.
-      weights: of the ControlNets; see `Plan`.
+      weights: weights of the ControlNets; see `Plan`.
       told: see `Plan`; None: the timesteps of the schedule.
     """
     unet, controls = model.nets["unet"], model.named("controlnet")

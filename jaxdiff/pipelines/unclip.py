@@ -45,12 +45,12 @@ class Options:
     """Lists what a call of an unCLIP model may be given.
 
     Attributes:
-      prior_steps: of the prior's sampler.
+      prior_steps: steps of the prior's sampler.
       prior_guidance: how closely the embedding follows the prompt; 1 is off.
       prior_draws: embeddings drawn for each picture, of which the one nearest the text is kept.
-      decoder_steps: of the decoder's sampler.
+      decoder_steps: steps of the decoder's sampler.
       decoder_guidance: how closely the picture follows embedding and prompt; 1 is off.
-      larger_steps: of the sampler that makes the picture larger; at least 2.
+      larger_steps: steps of the sampler that makes the picture larger; at least 2.
     """
 
     prior_steps: int = 25

@@ -43,7 +43,7 @@ def local(
     Args:
       path: a path, which is returned as it is; or a name.
       revision: a branch, a tag or a commit of the name; None: main, as it is now. The folder's own name is the commit.
-      variant: of the weights, `fp16`, where there is one.
+      variant: variant of the weights, `fp16`, where there is one.
       without: components that are not wanted.
       weights: whether to have them too, not only what describes the model.
 

@@ -74,7 +74,7 @@ def read(path: Path | str, unet: Component, dtype: Any = None, image_encoder: Co
     Args:
       path: .safetensors or .bin, as published.
       unet: the U-Net it is for.
-      dtype: of the parameters; None keeps what the file has.
+      dtype: dtype of the parameters; None keeps what the file has.
       image_encoder: what gives vectors and states; its widths are checked where it is given.
 
     Raises:

@@ -28,7 +28,7 @@ def read(name: Perceptual, folder: Path | None = None) -> Params:
     """Reads the weights of a distance by name.
 
     Args:
-      name: of the distance; `none` has no weights.
+      name: name of the distance; `none` has no weights.
       folder: that holds the published files; None looks where `pretrained.features` says.
 
     Raises:

@@ -85,7 +85,7 @@ def read_directory(
 
     Args:
       path: has model_index.json, and a folder for each component.
-      dtype: of the parameters; None keeps what the files have.
+      dtype: dtype of the parameters; None keeps what the files have.
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       shardings: where parameters go; None: to the default device.
       without: names of components to leave out, such as `safety_checker`.
@@ -164,7 +164,7 @@ def read_component(
     Args:
       path: the folder.
       kind: its class; None: config.json says it.
-      dtype: of the parameters; None keeps what the file has.
+      dtype: dtype of the parameters; None keeps what the file has.
       variant: `fp16` takes `*.fp16.safetensors` where there is one.
       shardings: tree of shapes -> tree of shardings, or one for all.
       mend: config.json -> what the reference makes of it.

@@ -91,7 +91,7 @@ def read(
       path: the file.
       tokenizer: a directory with CLIP's vocab.json and merges.txt; the file has none.
       prediction: epsilon or v_prediction; needed for files of Stable Diffusion 2 that do not tell.
-      dtype: of the parameters; None keeps what the file has.
+      dtype: dtype of the parameters; None keeps what the file has.
       shardings: where parameters go; None: to the default device.
       configs: config.json by part, where they are not the published models'.
       without: parts that are not read, and need not be in the file.

@@ -34,9 +34,9 @@ def read(
 
     Args:
       path: the file.
-      name: of the component: `vae`, or begins with `controlnet`.
+      name: name of the component: `vae`, or begins with `controlnet`.
       own: gives the config.json of the autoencoder that this one takes the place of.
-      dtype: of the parameters; None keeps what the file has.
+      dtype: dtype of the parameters; None keeps what the file has.
       shardings: tree of shapes -> tree of shardings.
 
     Raises:

@@ -52,7 +52,7 @@ def read(
 
     Args:
       name: the model in `presets.PRESETS`.
-      tensors: of the file.
+      tensors: tensors of the file.
       note: its metadata.
       prediction: epsilon or v_prediction, which counts more than what the file says; None: what it says.
       channels: that the U-Net takes.

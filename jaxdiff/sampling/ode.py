@@ -57,7 +57,7 @@ def log_likelihood(
       divergence: the exact trace, or an unbiased estimate.
       first: the time where the walk starts.
       last: the time where it ends, in noise.
-      tolerance: of the solver, relative and absolute, a step.
+      tolerance: tolerance of the solver, relative and absolute, a step.
 
     Raises:
       ImportError: without diffrax.

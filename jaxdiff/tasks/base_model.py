@@ -59,11 +59,11 @@ def outline(
 
     Args:
       path: a directory of diffusers, a single file, or a name on the hub.
-      revision: of a name.
+      revision: revision of a name.
       tokenizer: its directory, for a single file, which has none.
       prediction: what the network is to predict from now on; None: what it does.
       zero_terminal: whether its trained steps are to end without signal from now on.
-      dtype: of the computation; an autoencoder that overflows stays in float32.
+      dtype: dtype of the computation; an autoencoder that overflows stays in float32.
       takes: what its U-Net is to take beside the latents, a key of `PICTURES`; '': nothing. A model that takes nothing
         is widened: its first convolution gets more inputs, with weights of zero.
 

@@ -31,13 +31,14 @@ class PriorConfig:
 
     Attributes:
       prompt: what its pictures show, "a photo of a dog"; empty: nothing is preserved.
-      folder: of its pictures; None: class_pictures in the run's directory. A folder that is missing the model fills.
+      folder: folder of its pictures; None: class_pictures in the run's directory. The model fills a folder that is
+        missing.
       count: pictures that it makes.
-      weight: of their loss.
-      steps: of the sampler.
+      weight: weight of their loss.
+      steps: steps of the sampler.
       guidance: 1 is off.
       batch: pictures made at once.
-      seed: of the pictures.
+      seed: seed of the pictures.
     """
 
     prompt: str = ""

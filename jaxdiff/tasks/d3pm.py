@@ -31,7 +31,7 @@ class Config(FamilyConfig):
     Attributes:
       net: the network, which makes `levels` numbers a value.
       chain: how levels are lost.
-      steps: of the chain.
+      steps: steps of the chain.
       auxiliary: weight of the cross entropy.
     """
 

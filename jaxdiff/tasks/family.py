@@ -43,9 +43,9 @@ class FamilyConfig(TaskConfig):
     """A model of pictures of whole levels.
 
     Attributes:
-      classes: of the data, which the model is told; 0 tells it none.
+      classes: classes of the data, which the model is told; 0 tells it none.
       grey: whether a picture is the mean of its channels.
-      levels: of a channel; bits/dim are of pictures with so many.
+      levels: levels of a channel; bits/dim are of pictures with so many.
       previews: pictures that the run shows of itself.
     """
 

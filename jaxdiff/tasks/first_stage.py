@@ -50,7 +50,7 @@ class Config(TaskConfig):
     Attributes:
       net: the autoencoder, with a Gaussian (autoencoder_kl) or a codebook (autoencoder_vq).
       loss: what it is trained on.
-      critic_optimizer: of the critic's parameters.
+      critic_optimizer: optimizer of the critic's parameters.
       previews: images of the data that the run shows beside their reconstructions.
     """
 

@@ -65,7 +65,7 @@ class LossConfig:
     Attributes:
       pixel: the distance of pixels, averaged over an image's values.
       perceptual: the distance that a trained classifier sees; lpips needs its published files.
-      perceptual_weight: of that distance.
+      perceptual_weight: weight of that distance.
       weights: folder that holds the files of the classifier; None: where `pretrained.features` looks.
       frechet: the network under which the Frechet distance of held-out reconstructions is measured.
       kl: weight of the KL divergence of an image's latents in nats, beside the sum of its values' distances.
@@ -78,7 +78,7 @@ class LossConfig:
       codebook: moved by averages of what it stands for (ema), or by its gradient.
       codebook_decay: how slowly averages over what a code stands for forget.
       adversarial: the critic's loss.
-      adversarial_weight: of the autoencoder's side.
+      adversarial_weight: weight of the autoencoder's side.
       adversarial_start: step from which the critic's terms count.
       critic: its network.
     """

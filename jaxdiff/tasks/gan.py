@@ -40,7 +40,7 @@ class Config(FamilyConfig):
       r1: weight of the gradient penalty at real pictures.
       labelled: part of the pictures whose class the critic learns to tell, and the generator is told none (see above).
       slopes: whether the length of the gradient that the generator gets is measured.
-      critic_optimizer: of the critic's parameters.
+      critic_optimizer: optimizer of the critic's parameters.
     """
 
     net: NetConfig = GeneratorConfig()

@@ -24,7 +24,7 @@ class More(NamedTuple):
     """Holds what such a run has beside the base.
 
     Attributes:
-      files: of hints, by the picture's name without its ending.
+      files: files of hints, by the picture's name without its ending.
       shown: uint8 [n h w 3], hints for the previews.
     """
 
@@ -38,7 +38,7 @@ class HintedConfig(PublishedConfig):
 
     Attributes:
       hint: what it looks at: edges (canny) or a blurred picture (blur), made on the way, or pictures in files.
-      folder: of hints, each under the name of its picture; None: metadata.jsonl names them, as `hint`.
+      folder: folder of hints, each under the name of its picture; None: metadata.jsonl names them, as `hint`.
       low: canny's lower threshold.
       high: canny's higher one.
       blur: deviation of the Gaussian, in pixels.

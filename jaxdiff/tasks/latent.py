@@ -51,9 +51,9 @@ class Assets(NamedTuple):
 
     Attributes:
       size: side of the pictures.
-      folder: of the run.
+      folder: folder of the run.
       vae: the autoencoder, without its weights.
-      vocabulary: of a text encoder that is trained.
+      vocabulary: vocabulary of a text encoder that is trained.
       labels: names of the classes.
       clip: the frozen text encoder, without its weights, and its tokenizer.
       maps: files of the semantic maps, by the names of their pictures.
@@ -84,7 +84,7 @@ class Config(picture.Config):
       autoencoder: a run of `jaxdiff train`, or a directory, whose autoencoder a new run takes; None: that of the
         latents, where data are some.
       text_encoder: directory with CLIP's text_encoder and tokenizer; None: those of the latents.
-      scale: of the latents; None: one over their standard deviation, measured.
+      scale: scale of the latents; None: one over their standard deviation, measured.
     """
 
     condition: Literal["text", "clip", "class", "none"] = "text"  # type: ignore[assignment]  # one more than of pixels

@@ -36,9 +36,9 @@ class Consistency(DistilledConfig):
     """Latent consistency.
 
     Attributes:
-      intervals: of the grid that neighbours lie on; the teacher's DDIM takes so many steps.
+      intervals: intervals of the grid that neighbours lie on; the teacher's DDIM takes so many steps.
       huber: c of the distance sqrt(d^2 + c^2) - c.
-      scaling: of the timestep in the boundary condition.
+      scaling: scaling of the timestep in the boundary condition.
     """
 
     intervals: int = 50
@@ -84,7 +84,7 @@ class Config(Consistency, WholeStudent):
 
     Attributes:
       adversarial: weight of the critic's term; 0: no critic.
-      critic: of latents; its rate is that of `groups` with the pattern 'critic/.*', or the student's.
+      critic: critic of latents; its rate is that of `groups` with the pattern 'critic/.*', or the student's.
     """
 
     adversarial: float = 0.0

@@ -58,7 +58,7 @@ class Config(PublishedConfig):
     Attributes:
       parts: kinds of weights that get factors.
       paths: patterns of the paths of more weights, 'unet/down_0/attn_0/proj_in/kernel'.
-      rank: of the factors.
+      rank: rank of the factors.
       alpha: the scale is alpha / rank; None: the rank, which is a scale of 1.
       ranks: (path pattern, rank) where it is another; the first that matches counts.
       alphas: (path pattern, alpha), likewise.

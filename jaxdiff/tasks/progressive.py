@@ -27,7 +27,7 @@ class Config(WholeStudent):
     """Progressive distillation.
 
     Attributes:
-      steps: of the student; the teacher makes twice as many.
+      steps: steps of the student; the teacher makes twice as many.
     """
 
     steps: int = 8

@@ -49,7 +49,7 @@ class Assets(NamedTuple):
       base: the model that it starts from; of a task that adds to its parts, with what is added.
       size: side of the pictures.
       classes: pictures of the class, where the prior is preserved.
-      more: of the task alone.
+      more: more of the task alone.
     """
 
     base: Base
@@ -74,7 +74,7 @@ class PublishedConfig(TaskConfig):
       offset_noise: the scale of noise that all positions of a channel share.
       min_snr: gamma of the weight min(snr, gamma); None: the plain error.
       groups: (path pattern, optimizer) of parameters that move otherwise than the run's optimizer says.
-      dtype: of the computation, and of frozen weights; what is trained is float32.
+      dtype: dtype of the computation, and of frozen weights; what is trained is float32.
       remat: recompute the U-Net's blocks in the backward pass: less memory, a third more time.
       prior: the class whose other pictures are to stay as they are.
       preview: what the run shows of itself.

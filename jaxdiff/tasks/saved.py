@@ -22,7 +22,7 @@ class Saved(NamedTuple):
     """A run that a task builds on.
 
     Attributes:
-      config: of its task.
+      config: config of its task.
       assets: what `config.assets` read.
       weights: with the averaged parameters.
     """
@@ -63,7 +63,7 @@ def read_weights(path: Path, task: Task, size: int, place: Callable[[Params], An
     Args:
       path: the workdir, or WORKDIR/checkpoints/STEP.
       task: that was trained.
-      size: of the pictures.
+      size: size of the pictures.
       place: tree of shapes -> tree of shardings of the weights; None: one device.
 
     Raises:

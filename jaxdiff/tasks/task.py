@@ -43,7 +43,7 @@ class TaskConfig(abc.ABC):
         """Reads what a run's directory holds beside the weights, such as a vocabulary; a `new` run makes and writes it.
 
         Args:
-          folder: of the run.
+          folder: folder of the run.
           data: says which examples the source gives.
           source: that is trained on; None where nothing is trained.
           new: whether the run has no checkpoint yet; every process calls, and the first one writes.
@@ -94,10 +94,10 @@ class TaskConfig(abc.ABC):
         """Returns what writes by itself what was trained, a LoRA for instance; None where a run is a whole model.
 
         Args:
-          assets: of the run.
+          assets: assets of the run.
           weights: with the averaged parameters.
           out: what is to be written in the end: its ending tells a file from a directory.
-          layout: of whose tools, `diffusers` or `kohya`.
+          layout: layout of whose tools, `diffusers` or `kohya`.
 
         Raises:
           ValueError: if other tools have no such file, in this layout, or under such a name.

@@ -23,9 +23,9 @@ class Teacher(NamedTuple):
     """A run whose model teaches another.
 
     Attributes:
-      path: of the run.
+      path: path of the run.
       task: its own.
-      size: of its pictures.
+      size: size of its pictures.
     """
 
     path: Path
@@ -67,9 +67,9 @@ def check(teacher: Teacher, student: Any, size: int) -> None:
     """Refuses a teacher whose weights the student cannot start from, or whose process is another.
 
     Args:
-      teacher: of the student.
+      teacher: teacher of the student.
       student: a task with `process`, `net`, `text` and `condition`.
-      size: of its pictures.
+      size: size of its pictures.
 
     Raises:
       ValueError: names what differs.

@@ -50,7 +50,7 @@ class Config(TaskConfig):
       net: the network.
       process: how letters are lost.
       length: symbols of a caption; longer ones are cut.
-      steps: of sampling, and of the multinomial chain.
+      steps: steps of sampling, and of the multinomial chain.
       previews: texts that the run shows of itself.
     """
 

@@ -29,7 +29,7 @@ class Config(PublishedConfig):
     Attributes:
       word: that prompts will say, one that the tokenizer does not know.
       init: words whose vectors it starts from, in turns where they are fewer than `vectors`.
-      vectors: of the word, in each text encoder.
+      vectors: vectors of the word, in each text encoder.
       keep_norms: whether they keep their first lengths.
       templates: what pictures are told, {} being the word, one drawn for each; (): their captions, which have the word.
     """

@@ -21,7 +21,7 @@ def preview(config: Any, size: int) -> Any:
 
     Args:
       config: a `vae.Config`.
-      size: of the pictures.
+      size: size of the pictures.
     """
     latent = config.latent((size, size, config.channels))
     count = min(MOST, int(np.prod(latent)))

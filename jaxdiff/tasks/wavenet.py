@@ -42,8 +42,8 @@ class Config(TaskConfig):
       sounds: folder of WAV files, a subfolder for each class; empty: vowels made on the fly.
       classes: told to the network, the first of those there are; 0 tells it none, and learns from all.
       rate: samples a second.
-      samples: of an example, a stretch of a sound.
-      levels: of a sample.
+      samples: samples of an example, a stretch of a sound.
+      levels: levels of a sample.
       hop: samples that are told one pitch and loudness, of vowels alone; 0 tells them none.
       previews: sounds that the run shows of itself.
     """

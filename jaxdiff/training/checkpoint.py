@@ -40,9 +40,9 @@ class CheckpointConfig:
     """When checkpoints are made and which are kept.
 
     Attributes:
-      every: steps between them; one is made at the end and on SIGTERM too; 0 makes no other.
-      keep: how many of the last are kept.
-      best: the metric whose lowest value marks one more to keep; empty keeps none.
+      every: steps between checkpoints; the end of a run and SIGTERM write one too; 0 writes no others.
+      keep: number of the latest checkpoints that are kept.
+      best: metric whose lowest value marks one more checkpoint to keep; empty marks none.
     """
 
     every: int = 1000

@@ -47,7 +47,7 @@ def make_evaluate(
       program: compiled from `make_eval_step`.
       batches: gives the same held-out batches, of `batch_size` over all processes, each time it is called.
       key: root of the noise, the same each time, so that two checkpoints differ by their weights alone.
-      batch_size: of each batch.
+      batch_size: size of each batch.
       summary: see `Task`.
     """
 

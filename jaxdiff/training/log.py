@@ -32,7 +32,7 @@ class MetricsLog:
         """Opens the files to go on after `step`, dropping later lines.
 
         Args:
-          workdir: of the run.
+          workdir: workdir of the run.
           step: the last that counts.
           batch_size: images of a step.
           write: whether this process writes.

@@ -28,14 +28,14 @@ class TrainConfig:
     """The length and rhythm of a run.
 
     Attributes:
-      steps: updates of the weights in all, over every restart.
-      batch_size: examples of a step, over all devices and processes.
-      accumulate: parts that a batch is worked through in, one after another, to save memory.
-      log_every: steps between lines of metrics.jsonl; a line holds means over these steps.
-      preview_every: steps between sample grids; 0 makes none.
-      faults: what follows a step whose loss, gradient or weights are not finite, or whose gradient spikes: `stop` the
-        run; `skip` the update; or `rewind` to the last checkpoint, and go on from there with the batches after it.
-      spike: how many times its usual norm a gradient is a spike; 0: none is.
+      steps: updates of the weights, counted over all restarts.
+      batch_size: examples per step, over all devices and processes.
+      accumulate: number of parts that a batch is processed in, one after another, to save memory.
+      log_every: steps between lines of metrics.jsonl, whose values are means over these steps.
+      preview_every: steps between sample grids; 0 writes none.
+      faults: reaction to a step whose loss, gradient or weights are not finite, or whose gradient spikes: `stop` the
+        run, `skip` the update, or `rewind` to the last checkpoint and resume there with the batches that follow.
+      spike: multiple of its usual norm from which a gradient counts as a spike; 0: no gradient does.
     """
 
     steps: int = 10_000

@@ -17,22 +17,22 @@ _NO_DECAY = re.compile(r"(.*/)?\w*(norm|embed|position)\w*(/.*)?")
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """An optimizer and its learning rate over the run.
+    """An optimizer and its schedule of learning rates.
 
     Attributes:
       name: adamw (decoupled weight decay), adam, adafactor (no first moment, and of a matrix only the means of rows and
         columns of the second: a few thousandths of Adam's memory; decoupled weight decay), or sgd (plain).
-      lr: the highest learning rate.
-      warmup: steps in which it rises from 0.
-      decay: what follows: "cosine" down to `end_lr` at the last step, or "constant".
-      end_lr: where the cosine ends.
+      lr: highest learning rate.
+      warmup: steps in which the learning rate rises linearly from 0.
+      decay: learning rate after the warm-up: `cosine` down to `end_lr` at the last step, or `constant`.
+      end_lr: learning rate at the end of the cosine.
       b1: decay of the first moment, of adam and adamw.
       b2: decay of the second moment, of adam and adamw; adafactor's grows with the steps, 1 - steps^-0.8.
-      eps: added to the root of the second moment, of adam and adamw.
-      weight_decay: of adamw and adafactor; biases, norms, embeddings and other vectors are spared.
+      eps: constant added to the root of the second moment, of adam and adamw.
+      weight_decay: weight decay of adamw and adafactor; biases, norms, embeddings and other vectors have none.
       clip: largest global norm of the gradient; 0 does not clip.
-      every: steps for each update; the gradients between are dropped. A generator with 5 moves once in five steps of
-        its critic.
+      every: steps from one update to the next; the gradients between are dropped. A generator with 5 moves once in
+        five steps of its critic.
     """
 
     name: Literal["adamw", "adam", "adafactor", "sgd"] = "adamw"
@@ -66,7 +66,7 @@ class Optimizer(NamedTuple):
     Attributes:
       init: (params) -> state.
       update: (gradients, state, params) -> (updates, state).
-      rates: of each group, step -> learning rate.
+      rates: rates of each group, step -> learning rate.
       members: (params) -> a tree of the same shape with each parameter's group.
     """
 
@@ -82,8 +82,8 @@ def make_optimizer(
     """Makes the transformation of gradients to updates for a run of `steps` steps.
 
     Args:
-      config: of all parameters that no group takes.
-      steps: of the run.
+      config: config of all parameters that no group takes.
+      steps: steps of the run.
       groups: ((path pattern, config), ...): a parameter is of the first group whose pattern matches its whole path
         'a/b/c'. Each group is clipped and moves by itself.
 

@@ -66,7 +66,7 @@ class Module(NamedTuple):
 
     Attributes:
       component: "unet".
-      path: of our module, "down_0/attn_0/proj_in".
+      path: path of our module, "down_0/attn_0/proj_in".
       leaf: its weight's name, "kernel".
       name: theirs, "down_blocks.0.attentions.0.proj_in".
     """

@@ -19,8 +19,8 @@ class NormalizerConfig:
     """The numbers of a normaliser.
 
     Attributes:
-      width: of the embeddings.
-      dtype: of the computation, which is float32.
+      width: width of the embeddings.
+      dtype: dtype of the computation, which is float32.
     """
 
     width: int = 768

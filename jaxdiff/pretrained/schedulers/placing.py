@@ -42,13 +42,13 @@ class Placing:
       offset: added to the trained steps of `leading`.
       rule: how noise levels are spaced instead: karras, exponential or beta; "": not.
       ends: the lowest and highest level of the rule; None is the grid's or the schedule's own.
-      rho: of Karras' rule.
+      rho: rho of Karras' rule.
       told: whether the network is told the `nearest` whole step, the one `below`, or exactly that of its level ("").
       final: where the grid ends: `data`, `first` (the first trained step), `low` (the lowest level of the rule), or
         `last` (where the last call is).
       trained: how many of the trained steps are used; None: all.
       strides: whether each step goes N // steps trained steps down, wherever the next call is (DDIM, PNDM).
-      shift: of a flow.
+      shift: shift of a flow.
       terminal: the sigma to which a flow's last call is stretched; None: it is not.
       teacher: the number of steps that a distilled model's teacher made.
       up: whether the walk goes from data to noise (`halves`): its calls are those below the last trained step.

@@ -79,7 +79,7 @@ def unipc(
     Args:
       schedule: the process.
       times: strictly decreasing, in [0, 1].
-      order: of the predictor.
+      order: order of the predictor.
       variant: which B(h).
       corrector: whether steps are corrected.
       lower_final: steadies few steps, and costs the high order, which is of interest for many.
