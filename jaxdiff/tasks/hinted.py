@@ -1,4 +1,4 @@
-"""What tasks have in common whose model looks at a picture beside the one that it makes: a hint, or one to edit.
+"""Shared parts of tasks whose model looks at a picture beside the one that it makes: a hint, or one to edit.
 
 Hints are made of the pictures on the way (`data.hints`), lie in another folder under the same names, or are named in
 metadata.jsonl beside each picture.
