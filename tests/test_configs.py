@@ -50,7 +50,7 @@ def trained(tmp_path_factory):
     @functools.cache
     def train(name):
         path, workdir = CONFIGS[0].parent / f"{name}.py", tmp_path_factory.mktemp(name)
-        train_small(path, workdir, *needed(path))
+        train_small(path, workdir, *needed(path), previews=3)  # twice: the state of the first is gone by the second
         return workdir
 
     def needed(path):
@@ -84,8 +84,8 @@ def trained(tmp_path_factory):
     return train
 
 
-def train_small(path, workdir, *more):
-    main(["train", str(path), "--small", "--workdir", str(workdir), "--train.preview_every", "0", *more])
+def train_small(path, workdir, *more, previews=0):
+    main(["train", str(path), "--small", "--workdir", str(workdir), "--train.preview_every", str(previews), *more])
 
 
 def picture(task, folder):
