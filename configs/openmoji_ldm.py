@@ -1,7 +1,8 @@
 """Text to picture in latents: every emoji without skin tones and flags, 64x64, as 16x16x4 of a KL autoencoder (f=4).
 
 Paper: Rombach et al. 2022, arXiv 2112.10752, section 4.3 (text transformer trained with the U-Net, cross-attention).
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: not measured yet in full; 1400 steps of 16 on the quickstart's emoji give
+pictures that mostly follow their prompts (docs/latents.md).
 Command: jaxdiff train configs/openmoji_kl.py && jaxdiff latents configs/openmoji_ldm.py --autoencoder runs/openmoji_kl
   --out runs/openmoji_kl-latents && jaxdiff train configs/openmoji_ldm.py --data.name runs/openmoji_kl-latents
 """

@@ -116,8 +116,11 @@ def reconstruction(
     """
     t = jnp.full(x0.shape[:1], first, jnp.float32)
     x_t = loss.noised(x0, draws.noise_like(keys, x0), t, schedule)
-    q = step(schedule, jnp.ones_like(t), 1 / first)
-    said = denoise(x_t, t, {"log_variances": (over_pixels(q.log_small, x0), over_pixels(q.log_large, x0))})
+    aux = {}
+    if first:  # from time 0 on there is no chain, and so no variance of its steps
+        q = step(schedule, jnp.ones_like(t), 1 / first)
+        aux = {"log_variances": (over_pixels(q.log_small, x0), over_pixels(q.log_large, x0))}
+    said = denoise(x_t, t, aux)
     if isinstance(said, Estimate):
         return decoded(x0, said.x0, 2 * jnp.log(said.scale), bins)
     return decoded(x0, said, over_pixels(-schedule.log_snr(t), x0), bins)
