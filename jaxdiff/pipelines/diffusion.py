@@ -287,9 +287,7 @@ class DiffusionPipeline:
         """Says what of the prompts the model does not see."""
         if not self.model.reads and not self.model.embed and any(prompts):
             warnings.warn("this model reads no prompts: they say how many pictures to make, and no more", stacklevel=3)
-        for text in sorted(set(prompts)):
-            if unseen := self.cut(text, chunks):
-                warnings.warn(f"the prompt is too long for this model; it does not see {unseen!r}", stacklevel=3)
+        inputs.warn_of_cut(prompts, lambda text: self.cut(text, chunks))
 
     def calls(self, sampler: plan.Sampler, steps: int) -> int:
         """Counts the network calls that so many steps of a sampler take.

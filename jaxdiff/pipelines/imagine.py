@@ -26,6 +26,7 @@ from jaxdiff.models.prior import Prior, denormalised
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
+from jaxdiff.pipelines import inputs
 from jaxdiff.pipelines.program import FIRST, unit_noise
 from jaxdiff.pipelines.vary import VaryOptions, make_look
 from jaxdiff.pretrained import scheduler
@@ -138,6 +139,7 @@ class PriorPipeline:
           FloatingPointError: if embeddings are not finite.
         """
         options.check()
+        inputs.warn_of_cut(prompts, self.cut)
         batch = {"keys": keys, "text": self.tokens(prompts)}
         batch["away"] = self.tokens([""] * len(prompts) if negative is None else negative)
         if negative is not None:

@@ -1,7 +1,8 @@
 """The arrays that a call of a pipeline gives its program, checked on the host before anything compiles."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -291,3 +292,10 @@ def for_each(given: str | Sequence[str] | None, count: int) -> list[str]:
     if len(words) != count:
         raise ValueError(f"there are {len(words)} negative prompts for {count} pictures: expected one, or one for each")
     return words
+
+
+def warn_of_cut(prompts: Sequence[str], cut: Callable[[str], str]) -> None:
+    """Says what of each prompt a model does not see: its end, which `cut` gives; '' if all is seen."""
+    for text in sorted(set(prompts)):
+        if unseen := cut(text):
+            warnings.warn(f"the prompt is too long for this model; it does not see {unseen!r}", stacklevel=4)

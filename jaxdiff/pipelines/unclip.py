@@ -123,6 +123,7 @@ class UnclipPipeline:
         prompts = prompts * (len(keys) if keys.ndim and len(prompts) == 1 else 1)
         if keys.ndim and len(keys) != len(prompts):
             raise ValueError(f"there are {len(keys)} keys for {len(prompts)} pictures: pass one, or one for each")
+        inputs.warn_of_cut(prompts, self.cut)
         batch: dict[str, Any] = {"keys": keys if keys.ndim else jax.random.split(keys, len(prompts))}
         batch |= {"text": self._tokens(prompts), "no_text": self._tokens([""] * len(prompts))}
         batch["draws"] = np.zeros((len(prompts), 0, o.prior_draws), np.uint8)  # its shape says how many
@@ -140,6 +141,10 @@ class UnclipPipeline:
     def compiled(self) -> int:
         """Counts the programs that have been compiled for this pipeline."""
         return self._run.compiled()
+
+    def cut(self, prompt: str) -> str:
+        """Returns the end of a prompt that is too long for the model and is not seen by it; '' if all is."""
+        return prompt_text.cut(self.tokenizer, prompt, 1, self.nets["text_encoder"].length)
 
     def _tokens(self, prompts: Sequence[str]) -> Any:
         rows = [prompt_text.encode(self.tokenizer, text, 1, self.nets["text_encoder"].length)[0] for text in prompts]

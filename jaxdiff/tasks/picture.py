@@ -321,7 +321,7 @@ class Config(TaskConfig):
     def _sampled(self, params: Params | None = None) -> scheduler.Process:
         """Says how the trained model is sampled; of a learned schedule, by the trained parameters."""
         process = self.process
-        if params is not None and "schedule" in params:  # numbers of the host, which no mesh has: any may sample by them
+        if params is not None and "schedule" in params:  # as numbers of the host, which lie on no mesh
             params = {"schedule": jax.device_get(params["schedule"])}
         return scheduler.native(
             process.make_schedule(params),

@@ -187,6 +187,15 @@ def test_the_command_line_makes_pictures(folders, tmp_path, how):
     assert (tmp_path / "one.png").is_file()
 
 
+def test_the_end_of_a_prompt_that_is_not_seen_is_said(prior, monkeypatch):
+    def stop(*_, **__):
+        raise InterruptedError
+
+    monkeypatch.setattr(prior, "_run", stop)
+    with pytest.warns(UserWarning, match="does not see 'a a a"), pytest.raises(InterruptedError):
+        prior(["a " * 90], keys=jax.random.split(jax.random.key(0), 1))
+
+
 @pytest.mark.heavy
 def test_another_call_of_both_compiles_nothing(prior, decoder):
     both = Imagined(prior, decoder())

@@ -42,6 +42,15 @@ def same(keys, *rest):
     return jnp.asarray(theirs.transpose(0, 2, 3, 1) if len(shape) == 4 else theirs)
 
 
+def test_the_end_of_a_prompt_that_is_not_seen_is_said(pipe, monkeypatch):
+    def stop(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr(pipe, "_run", stop)
+    with pytest.warns(UserWarning, match="does not see 'a a a"), pytest.raises(InterruptedError):
+        pipe("a " * 90, key=jax.random.key(0), **FEW)
+
+
 @pytest.mark.heavy
 def test_pictures_agree_and_nothing_compiles_again(pipe, monkeypatch):
     monkeypatch.setattr(unclip, "unit_noise", same)
