@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxdiff.data import picture
 from jaxdiff.data.config import Example
 from jaxdiff.data.text import listing
 
@@ -188,11 +187,15 @@ class ShardSource:
     def shaped(self, index: int, height: int, width: int) -> Example:
         """Returns an example whose picture is scaled and cut to another shape."""
         encoded, name = self.encoded(index)
+        from jaxdiff.data import picture  # brings Pillow
+
         image = picture.decode(encoded, (height, width), name)
         return Example(image=image, caption=self.caption(index), label=self.label(index))
 
     def sides(self, index: int) -> tuple[int, int]:
         """Returns height and width of a picture as it is."""
+        from jaxdiff.data import picture  # brings Pillow
+
         look = picture.look(*self.encoded(index))
         return look.height, look.width
 

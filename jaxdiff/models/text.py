@@ -61,6 +61,7 @@ class TextTransformer(nn.Module):
         self, tokens: Int[Array, "b l"]
     ) -> tuple[Float[Array, "b l w"], Bool[Array, "b l"], Float[Array, "b w"]]:
         net = self.config
+        net.check()
         mask = tokens != 0
         x = nn.Embed(net.vocabulary, net.width, dtype=net.dtype, name="token_embed")(tokens)
         positions = self.param("position_embed", nn.initializers.normal(0.02), (net.length, net.width))

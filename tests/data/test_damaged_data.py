@@ -69,7 +69,7 @@ def test_damaged_lists_of_captions(folder, file):
             assert one_line(error), error  # noqa: PT017
             continue
         text = data.decode()
-        for path, caption, _ in items:
+        for path, caption, *_ in items:
             assert path.name in NAMES
             assert "\n" not in caption
             assert caption in text or json.dumps(caption)[1:-1] in text or caption.replace('"', '""') in text

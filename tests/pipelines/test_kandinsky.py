@@ -224,7 +224,7 @@ def test_what_makes_no_sense_is_refused(prior, decoder, folders):
         ({"prior_draws": 0}, "prior_draws is 0: expected a whole number from 1 to 64"),
         ({"prior_guidance": float("inf")}, "prior_guidance is inf"),
         ({"embed": np.zeros((1, 24))}, "embed is what the prior makes"),
-        ({"picture": None}, "this model takes no picture"),
+        ({"strange": 1}, "this model takes no strange"),
     ):
         with pytest.raises(ValueError, match=words):
             call(**options)

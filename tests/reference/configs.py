@@ -17,6 +17,8 @@ import diffusers
 import torch
 import transformers
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
+from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 
 HERE = pathlib.Path(__file__)
 MODELS = (
@@ -82,6 +84,8 @@ def fields():
         name: None if value is inspect.Parameter.empty else value
         for name, value in parameters(UnCLIPTextProjModel.__init__).items()
     }
+    found["StableUnCLIPImageNormalizer"] = parameters(StableUnCLIPImageNormalizer.__init__)
+    found["MCLIPConfig"] = MCLIPConfig().to_dict()
     for name in ("CLIPTextConfig", "CLIPVisionConfig", "CLIPConfig", "T5Config"):
         found[name] = getattr(transformers, name)().to_dict()
     for name in (*PIPELINES, *LATER):

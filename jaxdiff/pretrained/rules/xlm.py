@@ -66,8 +66,10 @@ def config(json: Mapping[str, Any]) -> XlmConfig:
     name = "MultilingualCLIP"
     full = settle(name, json, _FIELDS, HARMLESS)
     if full["transformerDimensions"] != full["hidden_size"]:
-        given = full["transformerDimensions"]
-        raise ValueError(f"{name}: transformerDimensions={given} is not supported, only {full['hidden_size']}")
+        raise ValueError(
+            f"{name}: transformerDimensions={full['transformerDimensions']} with hidden_size={full['hidden_size']} is "
+            "not supported: expected the same"
+        )
     divides(name, "num_attention_heads", full["num_attention_heads"], "hidden_size", [full["hidden_size"]])
     return XlmConfig(
         vocabulary=full["vocab_size"],
