@@ -155,8 +155,8 @@ def _steered(name: str, full: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{name}: encoder_hid_dim is missing")
     if (tokens == "image_proj") != (adds == "image"):
         raise ValueError(
-            f"{name}: encoder_hid_dim_type={tokens!r} with addition_embed_type={full['addition_embed_type']!r}: supported "
-            "are image_proj with image or image_hint, and neither"
+            f"{name}: encoder_hid_dim_type={tokens!r} with addition_embed_type={full['addition_embed_type']!r}: "
+            "supported are image_proj with image or image_hint, and neither"
         )
     return {
         "pooled": sized or label == "projection",
