@@ -5,6 +5,7 @@ in front where it is a bucket. Files are taken in the order of their paths, so t
 alike. Nothing is downloaded: of a tar each example is read where it lies, of parquet the group of rows that it is in.
 """
 
+import abc
 import glob
 import os
 import re
@@ -153,7 +154,7 @@ def _no_access(name: str, error: Exception) -> str:
     return f"the bucket cannot be read ({what}): does it exist, and are there credentials ({login})?"
 
 
-class ShardSource:
+class ShardSource(abc.ABC):
     """The examples of shards by number; a kind of shard says where pictures, captions and classes lie.
 
     Attributes:
@@ -166,20 +167,21 @@ class ShardSource:
         """Takes the side of the pictures."""
         self._size = size
 
+    @abc.abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """Returns the number of examples."""
 
+    @abc.abstractmethod
     def encoded(self, index: int) -> tuple[bytes, str]:
         """Returns a picture as its file has it, and what errors call it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def caption(self, index: int) -> str:
         """Returns the caption of an example."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def label(self, index: int) -> int:
         """Returns the number of an example's class."""
-        raise NotImplementedError
 
     def __getitem__(self, index: int) -> Example:
         return self.shaped(index, self._size, self._size)

@@ -26,7 +26,7 @@ from jaxdiff.data.shards import Files, ShardSource, class_names
 from jaxdiff.data.text import listing
 
 _FIELDS = ("picture", "picture_size", "text", "text_size", "is_json", "label")
-"""Of the index: where picture and caption begin, how long they are (-1: there is none), and the class (-1: none)."""
+"""The columns of the index: offset and length of picture and caption (-1: there is none), and the class (-1: none)."""
 _FORMAT = 1
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # of an index
 _REST = 2**20  # bytes behind the last member that are looked at: all have to be zero

@@ -16,7 +16,7 @@ from jaxdiff.nn.conv import Conv
 from jaxdiff.nn.norm import GroupNorm, silu
 
 GROUPS = 32
-"""Of the normalisation, whatever the model's others are."""
+"""Epsilon of this normalisation, whatever the model's others have."""
 _EPS = 1e-6
 
 

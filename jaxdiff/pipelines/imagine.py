@@ -76,6 +76,22 @@ def check_number(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}: expected a finite number")
 
 
+def check_parts(bundle: Bundle, needed: Sequence[str]) -> None:
+    """Refuses a directory that lacks one of these parts, or a tokenizer."""
+    has = {*bundle.components, *bundle.tokenizers}
+    if missing := [name for name in (*needed, "tokenizer") if name not in has]:
+        raise ValueError(
+            f"{bundle.kind} has no {', '.join(missing)}: its directory needs {', '.join(needed)}, tokenizer"
+        )
+
+
+def check_widths(bundle: Bundle, widths: Mapping[str, int]) -> None:
+    """Refuses parts whose embeddings have other widths than each other's."""
+    if len(set(widths.values())) > 1:
+        told = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise ValueError(f"{bundle.kind}: embeddings are of different widths: {told}; expected one model's parts")
+
+
 class PriorPipeline:
     """A prior of a directory, ready to imagine; another prompt, seed or guidance compiles nothing.
 
@@ -97,16 +113,11 @@ class PriorPipeline:
           ValueError: if parts are missing, or their widths do not fit each other.
         """
         parts = bundle.components
-        missing = [name for name in PARTS if name not in parts]
-        missing += [name for name in ("tokenizer",) if name not in bundle.tokenizers]
-        if missing:
-            raise ValueError(f"{bundle.kind} has no {', '.join(missing)}: a prior needs {', '.join(PARTS)}, tokenizer")
+        check_parts(bundle, PARTS)
         names = [name for name in (*PARTS, "image_encoder") if name in parts]
         self.nets = {name: parts[name].config for name in names}
         widths = {name: getattr(net, "embed", None) or net.projection for name, net in self.nets.items()}
-        if len(set(widths.values())) > 1:
-            told = ", ".join(f"{name} {width}" for name, width in widths.items())
-            raise ValueError(f"{bundle.kind}: embeddings are of different widths: {told}; expected one model's parts")
+        check_widths(bundle, widths)
         self.width = widths["prior"]
         self.process = scheduler.process(bundle.schedulers["scheduler"])
         self.tokenizer = bundle.tokenizers["tokenizer"]

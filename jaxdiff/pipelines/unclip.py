@@ -84,19 +84,14 @@ class UnclipPipeline:
           ValueError: if parts are missing, or their widths do not fit each other.
         """
         parts = bundle.components
-        missing = [name for name in PARTS if name not in parts]
-        missing += ["tokenizer"] if "tokenizer" not in bundle.tokenizers else []
-        if missing:
-            raise ValueError(f"{bundle.kind} has no {', '.join(missing)}: its directory needs {', '.join(PARTS)}")
+        imagine.check_parts(bundle, PARTS)
         self.nets = {name: part.config for name, part in parts.items()}
         widths = {
             "prior": self.nets["prior"].embed,
             "text_proj": self.nets["text_proj"].embed,
             "text_encoder": self.nets["text_encoder"].projection,
         }
-        if len(set(widths.values())) > 1:
-            told = ", ".join(f"{name} {width}" for name, width in widths.items())
-            raise ValueError(f"{bundle.kind}: embeddings are of different widths: {told}; expected one model's parts")
+        imagine.check_widths(bundle, widths)
         self.processes = {name: scheduler.process(bundle.schedulers[f"{name}_scheduler"]) for name in STEPS}
         self.tokenizer = bundle.tokenizers["tokenizer"]
         self.sizes = {name: parts[name].json["sample_size"] for name in ("decoder", "super_res_first")}

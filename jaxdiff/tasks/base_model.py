@@ -106,7 +106,7 @@ PICTURES: dict[str, Callable[[int], tuple[str, int]]] = {
     "edited": lambda channels: ("StableDiffusionXLInstructPix2PixPipeline", channels),
     "masked": lambda channels: ("StableDiffusionXLInpaintPipeline", channels + 1),
 }
-"""What a U-Net may take beside latents of so many channels: the class that samples it, and how many more channels."""
+"""The classes that sample U-Nets with more input channels than latents have, and how many more each takes."""
 
 
 def _widened(bundle: Bundle, kind: str, extra: int) -> Bundle:

@@ -236,5 +236,5 @@ def test_what_makes_no_sense_is_refused(prior, decoder, folders):
     with pytest.raises(ValueError, match="is a prior, which draws no pictures"):
         loading.load(folders / "prior")
     less = {name: part for name, part in prior_bundle().components.items() if name != "text_encoder"}
-    with pytest.raises(ValueError, match="has no text_encoder: a prior needs"):
+    with pytest.raises(ValueError, match="has no text_encoder: its directory needs"):
         PriorPipeline(Bundle("A", {}, less, {"tokenizer": small.tokenizer()}, prior_bundle().schedulers))
