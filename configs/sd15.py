@@ -33,7 +33,7 @@ def config() -> Experiment:
                 heads=(8, 8, 8, 8),
                 time_shift=0.0,
                 sin_first=False,
-                remat=True,
+                remat="blocks",
                 dtype="bfloat16",
             ),
             condition="clip",
@@ -50,7 +50,7 @@ def config() -> Experiment:
 def small() -> Experiment:
     """On emoji, which need no download, and with a text encoder that is trained, since a frozen CLIP would need one."""
     base = openmoji_ldm.shrunk(config())
-    net = dataclasses.replace(base.task.net, pooled=True, dtype="float32", remat=False)
+    net = dataclasses.replace(base.task.net, pooled=True, dtype="float32", remat="none")
     preview = PreviewConfig(prompts=("red heart", "blue square"), steps=2)
     return dataclasses.replace(
         base,

@@ -26,7 +26,7 @@ def config() -> Experiment:
         task=controlnet.Config(
             drop=0.5,
             dtype="bfloat16",
-            remat=True,
+            remat="blocks",
             preview=PreviewConfig(prompts=("a photo",) * 4, steps=30, guidance=7.5),
         ),
         optimizer=dataclasses.replace(base.optimizer, lr=1e-5),

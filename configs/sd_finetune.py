@@ -23,7 +23,7 @@ def config() -> Experiment:
             drop=0.1,
             min_snr=5.0,
             dtype="bfloat16",
-            remat=True,
+            remat="blocks",
             preview=PreviewConfig(prompts=("a photo",) * 4, steps=30, guidance=7.5),
         ),
         data=DataConfig(name="./pictures", size=512),
@@ -41,7 +41,7 @@ def small() -> Experiment:
 def shrunk(base: Experiment) -> Experiment:
     """The same kind of run in a few steps on 16x16 emoji, of a model as small as that: give it as --task.model."""
     task = dataclasses.replace(
-        base.task, dtype="float32", remat=False, preview=PreviewConfig(("a red heart",), steps=2)
+        base.task, dtype="float32", remat="none", preview=PreviewConfig(("a red heart",), steps=2)
     )
     return dataclasses.replace(
         base,

@@ -24,7 +24,7 @@ def config() -> Experiment:
         name="sd_instruct",
         task=instruct.Config(
             dtype="bfloat16",
-            remat=True,
+            remat="blocks",
             preview=PreviewConfig(prompts=("make it red",) * 4, steps=30, guidance=7.5),
         ),
         optimizer=dataclasses.replace(base.optimizer, lr=1e-4, warmup=500),

@@ -24,7 +24,7 @@ def config() -> Experiment:
         name="sd_ip_adapter",
         task=ip_adapter.Config(
             dtype="bfloat16",
-            remat=True,
+            remat="blocks",
             preview=PreviewConfig(prompts=("a photo",) * 4, steps=30, guidance=7.5),
         ),
         optimizer=dataclasses.replace(base.optimizer, lr=1e-4),

@@ -23,7 +23,7 @@ def config() -> Experiment:
         name="sd_lcm",
         task=lcm.Config(
             dtype="bfloat16",
-            remat=True,
+            remat="blocks",
             preview=PreviewConfig(prompts=("a photo",) * 4, steps=4, guidance=1.0),
         ),
         optimizer=dataclasses.replace(base.optimizer, lr=1e-5, warmup=500, weight_decay=0.0),

@@ -27,7 +27,7 @@ def config() -> Experiment:
             parts=("attention", "text_attention"),
             drop=0.05,
             dtype="bfloat16",
-            remat=True,
+            remat="blocks",
             preview=PreviewConfig(prompts=("a photo",) * 4, steps=30, guidance=7.5),
         ),
         optimizer=dataclasses.replace(base.optimizer, lr=1e-4, warmup=100),

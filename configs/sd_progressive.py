@@ -24,7 +24,7 @@ def config() -> Experiment:
         name="sd_progressive",
         task=progressive.Config(
             dtype="bfloat16",
-            remat=True,
+            remat="blocks",
             preview=PreviewConfig(prompts=("a photo",) * 4, steps=8, guidance=1.0),
         ),
         optimizer=dataclasses.replace(base.optimizer, warmup=500, weight_decay=0.0),

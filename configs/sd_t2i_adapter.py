@@ -25,7 +25,7 @@ def config() -> Experiment:
         task=t2i_adapter.Config(
             drop=0.1,
             dtype="bfloat16",
-            remat=True,
+            remat="blocks",
             preview=PreviewConfig(prompts=("a photo",) * 4, steps=30, guidance=7.5),
         ),
         optimizer=dataclasses.replace(base.optimizer, lr=1e-5),

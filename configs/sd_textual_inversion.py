@@ -26,7 +26,7 @@ def config() -> Experiment:
             init="a toy",
             vectors=2,
             dtype="bfloat16",
-            remat=True,
+            remat="blocks",
             preview=PreviewConfig(prompts=("a photo of <new>",) * 4, steps=30, guidance=7.5),
         ),
         optimizer=dataclasses.replace(base.optimizer, lr=5e-3, weight_decay=0.0),

@@ -144,7 +144,8 @@ def from_json(text: str) -> Experiment:
         told = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"this is not JSON: {error}") from None
-    return kinds.build(Experiment, _today(told) if isinstance(told, dict) and "task" not in told else told)
+    told = _today(told) if isinstance(told, dict) and "task" not in told else told
+    return kinds.build(Experiment, _named_remat(told))
 
 
 def _today(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,6 +158,15 @@ def _today(told: Mapping[str, Any]) -> dict[str, Any]:
     task |= {name: process.pop(name) for name in ("condition", "drop") if name in process}
     seed = {"seed": preview.pop("seed")} if "seed" in preview else {}
     return {**told, "task": task, "preview": seed}
+
+
+def _named_remat(told: Any) -> Any:
+    """Updates a config from when `remat` was true or false, and not the name of what is computed again."""
+    if not isinstance(told, dict):
+        return told
+    names = {True: "blocks", False: "none"}
+    value = lambda name, x: names[x] if name == "remat" and isinstance(x, bool) else _named_remat(x)
+    return {name: value(name, x) for name, x in told.items()}
 
 
 def read(workdir: Path) -> Experiment:

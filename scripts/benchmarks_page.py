@@ -1,12 +1,11 @@
-"""Makes docs/benchmarks.md: speed of every program, beside PyTorch's, on each machine that was measured.
+"""Makes the pages of docs/benchmarks: speed of every program, beside PyTorch's, on the machine that it runs on.
 
-    python scripts/benchmarks_page.py [--accelerated | --quick | --page]
+    python scripts/benchmarks_page.py [--accelerated | --quick]
 
 Each command of the list runs in a process of its own, one after another, on a machine that does nothing else: 25
-minutes on two CPU cores, and 16 GiB of memory. What they say is kept in docs/benchmarks/MACHINE.json, and the page is
-made of all files there, so that the figures of one machine stand beside those of others. --quick runs a toy list with
-few rounds, to see that the page can be made, and prints it; --page measures nothing; --accelerated has the list for a
-GPU or TPU.
+minutes on two CPU cores, and 16 GiB of memory. Each machine has a page of its own, docs/benchmarks/MACHINE.md.
+--accelerated has the list for a GPU or TPU; --quick runs a toy list with few rounds, to see that the page can be made,
+and prints it.
 """
 
 import argparse
@@ -44,44 +43,21 @@ QUICK = (
     "loop --config quickstart --rounds 2 --batch 2 --steps 3",
     "text-encoder --config quickstart --devices 1 2 --rounds 2 --batch 2",
 )
-PAGE = """# Benchmarks
+PAGE = """# Benchmarks: {name}
 
-Made by `python scripts/benchmarks_page.py`, on each machine below in turn.
-
-{machines}
-## How to read it
-
-Weights and inputs are random. A figure is the median over rounds, with its quartiles in brackets. A program's batch is
-that of all devices; text-to-image is guided, so that its U-Net sees two for each picture.
-
-- `compile`: tracing and lowering + XLA's compiling, with no cache. `recompiled` counts the programs that a second call
-  with other inputs compiled.
-- `GFLOP`: matrix products and convolutions of one call, with loops multiplied out, as the architecture asks for them.
-  In brackets, what the program executes: on a CPU many 3x3 convolutions are computed in Winograd's form, and one that
-  follows a doubling in a quarter of its products. The first is the field's figure (model FLOPs utilisation), which
-  counts a convolution's products whichever form computes it; the second tells how well the machine is used.
-- `of peak`: the rate of these against that of a large matrix product (2048 x 2048 on a CPU, 8192 x 8192 elsewhere)
-  timed in the same rounds. That of the architecture may exceed 100%.
-- `bytes` and `memory`: what XLA's analysis of the compiled program says, bodies of loops once. `peak memory`: what the
-  whole process held, with what the programs before it in the same command left there.
-- Peers have our weights, and were checked to give our output before they were timed (a train step, which draws its
-  noise itself, was not). Sides take turns of one call that is not timed and one that is, and each goes first every
-  other round. `jaxdiff / peer` is the median of the ratios of each round: below 1, jaxdiff is faster.
-- Virtual devices share the machine's cores: their figures show what splitting costs, not a speed-up.
-"""
-MACHINE = """## {name}
+`python scripts/benchmarks_page.py{option}` makes it of the commands below; [how to read it](../benchmarks.md). Measured on:
 
 {machine}
 
 {tables}
-### Commands
+## Commands
 
 {commands}
 """
 
 
-def measured(commands: Sequence[str]) -> dict:
-    """Runs the commands, one after another, and returns them with what they found."""
+def page(commands: Sequence[str], option: str) -> tuple[str, str]:
+    """Runs the commands, one after another; returns the machine's name, and its page."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for i, command in enumerate(commands):
@@ -90,47 +66,36 @@ def measured(commands: Sequence[str]) -> dict:
             program = [sys.executable, "-m", "jaxdiff.cli.main", "benchmark", *command.split(), "--json", str(out)]
             subprocess.run(program, cwd=ROOT, check=True)
             found.append(json.loads(out.read_text()))
-    return {"commands": list(commands), "found": found}
+    return written(commands, option, found)
 
 
-def named(machine: dict) -> str:
-    """The name of a machine: its accelerator's, or its processor's."""
-    return machine["cpu"] if machine["platform"] == "cpu" else machine["device"]
-
-
-def section(measurement: dict) -> str:
-    """What is said of one machine."""
-    found = measurement["found"]
+def written(commands: Sequence[str], option: str, found: Sequence[dict]) -> tuple[str, str]:
+    """The machine's name, its accelerator's or its processor's, and its page."""
     machine = next(({**f["machine"]} for f in found if "torch" in f["machine"]), found[0]["machine"])
+    name = machine["cpu"] if machine["platform"] == "cpu" else machine["device"]
     flags = f"XLA_FLAGS={machine['xla_flags'].strip()} " if machine["xla_flags"].strip() else ""
-    tables = report.tables([record for f in found for record in f["records"]])
-    return MACHINE.format(
-        name=named(machine),
+    return name, PAGE.format(
+        name=name,
+        option=option,
         machine=report.machine(machine),
-        tables=re.sub("^##", "###", tables, flags=re.MULTILINE),
-        commands="\n".join(f"    {flags}jaxdiff benchmark {command}" for command in measurement["commands"]),
+        tables=report.tables([record for f in found for record in f["records"]]),
+        commands="\n".join(f"    {flags}jaxdiff benchmark {command}" for command in commands),
     )
 
 
 def main() -> None:
-    """Runs the list of this machine, and writes the page."""
+    """Runs the list, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--accelerated", action="store_true", help="the list for a GPU or TPU")
     either.add_argument("--quick", action="store_true", help="a toy list; prints the page")
-    either.add_argument("--page", action="store_true", help="the page of what was measured before")
     args = parser.parse_args()
     if args.quick:
-        print(PAGE.format(machines=section(measured(QUICK))))
+        print(page(QUICK, " --quick")[1])
         return
-    kept = ROOT / "docs" / "benchmarks"
-    if not args.page:
-        told = measured(ACCELERATED if args.accelerated else COMMANDS)
-        file = re.sub("[^a-z0-9]+", "-", named(told["found"][0]["machine"]).lower()).strip("-")
-        kept.mkdir(exist_ok=True)
-        (kept / f"{file}.json").write_text(json.dumps(told, indent=1) + "\n")
-    sections = [section(json.loads(path.read_text())) for path in sorted(kept.glob("*.json"))]
-    (ROOT / "docs" / "benchmarks.md").write_text(PAGE.format(machines="\n".join(sections)))
+    name, text = page(ACCELERATED, " --accelerated") if args.accelerated else page(COMMANDS, "")
+    file = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+    (ROOT / "docs" / "benchmarks" / f"{file}.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,12 @@ def test_a_config_from_before_there_were_tasks_is_one_of_pictures():
     assert experiment.from_json(experiment.to_json(read)) == read
 
 
+@pytest.mark.parametrize(("before", "name"), [(True, "blocks"), (False, "none")])
+def test_a_config_from_before_recomputing_had_names(before, name):
+    told = {"name": "x", "task": {"kind": "picture", "net": {"kind": "unet", "remat": before}}}
+    assert experiment.from_json(json.dumps(told)).task.net.remat == name
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

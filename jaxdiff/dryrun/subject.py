@@ -11,13 +11,14 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxdiff import parallel, training
+from jaxdiff import data, parallel, training
+from jaxdiff.data.config import is_latents
 from jaxdiff.data.source import Example
 from jaxdiff.experiment import Experiment, make_step
 from jaxdiff.parallel.mesh import AXES
 from jaxdiff.tasks.saved import blank
 from jaxdiff.training import Task
-from jaxdiff.typing import Batch
+from jaxdiff.typing import Batch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +115,7 @@ def describe(config: Experiment, mesh: AbstractMesh | Mesh, *, other: bool = Fal
         assets, loaded, row = stand_ins
         task = _bare(config).task(assets)
     else:
-        task = _task(config, *(OTHER if other else BLACK))
-        row = blank(task, config.data.size)
-        loaded = task.load(lambda shapes: jax.tree.map(lambda _: None, shapes))
+        task, loaded, row = _read(config, *(OTHER if other else BLACK))
     optimizer, step = make_step(config, task)
     whole = {name: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for name, x in row.items()}
     shapes = jax.eval_shape(training.make_init_state(task, optimizer), jax.random.key(0), loaded, whole)
@@ -125,12 +124,18 @@ def describe(config: Experiment, mesh: AbstractMesh | Mesh, *, other: bool = Fal
     return Subject(config, task, step(), like, mesh, row)
 
 
-def _task(config: Experiment, grey: int, caption: str) -> Task:
+def _read(config: Experiment, grey: int, caption: str) -> tuple[Task, Params, Batch]:
+    """Returns the task, what it loads, and an example: of the latents on disk, or else of a source of nothing."""
     classes = getattr(getattr(config.task, "net", None), "labels", 0)
+    cached = is_latents(config.data.name)
+    source = data.open_source(config.data) if cached else Nothing(config.data.size, classes, grey, caption)
     with tempfile.TemporaryDirectory() as folder:
-        source = Nothing(config.data.size, classes, grey, caption)
-        assets = config.task.assets(Path(folder), config.data, source, new=True)
-    return _bare(config).task(assets)
+        task = _bare(config).task(config.task.assets(Path(folder), config.data, source, new=True))
+        loaded = task.load(lambda shapes: jax.tree.map(lambda _: None, shapes))
+    if not cached:
+        return task, loaded, blank(task, config.data.size)
+    row = task.example(source[0], np.random.default_rng(0))
+    return task, loaded, {name: np.asarray(x)[None] for name, x in row.items()}
 
 
 def _bare(config: Experiment) -> Any:

@@ -86,11 +86,17 @@ def others(config: Experiment, subject: Subject, found: Figures, topology: Topol
             ways.append(report.Way(f"--mesh.fsdp {split}", more))
             break
         split *= 2
-    net: Any = getattr(config.task, "net", None)
-    if getattr(net, "remat", True) is False:
-        task: Any = dataclasses.replace(config.task, net=dataclasses.replace(net, remat=True))  # type: ignore[call-arg]
-        again = describe(dataclasses.replace(config, task=task), subject.mesh)
-        ways.append(report.Way("--task.net.remat", figures.of_training(again)))
+    task: Any = config.task
+    net = getattr(task, "net", None)
+    for remat in ("products", "blocks"):
+        if getattr(net, "remat", "") == "none":
+            changed, option = dataclasses.replace(task, net=dataclasses.replace(net, remat=remat)), "--task.net.remat"
+        elif getattr(task, "remat", "") == "none":
+            changed, option = dataclasses.replace(task, remat=remat), "--task.remat"
+        else:
+            break
+        again = describe(dataclasses.replace(config, task=changed), subject.mesh)
+        ways.append(report.Way(f"{option} {remat}", figures.of_training(again)))
     return ways
 
 

@@ -28,6 +28,7 @@ from jaxdiff.nn.condition import EmbedTokens, HintChannels, Projected, TextEmbed
 from jaxdiff.nn.conv import Conv
 from jaxdiff.nn.embedding import Mlp, sinusoidal
 from jaxdiff.nn.norm import ACTIVATIONS, normed
+from jaxdiff.nn.remat import Remat, recomputed
 from jaxdiff.nn.resnet import Downsample, ResnetBlock, Upsample
 from jaxdiff.nn.transformer import AttentionBlock, JointAttentionBlock, SpatialTransformer
 from jaxdiff.typing import Cond, Key
@@ -77,7 +78,7 @@ class UNetConfig(NetConfig):
       pad_after: pad strided convolutions below and to the right only (DDPM's code).
       self_attends_context: levels at which the first attention of a `cross` block sees the context too.
       dropout: dropout rate of residual blocks, where the network is called with keys [b].
-      remat: recompute each block in the backward pass: less memory, a third more time.
+      remat: what the backward pass computes again; see `nn.remat`.
       dtype: of the computation; parameters are float32 unless loaded otherwise. The output is float32.
     """
 
@@ -116,7 +117,7 @@ class UNetConfig(NetConfig):
     pad_after: bool = False
     self_attends_context: tuple[int, ...] = ()
     dropout: float = 0.0
-    remat: bool = False
+    remat: Remat = "none"
 
     @property
     def unit(self) -> int:
@@ -313,8 +314,10 @@ class Level(nn.Module):
         size: tuple[int, ...] | None = None,
     ) -> tuple[Float[Array, "b i j o"], list[Array]]:
         net, width, out = self.net, self.net.channels[self.index], list[Array]()
-        wrap = nn.remat if net.remat else lambda block: block
-        Block, Attend = wrap(ResnetBlock), wrap(SpatialTransformer)
+        Block, Attend, Look, Join = (
+            recomputed(block, net.remat)
+            for block in (ResnetBlock, SpatialTransformer, AttentionBlock, JointAttentionBlock)
+        )
 
         rescale = (self.way == "mid" and net.mid_rescale) or net.rescale
         fixed = (width, net.groups, net.eps, net.scale_shift, net.dropout, rescale)
@@ -328,10 +331,10 @@ class Level(nn.Module):
             if width % heads:
                 raise ValueError(f"UNet: {width} channels of level {self.index} do not divide into {heads} heads")
             if kind == "self":
-                return AttentionBlock(heads, net.groups, net.eps, net.rescale, net.dtype, name=name)(x)
+                return Look(heads, net.groups, net.eps, net.rescale, net.dtype, name=name)(x)
             if kind in ("joint", "context"):
                 fixed = (heads, net.groups, kind == "context", net.context_norm, net.dtype)
-                return JointAttentionBlock(*fixed, name=name)(x, _needed(cond, "context"), cond.context_mask)
+                return Join(*fixed, name=name)(x, _needed(cond, "context"), cond.context_mask)
             if kind == "cross":
                 depth = net.depth[self.index]
                 to_context = self.way != "mid" and self.index in net.self_attends_context

@@ -27,6 +27,7 @@ from jaxdiff.diffusion import draws, times
 from jaxdiff.diffusion import loss as losses
 from jaxdiff.diffusion.schedule import Discrete
 from jaxdiff.models.unet import UNet
+from jaxdiff.nn.remat import Remat
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.parallel.rules import Rules
 from jaxdiff.pipelines import first_stage, inputs, plan
@@ -75,7 +76,7 @@ class PublishedConfig(TaskConfig):
       min_snr: gamma of the weight min(snr, gamma); None: the plain error.
       groups: (path pattern, optimizer) of parameters that move otherwise than the run's optimizer says.
       dtype: dtype of the computation, and of frozen weights; what is trained is float32.
-      remat: recompute the U-Net's blocks in the backward pass: less memory, a third more time.
+      remat: what the backward pass of the U-Net computes again; see `nn.remat`.
       prior: the class whose other pictures are to stay as they are.
       preview: what the run shows of itself.
     """
@@ -91,7 +92,7 @@ class PublishedConfig(TaskConfig):
     min_snr: float | None = None
     groups: tuple[tuple[str, OptimizerConfig], ...] = ()
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    remat: bool = False
+    remat: Remat = "none"
     prior: PriorConfig = PriorConfig()
     preview: PreviewConfig = PreviewConfig()
 

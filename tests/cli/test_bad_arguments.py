@@ -79,7 +79,7 @@ def test_odd_words_of_sample(capsys, tmp_path, monkeypatch, name):
     """Each kind of model in turn."""
     helper.without_programs(monkeypatch)
     rng = random.Random(name)
-    for word in rng.sample(WORDS, 8):
+    for word in rng.sample(WORDS, 4):
         model = rng.choice([*GIVEN])
         given = {
             "--model": [model],

@@ -134,7 +134,7 @@ def test_a_model_in_latents_is_described_without_its_networks(condition, monkeyp
 def test_stable_diffusion_on_256_chips_has_the_work_that_a_hand_counts():
     """803.3 GFLOP for a forward pass through the U-Net at 64x64 latents, and twice that for its gradients."""
     config = read_config(Path("sd15"))
-    task = dataclasses.replace(config.task, net=dataclasses.replace(config.task.net, remat=False))
+    task = dataclasses.replace(config.task, net=dataclasses.replace(config.task.net, remat="none"))
     config = dataclasses.replace(config, task=task, mesh=MeshSpec(data=16, fsdp=16))
     said = []
     found = training.run(config, chips.parse("v5e:16x16"), say=said.append)

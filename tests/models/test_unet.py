@@ -65,15 +65,27 @@ def test_masked_tokens_change_nothing():
     assert not np.allclose(run(cond), run(dataclasses.replace(cond, context=cond.context + 1)))
 
 
-def test_recomputing_changes_no_gradient():
+@pytest.mark.parametrize("remat", ["products", "blocks"])
+def test_recomputing_changes_no_gradient(remat):
     params, x, t = made(SMALL, context(2), batch=2, size=7)  # which halves to 4
     cond = context(2)
 
     def grads(config):
         return jax.jit(jax.grad(lambda p: (UNet(config).apply(p, x, t, cond) ** 2).mean()))(params)
 
-    plain, again = grads(SMALL), grads(dataclasses.replace(SMALL, remat=True))
+    plain, again = grads(SMALL), grads(dataclasses.replace(SMALL, remat=remat))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, again)
+
+
+def test_the_more_is_computed_again_the_less_is_kept():
+    def kept(remat):
+        net = UNet(dataclasses.replace(SMALL, attention=("none", "self"), mid_attention="none", remat=remat))
+        x, t = jnp.zeros((2, 16, 16, 3)), jnp.zeros(2)
+        params = jax.eval_shape(net.init, jax.random.key(0), x, t, Cond())
+        _, backward = jax.eval_shape(lambda p: jax.vjp(lambda p: net.apply(p, x, t, Cond()), p), params)
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    assert kept("blocks") < kept("products") < kept("none")
 
 
 @pytest.mark.parametrize(

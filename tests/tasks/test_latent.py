@@ -15,10 +15,13 @@ from PIL import Image
 from pipelines import directory, small
 
 from jaxdiff.data import DataConfig, open_source
+from jaxdiff.dryrun import subject
+from jaxdiff.experiment import Experiment
 from jaxdiff.models.autoencoder_kl import AutoencoderKL
 from jaxdiff.models.config import NetConfig
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNetConfig
+from jaxdiff.parallel import MeshSpec, make_mesh
 from jaxdiff.pipelines import canvas, encode, first_stage, inputs
 from jaxdiff.pipelines.model import make_model
 from jaxdiff.pipelines.options import of_model
@@ -312,6 +315,19 @@ def test_a_run_keeps_its_networks(place, tmp_path):
     named = dataclasses.replace(CONFIG, autoencoder=pathlib.Path("first"))
     with pytest.raises(FileNotFoundError, match=r"run.autoencoder is missing.*the run began with first"):
         named.assets(tmp_path / "run", data)
+
+
+@pytest.mark.parametrize("data", [latents_of, pixels_of])
+def test_a_dry_run_describes_the_run_that_its_files_make(place, data):
+    read = data is pixels_of
+    named = {"autoencoder": place / "model" / "vae", "text_encoder": place / "model"} if read else {}
+    run = Experiment("dry", dataclasses.replace(CONFIG, **named), data=data(place))
+    run = dataclasses.replace(run, train=dataclasses.replace(run.train, batch_size=2))
+    described = subject.describe(run, make_mesh(MeshSpec(), jax.devices()[:1]))
+    assert set(described.like.frozen) == {"autoencoder", "text_encoder"}
+    assert ("image" in described.row) == read
+    assert ("moments" in described.row) == (not read)
+    jax.eval_shape(described.step, *described.arguments(2))
 
 
 def other_autoencoder(place, tmp_path):

@@ -73,7 +73,15 @@ def trained(spec, devices):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [MeshSpec(), MeshSpec(data=1, fsdp=8), MeshSpec(2, 2, 2), "pmap"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(MeshSpec(), marks=pytest.mark.heavy),
+        pytest.param(MeshSpec(data=1, fsdp=8), marks=pytest.mark.heavy),
+        MeshSpec(2, 2, 2),
+        "pmap",
+    ],
+)
 def test_every_strategy_trains_the_same_parameters(monkeypatch, spec):
     monkeypatch.setattr(rules, "SMALLEST", 64)  # so that these small weights are split too
     for ours, one in zip(jax.tree.leaves(trained(spec, 8)), jax.tree.leaves(trained(MeshSpec(), 1)), strict=True):
