@@ -59,6 +59,8 @@ def trained(tmp_path_factory):
         task = read_config(path, small=True).task
         if hasattr(task, "model"):
             return ["--task.model", str(model(path.stem == "sd_progressive")), *more(path.stem)]
+        if before := task.follows():
+            return ["--task.before", str(train(before.name.removesuffix("-small")))]
         named = getattr(task, "teacher", None)
         return ["--task.teacher", str(train(named.name.removesuffix("-small")))] if named else []
 
@@ -107,7 +109,17 @@ def seen(*options):
     return words
 
 
-TOLD = ("picture", "latent", "finetune", "lora", "textual_inversion", "lcm", "lcm_lora", "progressive")
+TOLD = (
+    "picture",
+    "super_resolution",
+    "latent",
+    "finetune",
+    "lora",
+    "textual_inversion",
+    "lcm",
+    "lcm_lora",
+    "progressive",
+)
 WORDS = {
     **dict.fromkeys(TOLD, picture),
     **dict.fromkeys(("controlnet", "t2i_adapter"), seen("--hint")),

@@ -74,6 +74,10 @@ class TaskConfig(abc.ABC):
         """Returns the task of a run that is only read, without what training alone needs, such as a teacher."""
         return self
 
+    def follows(self) -> Path | None:
+        """Returns the run whose samples this one's are made of, such as a cascade's earlier stage; None: of none."""
+        return None
+
     def pipeline(self, assets: Any, weights: Variables, spec: Spec = MeshSpec()) -> Any:
         """Returns what samples: (prompts, *, key, ...) -> uint8 [b h w 3].
 
