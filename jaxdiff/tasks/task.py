@@ -39,6 +39,13 @@ class TaskConfig(abc.ABC):
           ValueError: names the field, what it is, and what is expected.
         """
 
+    def check_batch(self, batch_size: int, parts: int) -> None:  # noqa: B027 (most losses are of each example)
+        """Refuses batches that the loss is not of: of so many examples on all devices, worked through in parts.
+
+        Raises:
+          ValueError: names the field, what it is, and what is expected.
+        """
+
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Any:
         """Reads what a run's directory holds beside the weights, such as a vocabulary; a `new` run makes and writes it.
 
