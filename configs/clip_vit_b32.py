@@ -1,7 +1,7 @@
 """CLIP ViT-B/32 on pairs of pictures and texts.
 
 Paper: Radford et al. 2021, arXiv 2103.00020, tables 18 to 20: batches of 32,768, 32 epochs of 400M pairs, Adam 5e-4
-with b2 0.98 and eps 1e-6, 2000 steps of warm-up, weight decay 0.2; towers of 12 blocks, 768 and 512 wide, to 512 numbers.
+with b2 0.98 and eps 1e-6, 2000 steps of warm-up, weight decay 0.2; towers of 12 blocks, 768 and 512 wide.
 Hardware: 256 accelerators, V100 in the paper. Time: not measured yet.
 Result: zero-shot top-1 accuracy of 63.2% on ImageNet in the paper; ours not measured yet.
 Command: jaxdiff train configs/clip_vit_b32.py --data.name DIR

@@ -58,7 +58,7 @@ def load(
     decode: Literal["whole", "sliced", "tiled"] = "whole",
     safety: bool = False,
     then: Sequence[str | Path] = (),
-    alone: bool = False,
+    image: bool = False,
     devices: Sequence[jax.Device] | None = None,
     programs: Path | None = None,
 ) -> Any:
@@ -92,7 +92,7 @@ def load(
         those that read T5 share the first one's. The pipeline is a `Cascade` then. After a prior (Kandinsky), the
         directory of its decoder; the pipeline is an `Imagined` then. Runs of `jaxdiff train` are stages too, and a run
         that names the one before it brings it along.
-      alone: leave out the runs before one that names them: for pictures that are given and not made.
+      image: whether calls give a picture, which a later stage of a cascade then enlarges by itself.
       devices: which share a batch; None: all.
       programs: a folder that keeps traced programs, so that another start traces nothing.
 
@@ -112,8 +112,8 @@ def load(
     dtype = "bfloat16" if narrow else dtype
     mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
     place = lambda shapes: param_shardings(shapes, mesh)
-    if not then and not alone and not is_published(path) and (saved.folder_of(path) / "config.json").is_file():
-        path, *then = stages.chain(path)
+    if not then and not is_published(path) and (saved.folder_of(path) / "config.json").is_file():
+        path, *then = stages.chain(path, image)
     if then:
         wide: dict[str, Any] = {
             "loras": loras,
@@ -237,7 +237,7 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
     both = is_diffusion(path) and any((path / name).is_dir() for name in ("prior", "prior_prior"))
     if not (path / "model_index.json").is_file() or both or any(options.get(name) for name in beside):
         pipe: Any = load(path, **options)
-        return getattr(pipe, "model", None), pipe.Options
+        return pipe.model if isinstance(pipe, DiffusionPipeline) else None, pipe.Options
     if not is_diffusion(path):
         return None, OTHERS[read_json(path / "model_index.json")["_class_name"]].Options
     bundle = outline_bundle(path, safety=options.get("safety", False))

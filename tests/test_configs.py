@@ -59,10 +59,9 @@ def trained(tmp_path_factory):
         task = read_config(path, small=True).task
         if hasattr(task, "model"):
             return ["--task.model", str(model(path.stem == "sd_progressive")), *more(path.stem)]
-        if before := task.follows():
-            return ["--task.before", str(train(before.name.removesuffix("-small")))]
-        named = getattr(task, "teacher", None)
-        return ["--task.teacher", str(train(named.name.removesuffix("-small")))] if named else []
+        runs = {name: getattr(task, name, None) for name in ("before", "clip", "prior", "teacher")}
+        named = {name: train(run.name.removesuffix("-small")) for name, run in runs.items() if run}
+        return [word for name, run in named.items() for word in (f"--task.{name}", str(run))]
 
     @functools.cache
     def model(predicts_v):
@@ -112,6 +111,7 @@ def seen(*options):
 TOLD = (
     "picture",
     "super_resolution",
+    "unclip_decoder",
     "latent",
     "finetune",
     "lora",

@@ -299,7 +299,7 @@ def _loading(args: Args) -> dict[str, Any]:
     same = "dtype decode_dtype variant tokenizer prediction fuse adapter ip_adapter image_encoder vae clip_skip decode"
     return {
         **{name: getattr(args, name) for name in (*same.split(), "safety", "programs", "then")},
-        "alone": args.image is not None,  # which is given in the place of an earlier stage's
+        "image": args.image is not None,
         "loras": args.lora,
         "controlnets": args.controlnet,
         "textual_inversions": args.textual_inversion,

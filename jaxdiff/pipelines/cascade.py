@@ -86,6 +86,17 @@ class Cascade:
         doc = {"__doc__": f"{(stages[0].Options.__doc__ or '').rstrip()}\n{listed}\n"}
         self.Options = dataclasses.make_dataclass("Options", fields, frozen=True, namespace=doc)
 
+    @property
+    def model(self) -> Any:
+        """Returns the static part of the first stage, which the prompt steers most."""
+        return self.stages[0].model
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Returns height and width of the last stage's pictures."""
+        height, width = self.stages[-1].size
+        return height, width
+
     def _takes(self, name: str) -> bool:
         """Returns whether later stages take an option of `CascadeOptions`: one of them the level, all to truncate."""
         needed = {"noise_level": "noise_level", "truncate": "noisy"}[name]
@@ -128,6 +139,11 @@ class Cascade:
         own = {name: given.pop(name) for name in ("noise_level", "truncate") if name in given}
         if wrong := [name for name in own if name not in self._levels and own[name]]:
             raise ValueError(f"this cascade takes no {wrong[0]}: its later stages were not trained with such noise")
+        sized = [name for name in ("height", "width") if given.get(name) is not None]
+        if sized and any(stage.low for stage in self.stages[1:]):
+            raise ValueError(
+                f"{sized[0]} is {given[sized[0]]}: these stages enlarge pictures of one size, so leave it out"
+            )
         level, truncate = own.get("noise_level"), bool(own.get("truncate"))
         made: list[tuple[dict[str, Any], float | None]] = [(given, None)]
         for n, stage in enumerate(self.stages[1:]):

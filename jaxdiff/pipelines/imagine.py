@@ -33,7 +33,7 @@ from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.scheduler import Process
 from jaxdiff.sampling.kernel import drive
 from jaxdiff.sampling.table import table_kernel, with_aux
-from jaxdiff.typing import Cond, Network, Params
+from jaxdiff.typing import Cond, Key, Network, Params
 
 PARTS = ("prior", "text_encoder")
 
@@ -265,6 +265,12 @@ def read(net: Any, params: Params, tokens: Array) -> Cond:
     states, vector = (x.astype(jnp.float32) for x in out)
     end = jnp.argmax(tokens if net.end is None else tokens == net.end, -1)
     return Cond(context=states, context_mask=jnp.arange(tokens.shape[1])[None] <= end[:, None], pooled=vector)
+
+
+def first(net: Any, key: Key) -> Params:
+    """Returns the first parameters of a prior."""
+    states = (jnp.zeros((1, net.length, net.text)), jnp.ones((1, net.length), bool)) if net.states else ()
+    return Prior(net).init(key, jnp.zeros((1, net.embed)), jnp.zeros(1), jnp.zeros((1, net.vector)), *states)["params"]
 
 
 def network(net: Any) -> Network:

@@ -6,26 +6,38 @@ from jaxdiff.tasks import saved
 from jaxdiff.training import checkpoint
 
 
-def chain(path: Path) -> list[Path]:
+def chain(path: Path, image: bool = False) -> list[Path]:
     """Returns the runs whose samples a run's are made of, the first one first, and the run itself at the end.
+
+    Args:
+      path: the run.
+      image: whether a picture is given, which may stand for those of an earlier run.
 
     Raises:
       FileNotFoundError: if one is missing, or has no checkpoint yet; says which names it.
       ValueError: if a config.json is damaged, or runs follow each other in a circle.
     """
-    found, named = [path], path
-    while (before := saved.read_config(found[0])[0].follows()) is not None:
+    found, by = [path], path
+    while (before := _before(found[0], image)) is not None:
         if before in found:
-            raise ValueError(f"{named} follows {before}, which follows it: expected a first stage")
+            raise ValueError(f"{by} follows {before}, which follows it: expected a first stage")
         folder = saved.folder_of(before)
         if not (folder / "config.json").is_file() or not checkpoint.steps(folder / "checkpoints"):
             what = "has no checkpoint yet" if (folder / "config.json").is_file() else "is no run"
             raise FileNotFoundError(
-                f"{named} follows {before}, and that {what}: train it, or give the stages, first to last, as --model "
+                f"{by} follows {before}, and that {what}: train it, or give the stages, first to last, as --model "
                 "FIRST --then NEXT ..."
             )
-        found, named = [before, *found], before
+        found, by = [before, *found], before
     return found
+
+
+def _before(path: Path, image: bool) -> Path | None:
+    """Returns the run that a run follows; None for runs from before there were tasks, too."""
+    told = saved.read_json(saved.folder_of(path) / "config.json")
+    if not isinstance(told, dict) or "task" not in told:
+        return None
+    return saved.read_config(path)[0].follows(image)
 
 
 def named(path: Path) -> str:

@@ -34,7 +34,7 @@ from jaxdiff.pipelines import first_stage
 from jaxdiff.pipelines.program import stretched
 from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.read import Bundle
-from jaxdiff.tasks import picture, saved
+from jaxdiff.tasks import described, picture, saved
 from jaxdiff.training import OptimizerConfig, Variables
 from jaxdiff.typing import Batch, Cond, Key, Params
 
@@ -42,8 +42,6 @@ LEVELS = 1000
 NOISING = {"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": LEVELS}
 """The levels of noise on the small picture, as a scheduler_config.json."""
 _LEVEL, _EPS, _BLUR, _BLURRED = range(4)
-_SEARCHED = 4096
-"""Examples that are looked through for the class of a preview."""
 
 
 class Assets(NamedTuple):
@@ -114,9 +112,9 @@ class Config(picture.Config):
                     f"{self.low}: expected the same"
                 )
 
-    def follows(self) -> Path | None:
-        """Returns the run whose pictures are enlarged."""
-        return self.before
+    def follows(self, image: bool = False) -> Path | None:
+        """Returns the run whose pictures are enlarged, where none is given."""
+        return None if image else self.before
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Any:
         """Reads vocabulary.json or labels.txt of a run, or makes it; previews enlarge pictures of the data."""
@@ -124,18 +122,8 @@ class Config(picture.Config):
         made = Assets(data.size, told.vocabulary, told.labels)
         if source is None or not self.preview.prompts:
             return made
-        wanted = [self._example(source, made.labels, n, text) for n, text in enumerate(self.preview.prompts)]
-        return made._replace(shown=np.stack([np.asarray(self._small(source[i]["image"][None]))[0] for i in wanted]))
-
-    def _example(self, source: Source, labels: tuple[str, ...], n: int, prompt: str) -> int:
-        """Returns the number of an example that a preview's prompt describes; the n-th if there is none."""
-        if self.condition == "text":
-            captions = source.captions()
-            found = captions.index(prompt) if prompt in captions else None
-        else:
-            label, first = labels.index(prompt) if prompt in labels else -1, range(min(len(source), _SEARCHED))
-            found = next((i for i in first if source[i]["label"] == label), None) if label >= 0 else None
-        return n % len(source) if found is None else found
+        images = described.images(source, self.condition, made.labels, self.preview.prompts)
+        return made._replace(shown=np.asarray(self._small(np.stack(images))))
 
     def _small(self, image: Any) -> Any:
         """Returns uint8 [b low low 3] of uint8 [b h w 3]: each pixel the mean of those that it stands for."""

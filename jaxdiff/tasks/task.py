@@ -81,8 +81,12 @@ class TaskConfig(abc.ABC):
         """Returns the task of a run that is only read, without what training alone needs, such as a teacher."""
         return self
 
-    def follows(self) -> Path | None:
-        """Returns the run whose samples this one's are made of, such as a cascade's earlier stage; None: of none."""
+    def follows(self, image: bool = False) -> Path | None:
+        """Returns the run whose samples this one's are made of, such as a cascade's earlier stage; None: of none.
+
+        Args:
+          image: whether a picture is given, which may stand for that run's.
+        """
         return None
 
     def pipeline(self, assets: Any, weights: Variables, spec: Spec = MeshSpec()) -> Any:

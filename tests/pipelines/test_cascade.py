@@ -104,6 +104,7 @@ def test_noise_is_added_where_training_adds_it(small):
         ({"noise_level": 500}, "noise_level is 500: this model knows 0 to 499"),
         ({"noise_level": -1}, "noise_level is -1"),
         ({"steps": 0}, "steps is 0"),
+        ({"height": 16}, "height is 16: these stages enlarge pictures of one size"),
         ({"sampler": "dimm"}, "unknown sampler 'dimm'"),
         ({"truncate": True, "noise_level": 499, "steps": 1, "strength": 0.2}, "strength"),
     ],
