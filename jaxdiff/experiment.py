@@ -127,6 +127,7 @@ def check(config: Experiment, devices: int | None = None) -> None:
         )
     config.task.check(config.data, config.optimizer)
     config.task.check_steps(config.train.steps)
+    config.task.check_batch(config.train.batch_size, config.train.accumulate)
 
 
 def to_json(config: Experiment) -> str:
@@ -297,7 +298,7 @@ def run(
                 preview=_previewer(config, task, workdir, say) if task.previews else None,
                 evaluate=evaluate,
                 profile=profile,
-                at_peak=lambda: _at_peak(config, task, program),
+                at_peak=lambda: _at_peak(config, config.task.task(assets), program),  # traced as of one program
             )
 
 

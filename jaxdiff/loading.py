@@ -25,6 +25,7 @@ from jaxdiff.pretrained.components import FAMILIES
 from jaxdiff.pretrained.index import guidance
 from jaxdiff.pretrained.read import Bundle, Component, read_component, read_directory, read_json, read_tokenizer
 from jaxdiff.tasks import lora as lora_task
+from jaxdiff.tasks import saved, stages
 from jaxdiff.typing import Params
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -57,6 +58,7 @@ def load(
     decode: Literal["whole", "sliced", "tiled"] = "whole",
     safety: bool = False,
     then: Sequence[str | Path] = (),
+    image: bool = False,
     devices: Sequence[jax.Device] | None = None,
     programs: Path | None = None,
 ) -> Any:
@@ -88,7 +90,9 @@ def load(
       safety: whether the model's safety checker blackens pictures.
       then: directories of later stages, which make the pictures larger (DeepFloyd IF, and Stable Diffusion's upscaler);
         those that read T5 share the first one's. The pipeline is a `Cascade` then. After a prior (Kandinsky), the
-        directory of its decoder; the pipeline is an `Imagined` then.
+        directory of its decoder; the pipeline is an `Imagined` then. Runs of `jaxdiff train` are stages too, and a run
+        that names the one before it brings it along.
+      image: whether calls give a picture, which a later stage of a cascade then enlarges by itself.
       devices: which share a batch; None: all.
       programs: a folder that keeps traced programs, so that another start traces nothing.
 
@@ -108,6 +112,8 @@ def load(
     dtype = "bfloat16" if narrow else dtype
     mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
     place = lambda shapes: param_shardings(shapes, mesh)
+    if not then and not is_published(path) and (saved.folder_of(path) / "config.json").is_file():
+        path, *then = stages.chain(path, image)
     if then:
         wide: dict[str, Any] = {
             "loras": loras,
@@ -119,13 +125,16 @@ def load(
         wide |= {"tokenizer": tokenizer, "prediction": prediction, "clip_skip": clip_skip, "safety": safety}
         if wrong := [name for name, value in (wide | {f"dtype {narrow}": narrow}).items() if value]:
             raise ValueError(f"stages that follow each other take no {', '.join(wrong)}: leave it out, or then")
-        bundles = _stages([path, *map(Path, then)], dtype, variant, place)
+        paths = [path, *map(Path, then)]
+        bundles = [computing(one, dtype, decode_dtype) for one in _stages(paths, dtype, variant, place)]
         how: dict[str, Any] = {"spec": spec, "devices": devices, "programs": programs, "decode": decode}
+        first: list[Any] = []
         if has_prior(bundles[0]) and "unet" not in bundles[0].components:
-            if len(bundles) > 2:
-                raise ValueError(f"{path} is a prior, which one decoder follows: {len(then)} stages were given")
-            return imagined(*(computing(one, dtype, decode_dtype) for one in bundles), **how)
-        return Cascade([DiffusionPipeline(computing(one, dtype, decode_dtype), **how) for one in bundles])
+            first, bundles = [imagined(bundles[0], bundles[1], **how)], bundles[2:]
+        made = [*first, *(DiffusionPipeline(one, **how) for one in bundles)]
+        pipe = first[0] if first and not bundles else Cascade(made)
+        pipe.runs = tuple(map(stages.named, paths))
+        return pipe
     more = {"vae": vae, "adapter": adapter, "image_encoder": image_encoder}
     more |= {f"controlnet_{n:02d}": folder for n, folder in enumerate(controlnets)}
     if is_published(path):
@@ -228,7 +237,7 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
     both = is_diffusion(path) and any((path / name).is_dir() for name in ("prior", "prior_prior"))
     if not (path / "model_index.json").is_file() or both or any(options.get(name) for name in beside):
         pipe: Any = load(path, **options)
-        return getattr(pipe, "model", None), pipe.Options
+        return pipe.model if isinstance(pipe, DiffusionPipeline) else None, pipe.Options
     if not is_diffusion(path):
         return None, OTHERS[read_json(path / "model_index.json")["_class_name"]].Options
     bundle = outline_bundle(path, safety=options.get("safety", False))
@@ -333,8 +342,14 @@ def _stages(
     made: list[Bundle] = []
     texts = ("text_encoder", "tokenizer")
     for path in paths:
+        if (saved.folder_of(path) / "config.json").is_file() and not is_published(path):
+            run = experiment.open_run(path, place)
+            made.append(run.config.task.bundle(run.assets, run.weights))
+            continue
         if not (path / "model_index.json").is_file():
-            raise FileNotFoundError(f"{path} is not a stage of a cascade: model_index.json is missing")
+            raise FileNotFoundError(
+                f"{path} is not a stage: it has no model_index.json, and is no run of `jaxdiff train`"
+            )
         shares = made and made[0].kind.startswith("IF") and str(read_json(path / "model_index.json").get("_class_name"))
         without = ["safety_checker", *(texts if shares and shares.startswith("IF") else ())]
         bundle = read_bundle(path, dtype=dtype, variant=variant, without=without, place=place)

@@ -10,6 +10,7 @@ import jax
 
 from jaxdiff import experiment, loading
 from jaxdiff.cli.convert import Args
+from jaxdiff.pipelines.imagined import has_prior
 from jaxdiff.pretrained import files, hub, latent_model, lora, pixels, single_file, single_process
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.write import write_directory
@@ -119,6 +120,8 @@ def read(args: Args) -> Bundle | Callable[[Path], None]:
         if (alone := opened.config.task.apart(opened.assets, averaged, args.out, args.layout)) is not None:
             return alone
         bundle = opened.config.task.bundle(opened.assets, averaged)
+        if has_prior(bundle):
+            raise ValueError(f"{args.model} is a prior of our own training: diffusers has no class for its process")
         if "unet" not in bundle.components or bundle.native is None:
             return bundle
         return (latent_model if "vae" in bundle.components else pixels).published(bundle)

@@ -281,6 +281,9 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     sheet = grid(np.concatenate(parts), captions, columns if args.num > 1 else None)
     told = {name: value for name, value in dataclasses.asdict(args).items() if name in taken - {*OTHERS}} | own
     told = json.loads(json.dumps(told, default=str))
+    if runs := getattr(pipe, "runs", ()):
+        each: list[dict[str, Any]] = pipe.settings(_given(args, listed) | own)  # type: ignore[attr-defined]
+        told["stages"] = [{"run": run, **stage} for run, stage in zip(runs, each, strict=True)]
     out.write(args.out, sheet, {**named, **told, "jaxdiff": __version__})
     print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
 
@@ -296,6 +299,7 @@ def _loading(args: Args) -> dict[str, Any]:
     same = "dtype decode_dtype variant tokenizer prediction fuse adapter ip_adapter image_encoder vae clip_skip decode"
     return {
         **{name: getattr(args, name) for name in (*same.split(), "safety", "programs", "then")},
+        "image": args.image is not None,
         "loras": args.lora,
         "controlnets": args.controlnet,
         "textual_inversions": args.textual_inversion,

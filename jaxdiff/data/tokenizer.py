@@ -65,36 +65,8 @@ class BytePair:
         if size < _FIRST_MERGE:
             raise ValueError(f"vocabulary size {size}: expected at least {_FIRST_MERGE}, 3 special ids and 256 bytes")
         frequency = Counter(word for caption in captions for word in _words(caption))
-        words, times = [_bytes(word) for word in frequency], list(frequency.values())
-        count: Counter[Pair] = Counter()
-        where: defaultdict[Pair, set[int]] = defaultdict(set)
-        for w, word in enumerate(words):
-            for pair in _pairs(word):
-                count[pair] += times[w]
-                where[pair].add(w)
-        heap = [(-n, pair) for pair, n in count.items()]
-        heapq.heapify(heap)
-        merges: list[Pair] = []
-        while heap and len(merges) < size - _FIRST_MERGE:
-            n, best = heapq.heappop(heap)
-            if -n != count[best]:
-                continue  # an older count of this pair
-            if not n:
-                break
-            changed = set()
-            for w in where.pop(best):
-                for pair in _pairs(words[w]):
-                    count[pair] -= times[w]
-                    changed.add(pair)
-                words[w] = _merge(words[w], best, _FIRST_MERGE + len(merges))
-                for pair in _pairs(words[w]):
-                    count[pair] += times[w]
-                    where[pair].add(w)
-                    changed.add(pair)
-            merges.append(best)
-            for pair in changed:
-                heapq.heappush(heap, (-count[pair], pair))
-        return cls(tuple(merges))
+        words = [_bytes(word) for word in frequency]
+        return cls(learn_merges(words, list(frequency.values()), _FIRST_MERGE, size - _FIRST_MERGE))
 
     @property
     def size(self) -> int:
@@ -203,6 +175,43 @@ class BytePair:
             return ids
 
         return encode_word
+
+
+def learn_merges(words: list[list[int]], times: list[int], first: int, most: int) -> tuple[Pair, ...]:
+    """Learns at most `most` merges of words that are read so many times; merge m makes the id `first` + m.
+
+    Of pairs equally frequent that of the smallest ids is merged first.
+    """
+    words = list(words)
+    count: Counter[Pair] = Counter()
+    where: defaultdict[Pair, set[int]] = defaultdict(set)
+    for w, word in enumerate(words):
+        for pair in _pairs(word):
+            count[pair] += times[w]
+            where[pair].add(w)
+    heap = [(-n, pair) for pair, n in count.items()]
+    heapq.heapify(heap)
+    merges: list[Pair] = []
+    while heap and len(merges) < most:
+        n, best = heapq.heappop(heap)
+        if -n != count[best]:
+            continue  # an older count of this pair
+        if not n:
+            break
+        changed = set()
+        for w in where.pop(best):
+            for pair in _pairs(words[w]):
+                count[pair] -= times[w]
+                changed.add(pair)
+            words[w] = _merge(words[w], best, first + len(merges))
+            for pair in _pairs(words[w]):
+                count[pair] += times[w]
+                where[pair].add(w)
+                changed.add(pair)
+        merges.append(best)
+        for pair in changed:
+            heapq.heappush(heap, (-count[pair], pair))
+    return tuple(merges)
 
 
 def _words(text: str) -> list[str]:

@@ -20,14 +20,16 @@ import itertools
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from jaxdiff.data import clip_files
-from jaxdiff.data.clip_words import END, START, letters, merge, spell, words
+from jaxdiff.data.clip_words import END, LETTER, START, letters, merge, spell, words
+from jaxdiff.data.tokenizer import learn_merges
 
 _SPECIAL = re.compile(f"({re.escape(START)}|{re.escape(END)})")
 
@@ -157,6 +159,31 @@ def _room(length: int) -> int:
     if length < 2:
         raise ValueError(f"length is {length}: expected at least 2, for the start and the end")
     return length - 2
+
+
+def learn(captions: Iterable[str], size: int) -> ClipTokenizer:
+    """Learns a vocabulary of at most `size` ids, as published ones are: bytes, ends of words, merges, start, end.
+
+    Raises:
+      ValueError: if `size` has no room for the bytes, the bytes that end a word, START, END and a merge, or captions
+        have nothing to merge.
+    """
+    parts = [*LETTER, *(f"{letter}</w>" for letter in LETTER)]
+    if size < (least := len(parts) + 3):
+        raise ValueError(f"vocabulary size {size}: expected at least {least}, 512 bytes, a merge, a start and an end")
+    number = {part: i for i, part in enumerate(parts)}
+    frequency = Counter(word for caption in captions for word in words(caption) if word not in (START, END))
+    spelt = [[number[part] for part in letters(word)] for word in frequency]
+    pairs = learn_merges(spelt, list(frequency.values()), len(parts), size - len(parts) - 2)
+    if not pairs:
+        raise ValueError("the captions have no word of two letters: expected captions to learn a vocabulary from")
+    for a, b in pairs:
+        parts.append(parts[a] + parts[b])
+    merges = tuple((parts[a], parts[b]) for a, b in pairs)
+    ids: dict[str, int] = {}
+    for part in (*parts, START, END):
+        ids.setdefault(part, len(ids))  # two merges may spell the same
+    return ClipTokenizer(ids, merges)
 
 
 def read(path: Path | str) -> ClipTokenizer:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff.typing import Key
 
-FIRST, TIME, NOISE, DROP, OFFSET, PERTURB = range(6)
+FIRST, TIME, NOISE, DROP, OFFSET, PERTURB, AUGMENT = range(7)
 """What is folded into an example's key, by use: two uses never share a draw."""
 
 

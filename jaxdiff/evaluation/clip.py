@@ -1,4 +1,4 @@
-"""Vectors of pictures and of captions under a CLIP model from a directory of transformers."""
+"""Vectors of pictures and of captions under a CLIP model: of a run, or of a directory of transformers."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,15 +10,11 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxdiff.data.tokenizer_clip import ClipTokenizer
-from jaxdiff.data.tokenizer_clip import read as read_tokenizer
 from jaxdiff.evaluation.pictures import Pictures
 from jaxdiff.models.image_clip import ClipImage, ClipImageConfig, prepare
 from jaxdiff.models.text_clip import ClipText, ClipTextConfig
 from jaxdiff.parallel.spread import Spread
-from jaxdiff.pretrained import files
-from jaxdiff.pretrained.read import read_json
-from jaxdiff.pretrained.rules import clip as rules
-from jaxdiff.pretrained.rules import from_tensors
+from jaxdiff.tasks import clip as clip_task
 from jaxdiff.typing import Params
 
 
@@ -34,30 +30,14 @@ class Clip:
 
 
 def read(folder: Path) -> Clip:
-    """Returns the model of a directory with config.json of a CLIPModel, its weights and its tokenizer.
+    """Returns the model of a run of the task clip, or of a directory with a CLIPModel and its tokenizer.
 
     Raises:
       FileNotFoundError: if one is missing.
       ValueError: for a model of another kind, or tensors that do not fit.
     """
-    json = read_json(folder / "config.json")
-    kinds = {"text_config": dict, "vision_config": dict, "projection_dim": int}
-    if wrong := [n for n, kind in kinds.items() if not (isinstance(json, dict) and isinstance(json.get(n), kind))]:
-        raise ValueError(f"{folder} is not a CLIPModel of transformers: its config.json has no {', '.join(wrong)}")
-    width = {"projection_dim": json["projection_dim"]}
-    text = rules.text_config({**json["text_config"], **width}, projection=True)
-    image = rules.image_config({**json["vision_config"], **width})
-    tensors = {name: x for name, x in files.read_weights(folder).items() if name != "logit_scale"}
-    is_text = lambda name: name.startswith("text")
-    return Clip(
-        text,
-        image,
-        from_tensors({n: x for n, x in tensors.items() if is_text(n)}, rules.text_shapes(text, {}), rules.TEXT_RULES),
-        from_tensors(
-            {n: x for n, x in tensors.items() if not is_text(n)}, rules.image_shapes(image, {}), rules.IMAGE_RULES
-        ),
-        read_tokenizer(folder),
-    )
+    found = clip_task.read(folder)
+    return Clip(found.text.config, found.image.config, found.text.params, found.image.params, found.tokenizer)
 
 
 def vectors(

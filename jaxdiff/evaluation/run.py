@@ -26,7 +26,9 @@ from jaxdiff.loading import load
 from jaxdiff.metrics import statistics
 from jaxdiff.metrics.bootstrap import Estimate
 from jaxdiff.metrics.clip_score import clip_score, r_precision
+from jaxdiff.pipelines.cascade import Cascade
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pipelines.imagined import Imagined
 from jaxdiff.pipelines.pipeline import HasLikelihood
 
 Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -205,8 +207,8 @@ def _check_pipeline(config: EvaluateConfig, pipe: Any) -> None:
 
 def _side(pipe: Any) -> int:
     """Returns the side of a model's pictures; 0 where it is not known, or any."""
-    if isinstance(pipe, DiffusionPipeline):
-        return 0 if "vae" in pipe.model.nets else min(pipe.size)
+    if model := getattr(pipe, "model", None):
+        return 0 if "vae" in model.nets else min(pipe.size)
     return min(getattr(pipe, "size", (0,)))
 
 
@@ -251,7 +253,7 @@ def _made(
     prompts = _told(pipe, config.prompt or _shuffled(real.captions() if isinstance(real, Pictures) else ()))
     side = max(real.shape) if isinstance(real, Pictures) else config.size or 512
     _check_room(place, config.num, side)
-    diffuses = isinstance(pipe, DiffusionPipeline)
+    diffuses = isinstance(pipe, DiffusionPipeline | Cascade | Imagined)
     if not prompts and diffuses and pipe.model.reads:
         raise ValueError(f"{config.reference} has no captions to show: give --prompt")
     with counting("pictures made", config.num) as tell:

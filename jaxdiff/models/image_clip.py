@@ -93,8 +93,12 @@ def prepare(pictures: Float[Array, "b h w 3"], size: int = 224) -> Float[Array, 
         x = jax.image.resize(x, (len(x), *target, 3), "cubic", antialias=True)
         x = jnp.round(jnp.clip(x, 0, 1) * 255) / 255
     top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
-    x = x[:, top : top + size, left : left + size]
-    return (x - jnp.array(MEAN)[None, None, None]) / jnp.array(STD)[None, None, None]
+    return normalised(x[:, top : top + size, left : left + size])
+
+
+def normalised(pictures: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Returns pictures in [0, 1] less the mean of CLIP's, over their deviation."""
+    return (pictures - jnp.array(MEAN)[None, None, None]) / jnp.array(STD)[None, None, None]
 
 
 class ImageTokens(nn.Module):

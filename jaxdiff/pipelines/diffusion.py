@@ -41,6 +41,8 @@ class DiffusionPipeline:
       model: what is fixed when the program is compiled.
       params: weights by component; others of the same shapes may be put there, and compile nothing.
       guidance: the scale of calls that give none.
+      low: side of the small pictures that it was trained to enlarge; None where nobody says it.
+      clip: hash of the CLIP whose embeddings it draws; an empty text where nobody says it.
       Options: the class of what a call may be given.
     """
 
@@ -96,7 +98,10 @@ class DiffusionPipeline:
             self.params["picture_tokens"] = ip_adapter.projection
         self._own = parts["unet"].json.get("sample_size") or 64
         self.guidance = bundle.guidance
-        self.Options = of_model(self.model, guidance=bundle.guidance, loras=len(loras))
+        own = bundle.index if bundle.native else {}
+        self.low: int | None = own.get("low")
+        self.clip: str = own.get("clip", "")
+        self.Options = of_model(self.model, guidance=bundle.guidance, loras=len(loras), level=own.get("noise_level"))
         # the schedule's own text would leave numbers out
         numbers = [np.asarray(x).tobytes() for x in jax.tree.leaves(self.model.process.schedule)]
         identity = repr((__version__, self.model, numbers))
@@ -112,6 +117,7 @@ class DiffusionPipeline:
         options: Any = None,
         latents: bool = False,
         on_device: bool = False,
+        until: float | None = None,
         **fields: Any,
     ) -> Any:
         """Returns pictures, one for each prompt.
@@ -124,6 +130,7 @@ class DiffusionPipeline:
           latents: also return the latents.
           on_device: return what a later stage takes as its image instead, float32 in [-1, 1], and leave it on the
             devices; for models in pixels.
+          until: log-SNR at which the walk ends, for a later stage; None: at data. See `plan.make`.
           fields: options by name, before those of `options`; `pipelines.options.Options` describes them.
 
         Returns:
@@ -135,7 +142,7 @@ class DiffusionPipeline:
         """
         if on_device and "vae" in self.model.nets:
             raise ValueError("this model's pictures are decoded from latents: a later stage takes those of its pixels")
-        whole, batch = self.arguments(prompts, key=key, options=options, **fields)
+        whole, batch = self.arguments(prompts, key=key, options=options, until=until, **fields)
         out = self._run(whole, batch, host=not on_device)
         _check_finite(self.model, out)
         if "flagged" in out and out["flagged"].any():
@@ -145,7 +152,15 @@ class DiffusionPipeline:
             return out["latents"]
         return (out["pixels"], out["latents"]) if latents else out["pixels"]
 
-    def arguments(self, prompts: str | Sequence[str], *, key: Any, options: Any = None, **fields: Any) -> Any:
+    def arguments(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        key: Any,
+        options: Any = None,
+        until: float | None = None,
+        **fields: Any,
+    ) -> Any:
         """Returns what the compiled program of such a call is given: (weights and numbers, one row for each picture).
 
         Raises:
@@ -186,7 +201,7 @@ class DiffusionPipeline:
         low = (1.0, 0.0)
         if (model.enlarges and not model.picture) or model.noises:
             batch["level"] = np.full(count, o.noise_level, np.int32)
-            low = self._low(o.noise_level)
+            low = (1.0, 0.0) if o.noisy else self.level(o.noise_level)
         first = o.original if model.enlarges else o.image
         start = "noise" if first is None or model.edits else "picture"
         lora_weights = self.lora_weights if o.lora_weights is None else o.lora_weights
@@ -199,6 +214,7 @@ class DiffusionPipeline:
             eta=o.eta,
             strength=o.strength,
             part=(o.denoising_start, o.denoising_end),
+            until=until,
             start="hole" if o.mask is not None else start,
             weights=inputs.weights(model, o.hint_weights, lora_weights, len(self.lora_weights)),
             low=low,
@@ -229,6 +245,13 @@ class DiffusionPipeline:
         if starts and o.strength is None and not apart:
             o = dataclasses.replace(o, strength=0.8 if o.mask is None else 1.0)
         return o
+
+    def settings(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Returns the size and the options of a call with these, as far as they are numbers or names, as one stage."""
+        defaults = {f.name: f.default for f in dataclasses.fields(self.Options)}
+        known = {name: value for name, value in {**defaults, **given}.items() if isinstance(value, int | float | str)}
+        off = {"guidance": 1.0} if "guidance" in given and given["guidance"] is None else {}
+        return [{"size": list(self.size), **known, **off}]
 
     def noise(self, keys: Key, height: int | None = None, width: int | None = None) -> Float[Array, "b h w c"]:
         """Returns the noise that pictures of this size with these keys [b] start from."""
@@ -302,8 +325,12 @@ class DiffusionPipeline:
         """Counts the programs that have been compiled for this pipeline."""
         return self._run.compiled()
 
-    def _low(self, level: int) -> tuple[float, float]:
-        """Returns alpha and sigma of an upscaler's noise level."""
+    def level(self, level: int) -> tuple[float, float]:
+        """Returns alpha and sigma of an upscaler's noise level.
+
+        Raises:
+          ValueError: for a level that it was not trained on.
+        """
         config = self.schedulers.get("image_noising_scheduler", self.schedulers.get("low_res_scheduler", LOW_RES))
         schedule = scheduler.process(config).schedule
         assert isinstance(schedule, Discrete)

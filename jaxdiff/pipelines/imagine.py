@@ -29,12 +29,11 @@ from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import inputs
 from jaxdiff.pipelines.program import FIRST, unit_noise
 from jaxdiff.pipelines.vary import VaryOptions, make_look
-from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.scheduler import Process
 from jaxdiff.sampling.kernel import drive
 from jaxdiff.sampling.table import table_kernel, with_aux
-from jaxdiff.typing import Cond, Network, Params
+from jaxdiff.typing import Cond, Key, Network, Params
 
 PARTS = ("prior", "text_encoder")
 
@@ -97,6 +96,7 @@ class PriorPipeline:
 
     Attributes:
       width: width of the embeddings.
+      clip: hash of the CLIP that made them in training; an empty text where nobody says it.
     """
 
     def __init__(
@@ -119,13 +119,16 @@ class PriorPipeline:
         widths = {name: getattr(net, "embed", None) or net.projection for name, net in self.nets.items()}
         check_widths(bundle, widths)
         self.width = widths["prior"]
-        self.process = scheduler.process(bundle.schedulers["scheduler"])
+        self.process = bundle.process()
+        self.clip: str = bundle.index.get("clip", "") if bundle.native else ""
         self.tokenizer = bundle.tokenizers["tokenizer"]
         self.params: dict[str, Any] = {name: parts[name].params for name in names}
-        identity = repr((__version__, self.nets, [parts[name].json for name in names], bundle.schedulers))
+        identity = repr(
+            (__version__, self.nets, [parts[name].json for name in names], bundle.schedulers, bundle.native)
+        )
         self._run = Spread(make_program(self.nets, self.process), spec, devices, programs=programs, identity=identity)
         self._look = Spread(make_look(self.nets), spec, devices)
-        self._away = Spread(lambda params, like: _nothing(self.nets, params, like), spec, devices)
+        self._away = Spread(lambda params, like: nothing(self.nets, params, like), spec, devices)
         if spec != "pmap":
             self.params = jax.device_put(self.params, param_shardings(self.params, self._run.mesh))
 
@@ -223,7 +226,7 @@ def make_program(nets: Mapping[str, Any], process: Process) -> Callable[[Any, An
         made = {"embed": embed, "finite": jnp.isfinite(embed).all(1)}
         if both:
             return {name: jnp.split(x, 2)[0] for name, x in made.items()} | {"away": jnp.split(embed, 2)[1]}
-        return made | {"away": _nothing(nets, params, embed)}
+        return made | {"away": nothing(nets, params, embed)}
 
     return program
 
@@ -234,7 +237,7 @@ def nearest(embeds: Float[Array, "n b e"], text: Float[Array, "b e"]) -> Float[A
     return jnp.take_along_axis(embeds, best[None, :, None], 0)[0]
 
 
-def _nothing(nets: Mapping[str, Any], params: Params, like: Array) -> Array:
+def nothing(nets: Mapping[str, Any], params: Params, like: Array) -> Array:
     """Returns what stands for no picture."""
     if "image_encoder" not in nets:
         return jnp.zeros_like(like)
@@ -262,6 +265,12 @@ def read(net: Any, params: Params, tokens: Array) -> Cond:
     states, vector = (x.astype(jnp.float32) for x in out)
     end = jnp.argmax(tokens if net.end is None else tokens == net.end, -1)
     return Cond(context=states, context_mask=jnp.arange(tokens.shape[1])[None] <= end[:, None], pooled=vector)
+
+
+def first(net: Any, key: Key) -> Params:
+    """Returns the first parameters of a prior."""
+    states = (jnp.zeros((1, net.length, net.text)), jnp.ones((1, net.length), bool)) if net.states else ()
+    return Prior(net).init(key, jnp.zeros((1, net.embed)), jnp.zeros(1), jnp.zeros((1, net.vector)), *states)["params"]
 
 
 def network(net: Any) -> Network:

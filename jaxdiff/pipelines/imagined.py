@@ -50,6 +50,7 @@ class Imagined:
     Attributes:
       prior: imagines embeddings of prompts.
       decoder: draws them.
+      runs: where both were read, where that is known.
       Options: what a call may be given: the decoder's options, those of `PriorOptions`, and of `VaryOptions` where
         the prior has CLIP's image encoder.
     """
@@ -62,12 +63,17 @@ class Imagined:
         """
         if not decoder.model.embed:
             raise ValueError("stage 2 draws no embedding, which is what stage 1, a prior, makes: expected its decoder")
+        if prior.clip and decoder.clip and prior.clip != decoder.clip:
+            raise ValueError(
+                f"the prior imagines embeddings of another CLIP ({prior.clip[:12]}) than its decoder draws "
+                f"({decoder.clip[:12]}): expected two runs on one CLIP"
+            )
         if decoder.model.embed != prior.width:
             raise ValueError(
                 f"the prior makes embeddings of {prior.width} numbers, and its decoder draws those of "
                 f"{decoder.model.embed}: expected two parts of one model"
             )
-        self.prior, self.decoder = prior, decoder
+        self.prior, self.decoder, self.runs = prior, decoder, tuple[str, ...]()
         fields = {f.name: (f.type, f.default) for f in dataclasses.fields(decoder.Options) if f.name not in _GIVEN}
         self._more = (PriorOptions, VaryOptions) if "image_encoder" in prior.nets else (PriorOptions,)
         fields |= {f.name: (f.type, f.default) for kind in self._more for f in dataclasses.fields(kind)}
@@ -77,8 +83,33 @@ class Imagined:
         doc = "\n".join([(decoder.Options.__doc__ or "").rstrip(), *listed, ""])
         self.Options = dataclasses.make_dataclass("Options", made, frozen=True, namespace={"__doc__": doc})
 
+    @property
+    def model(self) -> Any:
+        """Returns the static part of the decoder."""
+        return self.decoder.model
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Returns height and width of pictures for which no size is asked."""
+        return self.decoder.size
+
+    def settings(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Returns the options of the prior and of the decoder in a call with these; see `DiffusionPipeline`."""
+        of_prior = {f.name: f.default for kind in self._more for f in dataclasses.fields(kind)}
+        own = {name: given.get(name, default) for name, default in of_prior.items()}
+        told = {name: value for name, value in own.items() if isinstance(value, int | float | str)}
+        return [told, *self.decoder.settings({n: x for n, x in given.items() if n not in of_prior})]
+
     def __call__(
-        self, prompts: str | Sequence[str], *, key: Any, options: Any = None, latents: bool = False, **fields: Any
+        self,
+        prompts: str | Sequence[str],
+        *,
+        key: Any,
+        options: Any = None,
+        latents: bool = False,
+        on_device: bool = False,
+        until: float | None = None,
+        **fields: Any,
     ) -> Any:
         """Returns pictures uint8 [b h w 3], one for each prompt; see `DiffusionPipeline`.
 
@@ -119,7 +150,8 @@ class Imagined:
             if vary.keep:
                 given |= self._kept(prompts, keys, seen, vary, given)
         drawn: dict[str, Any] = {"embed": embed, **({} if self.decoder.model.noises else {"no_embed": no_embed})}
-        return self.decoder(prompts, key=keys, **drawn, latents=latents, **given)
+        how: dict[str, Any] = {"latents": latents, "on_device": on_device, "until": until}
+        return self.decoder(prompts, key=keys, **drawn, **how, **given)
 
     def _kept(self, prompts: list[str], keys: Any, seen: Any, vary: VaryOptions, given: Mapping[str, Any]) -> Any:
         """Returns the options of a walk that begins at the noise that a picture comes from, by DDIM both ways."""

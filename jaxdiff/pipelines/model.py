@@ -22,6 +22,7 @@ class Model:
       channels: channels of a latent, or of a picture where there is no autoencoder.
       labels: names of the classes, where it knows classes; the label after the last stands for nothing.
       extra: what the U-Net's input has besides them; tells its task (`program.read_pictures`).
+      noised_small: whether noise is added to a small picture before it is enlarged, and not after.
       picture: what the picture beside its latents is, of a model of our own that one steers: low_resolution,
         blurred, semantic_map.
       skip: text states are those before the last `skip` blocks.
@@ -40,6 +41,7 @@ class Model:
     channels: int
     labels: tuple[str, ...] = ()
     extra: int = 0
+    noised_small: bool = False
     picture: str = ""
     skip: int = 0
     norm: bool = True
@@ -155,7 +157,7 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
         raise ValueError(f"the unet edits pictures, and says {process.says}: expected its prediction alone")
     labels: tuple[str, ...] = ()
     picture = bundle.index.get("picture", "") if bundle.native else ""
-    if net.labels and (extra != 3 or picture):  # an upscaler's label is the level of its noise
+    if net.labels and (extra != 3 or picture or net.augment):  # an upscaler's label is the level of its noise
         labels = bundle.labels or tuple(map(str, range(net.labels + 1)))
     if net.reads_context and not any(name.startswith(("text_encoder", "image_encoder")) for name in parts):
         raise ValueError(
@@ -174,6 +176,7 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
         channels=channels,
         labels=labels,
         extra=extra,
+        noised_small=bool(bundle.native) and bundle.index.get("noise") == "small",
         picture=picture,
         skip=clip_skip + xl,
         norm=not xl,

@@ -36,6 +36,7 @@ class Options:
       original: uint8 [b h w 3] of the enlarged size, that an enlarged picture starts from; with `mask` it is filled.
       noise_level: level of the noise that an upscaler adds to `image`, so that it may invent details, or that is added
         to the embedding that is drawn.
+      noisy: whether `image` has that noise already, as a stage before leaves it whose walk ends there.
       hints: uint8 [b h w 3] for each ControlNet, and last for the T2I-adapter.
       hint_weights: how much each counts; 1 for each if empty.
       picture: uint8 [b h w 3] for the IP-adapter, or of which to make variations.
@@ -64,6 +65,7 @@ class Options:
     picture_guidance: float = 1.5
     original: Any = None
     noise_level: int = 20
+    noisy: bool = False
     hints: Any = ()
     hint_weights: Sequence[float] = ()
     picture: Any = None
@@ -73,8 +75,15 @@ class Options:
     lora_weights: Sequence[float] | None = None
 
 
-def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
-    """Returns the class of a model's options: fields of `Options`, with the model's own default of guidance."""
+def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0, level: int | None = None) -> type:
+    """Returns the class of a model's options: fields of `Options`, with the model's own defaults.
+
+    Args:
+      model: the model.
+      guidance: its default.
+      loras: how many LoRAs it has.
+      level: default of `noise_level`; None: that of published models of its kind.
+    """
     names = {"steps", "sampler", "grid", "eta", "init_noise", "height", "width", "image"}
     edits, enlarges, sharp = model.edits, model.enlarges, "vae" not in model.nets
     told = model.steered
@@ -88,6 +97,7 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
         ("picture_guidance",): edits,
         ("denoising_end", "denoising_start"): model.sizes > 0,
         ("noise_level",): (enlarges and not model.picture) or model.noises,
+        ("noisy",): model.noised_small,
         ("hints",): bool(model.named("controlnet") or model.named("adapter") or model.nets["unet"].hint),
         ("hint_weights",): bool(model.named("controlnet") or model.named("adapter")),
         ("embed", "no_embed"): bool(model.embed),
@@ -96,7 +106,8 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0) -> type:
         ("lora_weights",): loras > 0,
     }
     names.update(name for group, has in more.items() if has for name in group)
-    level = 0 if model.noises else 250 if sharp else Options.noise_level
+    if level is None:
+        level = 0 if model.noises else 250 if sharp else Options.noise_level
     own = {"guidance": guidance, "noise_level": level}
     fields = [
         (f.name, f.type, dataclasses.field(default=own.get(f.name, f.default)))
@@ -148,6 +159,7 @@ _WHY = {
     "picture_guidance": "only models that edit pictures by instructions do",
     "original": "only models that enlarge pictures in pixels do",
     "noise_level": "only models that enlarge pictures, or draw a noisy embedding, do",
+    "noisy": "only models that were trained with noise on the small picture do",
     "hints": "load the model with a ControlNet or a T2I-adapter",
     "hint_weights": "load the model with a ControlNet or a T2I-adapter",
     "picture": "it looks at no picture; load it with an IP-adapter, or pass image to change a picture",

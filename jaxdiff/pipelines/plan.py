@@ -56,6 +56,7 @@ def make(
     strength: float | None = None,
     start: str = "noise",
     part: tuple[float | None, float | None] = (None, None),
+    until: float | None = None,
     weights: Mapping[str, Any],
     low: tuple[float, float] = (1.0, 0.0),
     **aux: float,
@@ -73,6 +74,7 @@ def make(
       part: from where to where of the way from noise to data, 0 to 1, the grid is walked, of several models that share
         it; a walk that does not begin at noise starts from what the one before it left. None: all.
       start: `noise`; `picture`: a picture with noise; `hole`: the same, but at strength 1 nothing of it is left.
+      until: the log-SNR at which the walk ends, of a model that was trained here; None: at data.
       weights: see `Plan`.
       low: see `Plan`.
       aux: what the denoiser is told at each call.
@@ -95,6 +97,8 @@ def make(
         if strength is not None:
             raise ValueError("strength does not go with denoising_start or denoising_end: leave it out")
         times = _part(calls, schedule, *part)
+    if until is not None:
+        times = _ended(process, config, chosen, times, until)
     table = chosen.table(times, steps, **({} if eta is None else {"eta": eta}))
     told = chosen.told(calls, table.t)
     # the levels are the sampler's, and the model's schedule may call them by other times
@@ -134,6 +138,19 @@ def _part(calls: Any, schedule: Any, first: float | None, last: float | None) ->
             "expected a wider part, or more steps"
         )
     return calls.times[ends[0] : ends[1] + 1]
+
+
+def _ended(process: Process, config: Any, chosen: Process, times: Any, until: float) -> Any:
+    """Returns the grid as far as a log-SNR, which becomes its end."""
+    if config is not None or process.says == "consistency":
+        raise ValueError(
+            "a walk that ends in noise is for models of our own training that take many steps: leave it out"
+        )
+    last = float(chosen.schedule.time(np.array([until]))[0])
+    kept = times[times > last * (1 + 1e-6)]
+    if not len(kept):
+        raise ValueError(f"the walk ends at time {last:.4f}, where it begins: choose a lower level of noise")
+    return np.append(kept, last)
 
 
 def kandinsky_start(strength: float) -> tuple[np.float32, np.float32]:

@@ -168,9 +168,10 @@ def kept_around(mask: Float[Array, "b i j 1"]) -> Float[Array, "b i j 1"]:
 def enlarged(model: Model, plan: Plan, batch: Any, x: Float[Array, "b i j 3"]) -> dict[str, Array]:
     """Returns what `read_pictures` makes of a small picture: it with noise, and what the large one starts from."""
     alpha, sigma = plan.low
-    if model.factor == 1:
-        x = stretched(x, *batch["canvas"].shape[1:3])
-    given = {"joined": alpha * x + sigma * unit_noise(batch["keys"], LOW, x.shape[1:])}
+    enlarge = lambda x: stretched(x, *batch["canvas"].shape[1:3]) if model.factor == 1 else x
+    x = x if model.noised_small else enlarge(x)
+    x = alpha * x + sigma * unit_noise(batch["keys"], LOW, x.shape[1:])
+    given = {"joined": enlarge(x) if model.noised_small else x}
     if "original" in batch:
         given["known"] = batch["original"].astype(jnp.float32) / 127.5 - 1
         given |= {"mask": batch["mask"]} if "mask" in batch else {}
@@ -202,9 +203,11 @@ def conditions(
     by zeros), sizes: [b n], label: [b]}, as far as the model has them.
     """
     parts = [batch[name] for name in ("prompt", "negative") if name in batch]
+    net = model.nets["unet"]
+    augment = batch["level"].astype(jnp.float32) if "level" in batch and net.augment else None
     if not parts:
-        return (Cond(image=given.get("joined")),)
-    ways, net = len(parts), model.nets["unet"]
+        return (Cond(image=given.get("joined"), augment=augment),)
+    ways = len(parts)
     told = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
     again = lambda x: jnp.concatenate([x] * ways)
     hints = tuple(again(hint.astype(jnp.float32) / 255) for hint in batch.get("hints", ()))
@@ -212,7 +215,7 @@ def conditions(
         **read_text(model, params, told),
         hints=hints,
         label=again(batch["level"]) if model.enlarges and "level" in batch and not net.augment else told.get("label"),
-        augment=again(batch["level"].astype(jnp.float32)) if "level" in batch and net.augment else None,
+        augment=None if augment is None else again(augment),
         image=again(given["joined"]) if "joined" in given else None,
     )
     if "depth" in batch:

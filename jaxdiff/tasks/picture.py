@@ -2,7 +2,8 @@
 
 Diffusion on something else of pictures overrides what is said of pixels here: `_channels`, `_sides`, `_kept` (networks
 that are not trained), `_row` and `_teller` (what of an example goes into a batch), `_x0` (what of a batch is noised),
-`_cond` (what the network is told of it) and `_away` (of an example that loses its condition).
+`_drawn` (what else is drawn of it), `_cond` (what the network is told of it) and `_away` (of an example that loses its
+condition).
 
 Objectives that learn from a teacher start as the teacher is (`tasks.teacher`): its weights are constant for
 consistency, and moved by the objective for progressive distillation; what is sampled afterwards knows nothing of it.
@@ -114,6 +115,10 @@ class Config(TaskConfig):
     def _x0(self, assets: Any, frozen: Params, batch: Batch, keys: Key) -> Array:
         """Returns what is noised, [b h w c] with values around [-1, 1]; what it draws, it draws from the keys [b]."""
         return batch["image"].astype(jnp.float32) / 127.5 - 1
+
+    def _drawn(self, assets: Any, frozen: Params, batch: Batch, keys: Key) -> Batch:
+        """Returns the batch with what `_cond` reads of it that is drawn, from the keys [b]."""
+        return batch
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
         """Refuses numbers that do not fit each other or the data."""
@@ -274,7 +279,8 @@ class Config(TaskConfig):
             params["text"] = TextTransformer(self.text).init(text_key, one["tokens"] + 1)["params"]
         own_key, net_key = jax.random.split(net_key) if self.process.schedule == "learned" else (key, net_key)
         x = jnp.zeros(jax.eval_shape(lambda: self._x0(assets, frozen, one, key[None])).shape)
-        cond = self._cond(assets, params, frozen, one)
+        drawn = jax.eval_shape(lambda: dict(self._drawn(assets, frozen, one, key[None])))
+        cond = self._cond(assets, params, frozen, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), drawn))
         params["unet"] = self.net.build().init(net_key, x, jnp.zeros(1), cond)["params"]
         return {**params, **self.process.init_params(own_key)}
 
@@ -289,7 +295,7 @@ class Config(TaskConfig):
 
         def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
             gone = losses.dropped(keys, self.drop)
-            told = dict(batch)
+            told = dict(self._drawn(assets, known.frozen, batch, keys))
             for name, x in self._away(assets, known.frozen, batch).items():
                 here = batch[name].astype(x.dtype)
                 told[name] = jnp.where(gone.reshape(-1, *[1] * (here.ndim - 1)), jnp.broadcast_to(x, here.shape), here)

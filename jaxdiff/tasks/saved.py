@@ -44,17 +44,27 @@ def open_saved(path: Path, place: Callable[[Params], Any] | None = None) -> Save
       FileNotFoundError: if there is no run, or no checkpoint yet.
       ValueError: if its config.json is damaged, or of a kind of task that is not installed.
     """
+    config, data = read_config(path)
+    assets = config.assets(folder_of(path), data)
+    return Saved(config, assets, read_weights(path, config.sampled().task(assets), data.size, place))
+
+
+def read_config(path: Path) -> tuple[TaskConfig, DataConfig]:
+    """Reads the task and the data of a run, or of one of its checkpoints; nothing else of it.
+
+    Raises:
+      FileNotFoundError: if there is no run.
+      ValueError: if its config.json is damaged, or of a kind of task that is not installed.
+    """
     folder = folder_of(path)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{path} is not a run of `jaxdiff train`: it has no config.json")
     told = read_json(folder / "config.json")
     try:
         config: TaskConfig = kinds.build(TaskConfig, told.get("task"))  # type: ignore[type-abstract]  # a tag names the class
-        data = kinds.build(DataConfig, told.get("data"))
+        return config, kinds.build(DataConfig, told.get("data"))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
-    assets = config.assets(folder, data)
-    return Saved(config, assets, read_weights(path, config.sampled().task(assets), data.size, place))
 
 
 def read_weights(path: Path, task: Task, size: int, place: Callable[[Params], Any] | None = None) -> Variables:

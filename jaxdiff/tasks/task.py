@@ -39,6 +39,13 @@ class TaskConfig(abc.ABC):
           ValueError: names the field, what it is, and what is expected.
         """
 
+    def check_batch(self, batch_size: int, parts: int) -> None:  # noqa: B027 (most losses are of each example)
+        """Refuses batches that the loss is not of: of so many examples on all devices, worked through in parts.
+
+        Raises:
+          ValueError: names the field, what it is, and what is expected.
+        """
+
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Any:
         """Reads what a run's directory holds beside the weights, such as a vocabulary; a `new` run makes and writes it.
 
@@ -73,6 +80,14 @@ class TaskConfig(abc.ABC):
     def sampled(self) -> "TaskConfig":
         """Returns the task of a run that is only read, without what training alone needs, such as a teacher."""
         return self
+
+    def follows(self, image: bool = False) -> Path | None:
+        """Returns the run whose samples this one's are made of, such as a cascade's earlier stage; None: of none.
+
+        Args:
+          image: whether a picture is given, which may stand for that run's.
+        """
+        return None
 
     def pipeline(self, assets: Any, weights: Variables, spec: Spec = MeshSpec()) -> Any:
         """Returns what samples: (prompts, *, key, ...) -> uint8 [b h w 3].

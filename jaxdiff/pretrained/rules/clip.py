@@ -159,6 +159,39 @@ def image_config(json: Mapping[str, Any]) -> ClipImageConfig:
     )
 
 
+def text_json(net: ClipTextConfig) -> dict[str, Any]:
+    """Returns config.json of a CLIPTextModelWithProjection with these numbers: `text_config` reads them again."""
+    return {
+        "architectures": ["CLIPTextModelWithProjection"],
+        "vocab_size": net.vocabulary,
+        "max_position_embeddings": net.length,
+        "hidden_size": net.width,
+        "intermediate_size": net.mlp,
+        "num_hidden_layers": net.layers,
+        "num_attention_heads": net.heads,
+        "hidden_act": net.activation,
+        "projection_dim": net.projection,
+        "eos_token_id": 2 if net.end is None else net.end,
+        "layer_norm_eps": net.eps,
+    }
+
+
+def image_json(net: ClipImageConfig) -> dict[str, Any]:
+    """Returns config.json of a CLIPVisionModelWithProjection with these numbers: `image_config` reads them again."""
+    return {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "image_size": net.size,
+        "patch_size": net.patch,
+        "hidden_size": net.width,
+        "intermediate_size": net.mlp,
+        "num_hidden_layers": net.layers,
+        "num_attention_heads": net.heads,
+        "hidden_act": net.activation,
+        "projection_dim": net.projection,
+        "layer_norm_eps": net.eps,
+    }
+
+
 def safety_config(json: Mapping[str, Any]) -> ClipImageConfig:
     """Returns the numbers of a StableDiffusionSafetyChecker: its image encoder's."""
     full = settle("StableDiffusionSafetyChecker", json, _SAFETY_FIELDS, SAFETY_HARMLESS)

@@ -1,0 +1,133 @@
+"""The CLIP that a prior or a decoder of its embeddings stands on, copied into the run: its directory is a model.
+
+WORKDIR/image_encoder/, text_encoder/, tokenizer/    as transformers writes them
+WORKDIR/embeddings.json                              their hash; mean and deviation of the embeddings of the data
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from jaxdiff.data import tokenizer_clip
+from jaxdiff.data.source import Source
+from jaxdiff.data.tokenizer_clip import ClipTokenizer
+from jaxdiff.models.image_clip import ClipImage, ClipImageConfig, prepare
+from jaxdiff.parallel.spread import Spread
+from jaxdiff.pipelines import first_stage
+from jaxdiff.pretrained import clip_tokenizer
+from jaxdiff.pretrained.clip_model import ClipParts
+from jaxdiff.pretrained.read import Component, read_component, read_json
+from jaxdiff.pretrained.write import write_component
+from jaxdiff.tasks import clip as clip_task
+from jaxdiff.training.workdir import by_first, write_text
+from jaxdiff.typing import Params
+
+_MEASURED = 4096
+"""Pictures that mean and deviation are measured on."""
+_FILE = "embeddings.json"
+
+
+class Kept(NamedTuple):
+    """A CLIP of a run, without its weights.
+
+    Attributes:
+      folder: folder of the run.
+      image: the tower of pictures.
+      text: the tower of texts.
+      tokenizer: its vocabulary.
+      clip: hash of the tower of pictures.
+      mean: mean of the embeddings of the data [e].
+      deviation: their standard deviation [e].
+    """
+
+    folder: Path
+    image: Component
+    text: Component
+    tokenizer: ClipTokenizer
+    clip: str
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def keep(folder: Path, path: Path | None, source: Source) -> None:
+    """Copies a CLIP into a new run, and measures its embeddings of the data; the first process writes.
+
+    Raises:
+      FileNotFoundError, ValueError: if there is none; see `tasks.clip.read`.
+    """
+    if path is None:
+        raise ValueError("task.clip is not given: expected a run of the task clip, or the directory of a CLIPModel")
+    parts = clip_task.read(path)
+    by_first(lambda: _write(folder, parts, source))
+
+
+def _write(folder: Path, parts: ClipParts, source: Source) -> None:
+    for name, part in (("image_encoder", parts.image), ("text_encoder", parts.text)):
+        first_stage.write_once(folder / name, lambda at, part=part: write_component(part, at))
+    words = lambda at: tokenizer_clip.write(parts.tokenizer, at, parts.text.config.length)
+    first_stage.write_once(folder / "tokenizer", words)
+    chosen = np.unique(np.linspace(0, len(source) - 1, min(_MEASURED, len(source))).round().astype(int)).tolist()
+    seen = embeddings(parts.image, [source[i]["image"] for i in chosen]).astype(np.float64)
+    told = {"clip": first_stage.fingerprint(parts.image), "mean": seen.mean(0).tolist(), "std": seen.std(0).tolist()}
+    if not np.isfinite(told["mean"]).all() or not np.asarray(told["std"]).all():
+        raise ValueError("the CLIP gives embeddings that do not differ between pictures: it was never trained")
+    write_text(folder / _FILE, json.dumps(told))
+
+
+def embeddings(part: Component, images: list[np.ndarray]) -> np.ndarray:
+    """Returns CLIP's embeddings of pictures, float32 [n e], on one device."""
+    run = Spread(
+        lambda params, batch: embed(part.config, params, batch["image"]), devices=jax.local_devices()[:1], multiple=32
+    )
+    parts = np.array_split(np.stack(images), max(1, -(-len(images) // 32)))
+    return np.concatenate([run(part.params, {"image": one}) for one in parts])
+
+
+def embed(net: ClipImageConfig, params: Params, image: UInt8[Array, "b h w 3"]) -> Float[Array, "b e"]:
+    """Returns CLIP's embeddings of pictures, to which no gradient flows."""
+    made: Any = ClipImage(net).apply({"params": params}, prepare(image.astype(jnp.float32) / 255, net.size))
+    return jax.lax.stop_gradient(made[1].astype(jnp.float32))
+
+
+def read(folder: Path) -> Kept:
+    """Reads what a run keeps, but for the weights.
+
+    Raises:
+      FileNotFoundError: if a part is missing.
+      ValueError: if a file is damaged.
+    """
+    for name in ("image_encoder", "text_encoder", "tokenizer", _FILE):
+        if not (folder / name).exists():
+            raise FileNotFoundError(
+                f"{folder / name} is missing, and the weights are of no use without it: put it back, or train in "
+                "another workdir"
+            )
+    image, text = (first_stage.outline(folder / name) for name in ("image_encoder", "text_encoder"))
+    told = read_json(folder / _FILE)
+    try:
+        mean, deviation = (np.asarray(told[name], np.float32) for name in ("mean", "std"))
+        fits = mean.shape == deviation.shape == (image.config.projection,) and isinstance(told["clip"], str)
+    except (KeyError, TypeError, ValueError):
+        fits = False
+    if not fits or not np.isfinite([mean, deviation]).all():
+        raise ValueError(
+            f"{folder / _FILE} is damaged: expected clip, mean and std of {image.config.projection} numbers"
+        )
+    return Kept(folder, image, text, clip_tokenizer.read(folder / "tokenizer"), told["clip"], mean, deviation)
+
+
+def hash_of(run: Path) -> str:
+    """Returns the hash of the CLIP that a run stands on; an empty text where there is none yet."""
+    file = run / _FILE
+    return str(read_json(file).get("clip", "")) if file.is_file() else ""
+
+
+def load(kept: Kept, names: tuple[str, ...], place: Any) -> Params:
+    """Reads the weights of parts, where `place` puts them."""
+    read = lambda name: read_component(kept.folder / name, shardings=lambda tree: place({name: tree})[name]).params
+    return {name: read(name) for name in names}
