@@ -12,6 +12,7 @@ from jaxdiff.pretrained.rules import (
     autoencoder,
     clip,
     controlnet,
+    dvae,
     normalizer,
     prior,
     t5,
@@ -69,6 +70,7 @@ FAMILIES: dict[str, Family] = {
         lambda net, json: autoencoder.VQ_RULES,
         harmless=autoencoder.HARMLESS,
     ),
+    dvae.KIND: Family(dvae.config, dvae.shapes, lambda net, json: dvae.RULES),
     "ControlNetModel": Family(controlnet.config, controlnet.shapes, controlnet.rules, harmless=controlnet.HARMLESS),
     "T2IAdapter": Family(adapter.config, adapter.shapes, lambda net, json: adapter.RULES),
     "CLIPVisionModelWithProjection": Family(
