@@ -38,6 +38,8 @@ class Args:
       prompt: text or class name to show; each prompt makes a row. With CLIP text encoders, parts can be
         weighted, as in "a (red:1.3) hat".
       num: number of pictures for each prompt.
+      best_of: draw so many pictures for each that is shown, and keep the one that --rerank finds nearest to the prompt.
+      rerank: directory of a CLIP model of transformers, which chooses among the pictures of --best-of.
       out: file to write, .png, .jpg or .webp; prompts, seed and settings are stored in its metadata.
       steps: number of sampling steps.
       sampler: sampling method; by default the one that the model's authors use, or ddim. One of ddpm,
@@ -107,6 +109,8 @@ class Args:
     model: str
     prompt: tuple[str, ...] = ("",)
     num: int = 4
+    best_of: int = 1
+    rerank: Path | None = None
     out: Path = Path("samples.png")
     steps: int = 20
     sampler: str | None = None
@@ -174,6 +178,10 @@ GENERAL = ("model", "num", "out", "seed", "batch_size", "strategy", "mesh", "pro
 
 OTHERS = ("model", "prompt", "num", "out", "seed", "batch_size", "strategy", "mesh")
 """The options that every pipeline takes which is not a diffusion model, beside its own `Options`."""
+
+
+RANKED = ("best_of", "rerank")
+"""The options of every pipeline that reads prompts, and makes pictures to choose from."""
 
 
 def arg_name(option: str) -> str:
