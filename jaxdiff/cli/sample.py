@@ -166,7 +166,7 @@ def takes(args: Args) -> type:
         known = {field.name: field.default for field in dataclasses.fields(options)}
         names = [f.name for f in dataclasses.fields(Args) if OPTIONS.get(f.name, f.name) in known]
         defaults = {arg_name(name): value for name, value in known.items() if value not in (None, ())}
-        given = {"model": args.model, **({"then": args.then} if args.then else {})}
+        given = {name: getattr(args, name) for name in ("model", "then", "vqgan") if getattr(args, name)}
         chosen = [*names, *OTHERS, *RANKED, *given, *(["dtype"] if names else [])]
         return narrowed(chosen, {**defaults, **given}, options)
     fields = {field.name: field.default for field in dataclasses.fields(options)}
@@ -259,7 +259,7 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
 
     listed = {f.name for f in dataclasses.fields(pipe.Options)}
     options: Any = tyro.cli(own_options(pipe.Options), args=list(words), prog=f"jaxdiff sample --model {args.model}")
-    taken = {arg_name(name) for name in listed} | {*OTHERS, *RANKED, "then", "dtype"}
+    taken = {arg_name(name) for name in listed} | {*OTHERS, *RANKED, "then", "vqgan", "dtype"}
     changed = [f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default and f.name not in taken]
     if changed:
         known = ", ".join(f"--{arg_name(name).replace('_', '-')}" for name in sorted(listed)) or "none"
@@ -304,7 +304,7 @@ def _loading(args: Args) -> dict[str, Any]:
     """Returns the options of `load`."""
     same = "dtype decode_dtype variant tokenizer prediction fuse adapter ip_adapter image_encoder vae clip_skip decode"
     return {
-        **{name: getattr(args, name) for name in (*same.split(), "safety", "programs", "then")},
+        **{name: getattr(args, name) for name in (*same.split(), "safety", "programs", "then", "vqgan")},
         "loras": args.lora,
         "controlnets": args.controlnet,
         "textual_inversions": args.textual_inversion,

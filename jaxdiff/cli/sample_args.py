@@ -93,6 +93,7 @@ class Args:
       textual_inversion: files of new words for prompts, each PATH or PATH:WORD; by default the file says it.
       then: directories of later stages, which enlarge the pictures (DeepFloyd IF's, Stable Diffusion's x4 upscaler), or
         draw what a prior imagines (Kandinsky's decoders).
+      vqgan: directory of the VQGAN of DALL-E mini or mega, where the model has no folder vqgan.
       vae: directory or file of an autoencoder to use instead of the model's.
       tokenizer: directory of the tokenizer, for a model in a single file.
       prediction: prediction type, for a Stable Diffusion 2 in a single file.
@@ -157,6 +158,7 @@ class Args:
     fuse: bool = False
     textual_inversion: tuple[Path, ...] = ()
     then: tuple[Path, ...] = ()
+    vqgan: Path | None = None
     vae: Path | None = None
     tokenizer: Path | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None

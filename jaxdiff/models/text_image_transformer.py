@@ -28,13 +28,12 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxdiff.data.tokenizer import PAD
 from jaxdiff.models import image_transformer
 from jaxdiff.models.config import NetConfig, check_dtype
-from jaxdiff.nn.attention import attention
+from jaxdiff.nn import cached
+from jaxdiff.nn.cached import Kept
 from jaxdiff.sampling import tokens as draws
 from jaxdiff.typing import Key, Params
 
 PATTERNS = ("full", "row", "column", "conv")
-Kept = tuple[Array, Array]
-"""Keys and values of a layer, [b n h d]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,8 +120,8 @@ class Block(image_transformer.Block):
     def look_on(self, x: Float[Array, "b 1 c"], kept: Kept, at: Any, seen: Bool[Array, " n"]) -> tuple[Array, Kept]:
         """Returns the state at place `at`, and what is kept with its own."""
         q, *own = self._heads(x)
-        k, v = (jax.lax.dynamic_update_slice(old, new, (0, at, 0, 0)) for old, new in zip(kept, own, strict=True))
-        return self._rest(x, attention(q, k, v, mask=jnp.broadcast_to(seen[None], k.shape[:2]))), (k, v)
+        kept = cached.keep(kept, (own[0], own[1]), at)
+        return self._rest(x, cached.attend_one(q, kept, seen)), kept
 
 
 class TextImageTransformer(nn.Module):
