@@ -13,13 +13,14 @@ import jax
 from jaxdiff import experiment
 from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
 from jaxdiff.pipelines.cascade import Cascade
+from jaxdiff.pipelines.dalle_mini import pipeline as draws_tokens
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.imagine import PriorPipeline
 from jaxdiff.pipelines.imagined import Imagined, has_prior, split
 from jaxdiff.pipelines.model import Model, make_model
 from jaxdiff.pipelines.options import of_model
 from jaxdiff.pipelines.unclip import UnclipPipeline
-from jaxdiff.pretrained import hub, lora, quantize, single_file, single_part, textual_inversion
+from jaxdiff.pretrained import dalle_mini, hub, lora, quantize, single_file, single_part, textual_inversion
 from jaxdiff.pretrained import ip_adapter as ip_adapters
 from jaxdiff.pretrained.components import FAMILIES
 from jaxdiff.pretrained.index import guidance
@@ -59,6 +60,7 @@ def load(
     safety: bool = False,
     then: Sequence[str | Path] = (),
     image: bool = False,
+    vqgan: str | Path | None = None,
     devices: Sequence[jax.Device] | None = None,
     programs: Path | None = None,
 ) -> Any:
@@ -93,6 +95,7 @@ def load(
         directory of its decoder; the pipeline is an `Imagined` then. Runs of `jaxdiff train` are stages too, and a run
         that names the one before it brings it along.
       image: whether calls give a picture, which a later stage of a cascade then enlarges by itself.
+      vqgan: directory of the VQGAN that makes pictures of DALL-E mini's tokens; None: the folder `vqgan` of the model.
       devices: which share a batch; None: all.
       programs: a folder that keeps traced programs, so that another start traces nothing.
 
@@ -112,10 +115,26 @@ def load(
     dtype = "bfloat16" if narrow else dtype
     mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
     place = lambda shapes: param_shardings(shapes, mesh)
+    if dalle_mini.find(path) is not None:
+        wide: dict[str, Any] = {
+            "loras": loras,
+            "controlnets": controlnets,
+            "adapter": adapter,
+            "ip_adapter": ip_adapter,
+        }
+        wide |= {"image_encoder": image_encoder, "vae": vae, "textual_inversions": textual_inversions, "then": then}
+        wide |= {"tokenizer": tokenizer, "prediction": prediction, "clip_skip": clip_skip, "fuse": fuse}
+        wide |= {"safety": safety, "variant": variant, "decode": decode != "whole", "programs": programs}
+        if wrong := [name for name, value in (wide | {f"dtype {narrow}": narrow}).items() if value]:
+            raise ValueError(f"{path} is a DALL-E mini, which takes no {', '.join(wrong)}: leave it out")
+        bundle = dalle_mini.read(path, Path(vqgan) if vqgan else None, dtype=dtype, shardings=place)
+        return draws_tokens(computing(bundle, dtype, decode_dtype), spec, devices)
+    if vqgan:
+        raise ValueError(f"{path} is not a DALL-E mini, and takes no vqgan: leave it out")
     if not then and not is_published(path) and (saved.folder_of(path) / "config.json").is_file():
         path, *then = stages.chain(path, image)
     if then:
-        wide: dict[str, Any] = {
+        wide = {
             "loras": loras,
             "fuse": fuse,
             "textual_inversions": textual_inversions,
@@ -387,7 +406,7 @@ def computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bu
     made, own = {}, bundle.native is not None
     for name, part in bundle.components.items():
         chosen = dtype or (None if own else "float32")
-        if name in ("vae", "vqvae", "movq"):
+        if name in ("vae", "vqvae", "movq", "vqgan"):
             chosen = decode_dtype or ("float32" if getattr(part.config, "upcast", False) else chosen)
         if own and dtype:
             part = dataclasses.replace(part, params=jax.tree.map(lambda x: x.astype(dtype), part.params))

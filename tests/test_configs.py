@@ -25,6 +25,8 @@ NEEDS = {
     "openmoji_vq_prior": "openmoji_vq",
     "ldm256": "openmoji_vq",
     "sd15": "openmoji_kl",
+    "openmoji_dalle": "openmoji_dvae",
+    "dalle": "openmoji_dvae",
 }
 """Configs that stand on a run of another, their autoencoder's."""
 BY_DEFAULT = ("quickstart", "openmoji_kl", "openmoji_ldm")
@@ -127,6 +129,8 @@ WORDS = {
     "inpaint": seen("--image", "--mask"),
     "ip_adapter": seen("--picture"),
     "first_stage": first_stage,
+    "dvae": first_stage,
+    "text_to_tokens": lambda task, folder: ["--prompt", "cat", "--num", "1", "--top-k", "5"],
     "code_prior": lambda task, folder: ["--num", "1"],
 }
 """The words of `jaxdiff sample` that each kind of task takes."""

@@ -11,7 +11,7 @@ import jax
 from jaxdiff import experiment, loading
 from jaxdiff.cli.convert import Args
 from jaxdiff.pipelines.imagined import has_prior
-from jaxdiff.pretrained import files, hub, latent_model, lora, pixels, single_file, single_process
+from jaxdiff.pretrained import dalle_mini, files, hub, latent_model, lora, pixels, single_file, single_process
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.write import write_directory
 from jaxdiff.tasks import lora as lora_task
@@ -115,6 +115,8 @@ def read(args: Args) -> Bundle | Callable[[Path], None]:
         names = ("variant", "tokenizer", "prediction", "vae", "lora", "textual_inversion")
         if given := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]:
             raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
+        if dalle_mini.find(args.model) is not None:
+            return dalle_mini.read(args.model, dtype=args.dtype)
         opened = experiment.open_run(args.model)
         averaged = jax.tree.map(lambda x: x.astype(args.dtype or x.dtype), opened.weights)
         if (alone := opened.config.task.apart(opened.assets, averaged, args.out, args.layout)) is not None:

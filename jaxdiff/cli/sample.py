@@ -19,7 +19,7 @@ from jaxdiff import __version__
 from jaxdiff.cli import out
 from jaxdiff.cli.dry_run_args import How, split
 from jaxdiff.cli.main import HELP, compilation_cache
-from jaxdiff.cli.sample_args import GENERAL, OPTIONS, OTHERS, Args, arg_name, narrowed, own_options
+from jaxdiff.cli.sample_args import GENERAL, OPTIONS, OTHERS, RANKED, Args, arg_name, narrowed, own_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +106,7 @@ def check(args: Args) -> None:
     Raises:
       ValueError, OSError: if numbers make no sense, options do not go together, or nothing can be written to `out`.
     """
-    for name, least in (("num", 1), ("batch_size", 1), ("clip_skip", 0)):
+    for name, least in (("num", 1), ("best_of", 1), ("batch_size", 1), ("clip_skip", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"{name} is {getattr(args, name)}: expected {least} or more")
     for name in ("seed", "interpolate"):
@@ -132,6 +132,10 @@ def check(args: Args) -> None:
                 "--source-prompt says what --image shows, which is inverted as a whole: give --image"
                 + (f"; it does not go with {', '.join(wrong)}" if wrong else "")
             )
+    if (args.best_of > 1) != (args.rerank is not None):
+        raise ValueError(f"--best-of is {args.best_of} and --rerank {args.rerank}: give both, or neither")
+    if args.rerank and not all(args.prompt):
+        raise ValueError("--rerank chooses by the prompt, and a prompt is empty: give --prompt, or leave --rerank out")
     if args.interpolate is not None and args.num < 2:
         raise ValueError(
             f"--interpolate leads through the pictures of a prompt, and --num is {args.num}: give 2 or more"
@@ -162,14 +166,14 @@ def takes(args: Args) -> type:
         known = {field.name: field.default for field in dataclasses.fields(options)}
         names = [f.name for f in dataclasses.fields(Args) if OPTIONS.get(f.name, f.name) in known]
         defaults = {arg_name(name): value for name, value in known.items() if value not in (None, ())}
-        given = {"model": args.model, **({"then": args.then} if args.then else {})}
-        chosen = [*names, *OTHERS, *given, *(["dtype"] if names else [])]
+        given = {name: getattr(args, name) for name in ("model", "then", "vqgan") if getattr(args, name)}
+        chosen = [*names, *OTHERS, *RANKED, *given, *(["dtype"] if names else [])]
         return narrowed(chosen, {**defaults, **given}, options)
     fields = {field.name: field.default for field in dataclasses.fields(options)}
     names = [field.name for field in dataclasses.fields(Args) if OPTIONS.get(field.name, field.name) in fields]
     own = not is_published(Path(args.model))
     more = {
-        ("prompt",): model.reads,
+        ("prompt", *RANKED): model.reads,
         ("outpaint",): "mask" in fields,
         ("source_prompt", "upscale", "upscale_strength"): not model.extra,
         ("dtype",): True,
@@ -191,6 +195,7 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
 
     from jaxdiff.cli.progress import counting
     from jaxdiff.data.grid import grid
+    from jaxdiff.evaluation import rerank
     from jaxdiff.loading import load
     from jaxdiff.pipelines import canvas, edit
     from jaxdiff.pipelines.diffusion import DiffusionPipeline
@@ -221,13 +226,14 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
         if path is not None and path.exists():
             print(f"replaces {path}", flush=True)
     noise = _noise(args, pipe, options, len(prompts))
-    keys = _keys(args)
+    keys, embed = _keys(args), rerank.embedder(args.rerank)
     parts, latents = [], []
     with counting("pictures", len(prompts), waiting="compiling") as tell:
         for first in range(0, len(prompts), args.batch_size):
             at = slice(first, first + args.batch_size)
             here = options if noise is None else dataclasses.replace(options, init_noise=noise[at])
-            made = _draw(args, pipe, prompts[at], keys[at], here, source)
+            draw = lambda keys, words=prompts[at], here=here: _draw(args, pipe, words, keys, here, source)
+            made = rerank.best_of(draw, keys[at], prompts[at], args.best_of, embed)
             parts.append(made[0])
             latents.append(made[1])
             tell(min(at.stop, len(prompts)))
@@ -248,11 +254,12 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
 
     from jaxdiff.cli.progress import counting
     from jaxdiff.data.grid import grid
+    from jaxdiff.evaluation import rerank
     from jaxdiff.pipelines.inputs import root_key
 
     listed = {f.name for f in dataclasses.fields(pipe.Options)}
     options: Any = tyro.cli(own_options(pipe.Options), args=list(words), prog=f"jaxdiff sample --model {args.model}")
-    taken = {arg_name(name) for name in listed} | {*OTHERS, "then", "dtype"}
+    taken = {arg_name(name) for name in listed} | {*OTHERS, *RANKED, "then", "vqgan", "dtype"}
     changed = [f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default and f.name not in taken]
     if changed:
         known = ", ".join(f"--{arg_name(name).replace('_', '-')}" for name in sorted(listed)) or "none"
@@ -263,7 +270,7 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     options = pipe.Options(**_given(args, listed), **own)
     files = getattr(options, "init", ())  # of a pipeline that makes one picture of each
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
-    keys, parts = _keys(args), []
+    keys, parts, embed = _keys(args), [], rerank.embedder(args.rerank)
     if files:
         if args.num != Args.num:
             raise ValueError(f"--num is {args.num}, and --init gives {len(files)} pictures: leave --num out")
@@ -272,11 +279,13 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
         for first in range(0, len(prompts), args.batch_size):
             at = slice(first, first + args.batch_size)
             here = dataclasses.replace(options, init=files[at]) if files else options
-            parts.append(pipe(prompts[at], key=keys[at], options=here))
+            draw = lambda keys, words=prompts[at], here=here: pipe(words, key=keys, options=here)
+            parts.append(rerank.best_of(draw, keys[at], prompts[at], args.best_of, embed))
             tell(min(at.stop, len(prompts)))
     if args.out.exists():
         print(f"replaces {args.out}", flush=True)
     named = {"model": args.model, "prompt": args.prompt, "num": 1 if files else args.num, "seed": args.seed}
+    named |= {"best_of": args.best_of, "rerank": str(args.rerank)} if args.rerank else {}
     captions, columns = ([Path(file).name for file in files], None) if files else (prompts, args.num)
     sheet = grid(np.concatenate(parts), captions, columns if args.num > 1 else None)
     told = {name: value for name, value in dataclasses.asdict(args).items() if name in taken - {*OTHERS}} | own
@@ -298,7 +307,7 @@ def _loading(args: Args) -> dict[str, Any]:
     """Returns the options of `load`."""
     same = "dtype decode_dtype variant tokenizer prediction fuse adapter ip_adapter image_encoder vae clip_skip decode"
     return {
-        **{name: getattr(args, name) for name in (*same.split(), "safety", "programs", "then")},
+        **{name: getattr(args, name) for name in (*same.split(), "safety", "programs", "then", "vqgan")},
         "image": args.image is not None,
         "loras": args.lora,
         "controlnets": args.controlnet,

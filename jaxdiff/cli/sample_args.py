@@ -38,6 +38,8 @@ class Args:
       prompt: text or class name to show; each prompt makes a row. With CLIP text encoders, parts can be
         weighted, as in "a (red:1.3) hat".
       num: number of pictures for each prompt.
+      best_of: draw so many pictures for each that is shown, and keep the one that --rerank finds nearest to the prompt.
+      rerank: directory of a CLIP model of transformers, which chooses among the pictures of --best-of.
       out: file to write, .png, .jpg or .webp; prompts, seed and settings are stored in its metadata.
       steps: number of sampling steps.
       sampler: sampling method; by default the one that the model's authors use, or ddim. One of ddpm,
@@ -91,6 +93,7 @@ class Args:
       textual_inversion: files of new words for prompts, each PATH or PATH:WORD; by default the file says it.
       then: directories of later stages, which enlarge the pictures (DeepFloyd IF's, Stable Diffusion's x4 upscaler), or
         draw what a prior imagines (Kandinsky's decoders).
+      vqgan: directory of the VQGAN of DALL-E mini or mega, where the model has no folder vqgan.
       vae: directory or file of an autoencoder to use instead of the model's.
       tokenizer: directory of the tokenizer, for a model in a single file.
       prediction: prediction type, for a Stable Diffusion 2 in a single file.
@@ -107,6 +110,8 @@ class Args:
     model: str
     prompt: tuple[str, ...] = ("",)
     num: int = 4
+    best_of: int = 1
+    rerank: Path | None = None
     out: Path = Path("samples.png")
     steps: int = 20
     sampler: str | None = None
@@ -153,6 +158,7 @@ class Args:
     fuse: bool = False
     textual_inversion: tuple[Path, ...] = ()
     then: tuple[Path, ...] = ()
+    vqgan: Path | None = None
     vae: Path | None = None
     tokenizer: Path | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None
@@ -174,6 +180,10 @@ GENERAL = ("model", "num", "out", "seed", "batch_size", "strategy", "mesh", "pro
 
 OTHERS = ("model", "prompt", "num", "out", "seed", "batch_size", "strategy", "mesh")
 """The options that every pipeline takes which is not a diffusion model, beside its own `Options`."""
+
+
+RANKED = ("best_of", "rerank")
+"""The options of every pipeline that reads prompts, and makes pictures to choose from."""
 
 
 def arg_name(option: str) -> str:

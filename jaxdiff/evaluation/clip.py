@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,17 @@ def read(folder: Path) -> Clip:
     return Clip(found.text.config, found.image.config, found.text.params, found.image.params, found.tokenizer)
 
 
+def encoders(clip: Clip, multiple: int) -> tuple[Spread, Spread]:
+    """Returns functions from (parameters, pictures) and (parameters, tokens) to embeddings, `multiple` at once."""
+
+    def see(params: Params, x: jax.Array) -> Any:
+        x = prepare(x.astype(jnp.float32) / 255, clip.image.size)
+        return ClipImage(clip.image).apply({"params": params}, x)[1]
+
+    listen = lambda params, tokens: ClipText(clip.text).apply({"params": params}, tokens)[1]
+    return Spread(see, "pmap", multiple=multiple), Spread(listen, "pmap", multiple=multiple)
+
+
 def vectors(
     clip: Clip,
     pictures: Pictures,
@@ -55,15 +67,7 @@ def vectors(
     if len(captions) != pictures.count:
         raise ValueError(f"{pictures.count} pictures and {len(captions)} captions: expected one for each")
     at_once = batch_size * jax.device_count()
-    see = Spread(
-        lambda params, x: ClipImage(clip.image).apply(
-            {"params": params}, prepare(x.astype(jnp.float32) / 255, clip.image.size)
-        )[1],
-        "pmap",
-        multiple=at_once,
-    )
-    read = lambda params, tokens: ClipText(clip.text).apply({"params": params}, tokens)[1]
-    listen = Spread(read, "pmap", multiple=at_once)
+    see, listen = encoders(clip, at_once)
     seen, done = [], 0
     for batch in pictures.batches(at_once):
         seen.append(see(clip.image_params, batch))

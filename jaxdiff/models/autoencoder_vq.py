@@ -92,3 +92,11 @@ class AutoencoderVQ(nn.Module):
         z = z if quantized else self.quantize(z)[0]
         steer = z if self.config.spatial else None
         return self.decoder(self.post_quant_conv(z), steer).astype(jnp.float32)
+
+    def index(self, x: Float[Array, "b h w c"]) -> Int[Array, "b i j"]:
+        """Returns the codes of pictures in [-1, 1]."""
+        return self.quantize(self.encode(x))[1]
+
+    def picture(self, index: Int[Array, "b i j"]) -> Float[Array, "b h w o"]:
+        """Returns the pictures of codes."""
+        return self.decode(self.codebook.astype(jnp.float32)[index], True)

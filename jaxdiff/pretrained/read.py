@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.models.text_clip import ClipTextConfig
-from jaxdiff.pretrained import clip_tokenizer, files, index, mend, preprocessor, scheduler, unigram_tokenizer
+from jaxdiff.pretrained import clip_tokenizer, files, flax_file, index, mend, preprocessor, scheduler, unigram_tokenizer
 from jaxdiff.pretrained.components import FAMILIES, Json, family
 from jaxdiff.pretrained.files import read_json
 from jaxdiff.pretrained.rules import TensorError, flatten, from_tensors
@@ -187,7 +187,8 @@ def read_component(
     shapes = one.shapes(net, config_json)
     if not weights:
         return Component(kind, config_json, net, shapes)
-    tensors = files.read_weights(path, variant)
+    flax = flax_file.read if one.stem == flax_file.STEM else None
+    tensors = flax(path / flax_file.NAME) if flax else files.read_weights(path, variant)
     try:
         params = from_tensors(tensors, shapes, one.rules(net, config_json), placed(shapes, dtype, shardings))
     except TensorError as error:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxdiff.data import tokenizer_clip
+from jaxdiff.data.tokenizer_bytes import ByteTokenizer
 from jaxdiff.data.tokenizer_unigram import Unigram
-from jaxdiff.pretrained import files
+from jaxdiff.pretrained import files, flax_file
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Bundle, Component
 from jaxdiff.pretrained.rules import to_tensors
@@ -37,7 +38,7 @@ def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None 
         _write_json(path / name / "scheduler_config.json", config)
     for name, tokenizer in bundle.tokenizers.items():
         text = bundle.components.get(name.replace("tokenizer", "text_encoder"))
-        if isinstance(tokenizer, Unigram):
+        if isinstance(tokenizer, Unigram | ByteTokenizer):
             tokenizer.write(path / name)
         else:
             tokenizer_clip.write(tokenizer, path / name, text.config.length if text else 77)
@@ -54,7 +55,10 @@ def write_component(component: Component, path: Path | str, shard: int = SHARD) 
     _write_json(path / "config.json", component.json if named else {"_class_name": component.kind, **component.json})
     one = family(component.kind)
     tensors = to_tensors(component.params, one.rules(component.config, component.json))
-    files.write_sharded(path, one.stem, tensors, shard)
+    if one.stem == flax_file.STEM:
+        flax_file.write(path / flax_file.NAME, tensors, stacked=component.json.get("use_scan", True))
+    else:
+        files.write_sharded(path, one.stem, tensors, shard)
 
 
 def _index(bundle: Bundle) -> dict[str, Any]:

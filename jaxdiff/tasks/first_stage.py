@@ -5,6 +5,7 @@ that `bundle` gives is its inverse, so that a second stage sees latents of unit 
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,9 +91,7 @@ class Config(TaskConfig):
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Assets:
         """Takes the images for previews from the data."""
-        shown = [source[i]["image"] for i in range(min(self.previews, len(source)))] if source is not None else []
-        images = np.stack(shown) if shown else np.zeros((0, data.size, data.size, 3), np.uint8)
-        return Assets(data.size, images, source is not None)
+        return images_of(self.previews, data, source)
 
     def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
         """Returns the training of the autoencoder, and of its critic."""
@@ -102,17 +101,18 @@ class Config(TaskConfig):
             loaded = self.loss.load()
             return jax.device_put(loaded, place(loaded))
 
+        part = lambda weights: self.bundle(assets, weights).components["vae"]
         return Task(
             init=self._init,
             loss=lambda *args: self.loss.loss(net, *args),
             held_out=lambda *args: self.loss.held_out(net, *args),
             summary=self.loss.summary,
-            example=_example,
+            example=example,
             load=load if assets.trains else nothing,
             absorb=self.loss.absorb,
             groups=((r"critic/.*", self.critic_optimizer),) if self.loss.adversarial != "none" else (),
             averaged=("generator",),
-            previews={"reconstructions": self._preview(assets, spec)} if len(assets.images) else {},
+            previews={"reconstructions": reconstructions(part, assets, spec)} if len(assets.images) else {},
         )
 
     def pipeline(self, assets: Assets, weights: Variables, spec: Spec = MeshSpec()) -> AutoencoderPipeline:
@@ -145,18 +145,27 @@ class Config(TaskConfig):
             params["critic"] = self.loss.critic.build().init(other, x)["params"]
         return Variables(params, dict(loaded), extra)
 
-    def _preview(self, assets: Assets, spec: Spec) -> Any:
-        made: list[AutoencoderPipeline] = []
 
-        def preview(weights: Variables, key: Key) -> Preview:
-            part = self.bundle(assets, weights).components["vae"]
-            if not made:
-                made.append(AutoencoderPipeline(part, assets.size, spec))
-            made[0].part = dataclasses.replace(made[0].part, params=part.params)
-            pairs = np.concatenate([assets.images, made[0].reconstruct(assets.images)], 2)
-            return Preview(pairs, ("original, reconstruction",) * len(pairs))
+def reconstructions(read: Callable[[Variables], Component], assets: Assets, spec: Spec) -> Any:
+    """Returns the preview of the autoencoder that `read` makes of a run's weights: images beside reconstructions."""
+    made: list[AutoencoderPipeline] = []
 
-        return preview
+    def preview(weights: Variables, key: Key) -> Preview:
+        part = read(weights)
+        if not made:
+            made.append(AutoencoderPipeline(part, assets.size, spec))
+        made[0].part = dataclasses.replace(made[0].part, params=part.params)
+        pairs = np.concatenate([assets.images, made[0].reconstruct(assets.images)], 2)
+        return Preview(pairs, ("original, reconstruction",) * len(pairs))
+
+    return preview
+
+
+def images_of(count: int, data: DataConfig, source: Source | None) -> Assets:
+    """Returns the assets of a run that shows the first `count` images of its data."""
+    shown = [source[i]["image"] for i in range(min(count, len(source)))] if source is not None else []
+    images = np.stack(shown) if shown else np.zeros((0, data.size, data.size, 3), np.uint8)
+    return Assets(data.size, images, source is not None)
 
 
 def scale(extra: Any) -> float:
@@ -166,5 +175,6 @@ def scale(extra: Any) -> float:
     return float(1 / np.sqrt(variance)) if variance > 0 else 1.0
 
 
-def _example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Returns the row of a batch that an example is."""
     return {"image": one["image"]}

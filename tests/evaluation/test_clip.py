@@ -8,7 +8,7 @@ import pytest
 from pretrained.support import close
 from reference.sd_weights import load, noise, weights
 
-from jaxdiff.evaluation import clip
+from jaxdiff.evaluation import clip, rerank
 from jaxdiff.evaluation.pictures import Pictures
 from jaxdiff.pretrained import files
 
@@ -37,6 +37,9 @@ def test_vectors_are_those_of_transformers(folder):
     for ours, theirs in ((seen, "pictures"), (heard, "captions")):
         unit = ours / np.linalg.norm(ours, axis=1, keepdims=True)
         close(unit, FIXTURE[f"clip/{theirs}"][order])
+    seen, heard = rerank.embedder(folder)(pixels, CAPTIONS)
+    cosine = (FIXTURE["clip/pictures"] * FIXTURE["clip/captions"]).sum(-1)
+    close(rerank.similarity(seen, heard), cosine)
 
 
 def test_what_does_not_serve_is_named(folder):

@@ -1,0 +1,39 @@
+"""A discrete VAE of emoji, 64x64 to 16x16 codes of 512: the first stage of configs/openmoji_dalle.py.
+
+Paper: Ramesh et al. 2021 (DALL-E), arXiv 2102.12092, appendix A, with a smaller network, a fourth of its steps in each
+direction (f=4) and so a fourth of its weight of the KL a code.
+Hardware: 2 CPU cores. Time and result: not measured yet.
+Command: jaxdiff train configs/openmoji_dvae.py
+"""
+
+import dataclasses
+
+import openmoji_kl
+
+from jaxdiff.experiment import Experiment
+from jaxdiff.models.autoencoder_dvae import DVAEConfig
+from jaxdiff.tasks import dvae
+from jaxdiff.training import OptimizerConfig, TrainConfig
+
+
+def config() -> Experiment:
+    base = openmoji_kl.config()
+    return dataclasses.replace(
+        base,
+        name="openmoji_dvae",
+        task=dvae.Config(
+            net=DVAEConfig(channels=(64, 128, 128), layers=1, codes=512, embedding=128),
+            temperature_steps=2000,
+            kl=1.65,
+            kl_steps=1000,
+        ),
+        optimizer=OptimizerConfig(name="adamw", lr=1e-3, warmup=50, weight_decay=1e-4, b2=0.99),
+        train=TrainConfig(steps=2500, batch_size=16, log_every=25, preview_every=500),
+    )
+
+
+def small() -> Experiment:
+    base, whole = openmoji_kl.small(), config()
+    net = DVAEConfig(channels=(8, 8), layers=1, codes=32, embedding=8)
+    task = dataclasses.replace(whole.task, net=net, temperature_steps=4, kl_steps=3, previews=2)
+    return dataclasses.replace(base, name=f"{whole.name}-small", task=task)

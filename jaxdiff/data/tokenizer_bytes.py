@@ -1,0 +1,145 @@
+"""The byte-pair tokenizer of GPT-2 and BART: reads tokenizer.json, or vocab.json and merges.txt, and writes the latter.
+
+Text is split into English contractions, and runs of letters, of numbers and of other signs, each with the space before
+it, and runs of white space. Each piece is a sequence of bytes, written as one printable letter each; adjacent parts are
+merged, the pair earliest in the list of merges first. A text is <s>, its tokens, </s> and padding.
+
+Sources: Radford et al. 2019 (GPT-2), section 2.2; Lewis et al. 2020 (BART), arXiv 1910.13461.
+"""
+
+import functools
+import json
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.data.clip_words import LETTER, merge, spell
+from jaxdiff.data.text import read_text, write_text
+
+START, PAD, END = "<s>", "<pad>", "</s>"
+_CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+_VERSION = "#version: 0.2"
+
+
+@dataclass(frozen=True)
+class ByteTokenizer:
+    """A vocabulary.
+
+    Attributes:
+      ids: id of each token.
+      merges: pairs of tokens, earliest first.
+    """
+
+    ids: Mapping[str, int]
+    merges: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        wrong = [t for t in (START, PAD, END, *LETTER) if type(self.ids.get(t)) is not int]
+        if wrong := wrong or [a + b for a, b in self.merges if a + b not in self.ids]:
+            raise ValueError(
+                f"the vocabulary of byte pairs has no token {wrong[0]!r}, of {len(wrong)} that are missing"
+            )
+
+    def tokens(self, text: str) -> list[int]:
+        """Returns the ids of a text, without start, end and padding."""
+        return [i for word in words(text) for i in self._encode_word(word)]
+
+    def encode(self, text: str, length: int) -> np.ndarray:
+        """Returns int32 [length]: start, the text, end, padding; a text too long is cut, start and end stay."""
+        ids = [self.ids[START], *self.tokens(text)[: length - 2], self.ids[END]]
+        return np.array(ids + [self.ids[PAD]] * (length - len(ids)), np.int32)
+
+    def cut(self, text: str, length: int) -> str:
+        """Returns what of a text `encode` leaves out."""
+        names = {i: token for token, i in self.ids.items()}
+        return spell(names[i] for i in self.tokens(text)[length - 2 :]).strip()
+
+    def write(self, folder: Path) -> None:
+        """Writes vocab.json and merges.txt."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "vocab.json", json.dumps(self.ids, ensure_ascii=False))
+        write_text(folder / "merges.txt", "\n".join([_VERSION, *(f"{a} {b}" for a, b in self.merges), ""]))
+
+    @functools.cached_property
+    def _encode_word(self) -> Callable[[str], list[int]]:
+        rank = {pair: n for n, pair in enumerate(self.merges)}
+
+        @functools.lru_cache(2**16)
+        def encode_word(word: str) -> list[int]:
+            return [self.ids[part] for part in merge([LETTER[b] for b in word.encode(errors="replace")], rank)]
+
+        return encode_word
+
+
+def read(folder: Path) -> ByteTokenizer:
+    """Returns the tokenizer of a directory.
+
+    Raises:
+      FileNotFoundError: if it has no vocabulary.
+      ValueError: if its files hold no such vocabulary; names them.
+    """
+    whole, vocab, merges = (folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
+    if not whole.is_file() and not (vocab.is_file() and merges.is_file()):
+        raise FileNotFoundError(f"{folder} has no tokenizer: expected tokenizer.json, or vocab.json and merges.txt")
+    path = whole if whole.is_file() else vocab
+    try:
+        told = json.loads(read_text(path))
+        if path is vocab:
+            ids, pairs = (
+                told,
+                [line for line in read_text(merges).splitlines() if line and not line.startswith("#version")],
+            )
+        else:
+            _check(told)
+            added = {one["content"]: one["id"] for one in told.get("added_tokens") or ()}
+            ids, pairs = {**told["model"]["vocab"], **added}, told["model"]["merges"]
+        split = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in pairs]
+        if wrong := [pair for pair in split if len(pair) != 2]:
+            raise ValueError(f"a merge is {wrong[0]}: expected two tokens")
+        return ByteTokenizer(dict(ids), tuple((a, b) for a, b in split))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a tokenizer of GPT-2's or BART's kind: {error}") from error
+
+
+def _check(told: Any) -> None:
+    """Refuses a tokenizer.json of another kind."""
+    model, before = told["model"], told.get("pre_tokenizer") or {}
+    if model.get("type") != "BPE" or before.get("type") != "ByteLevel" or told.get("normalizer"):
+        raise ValueError(
+            f"expected byte pairs (BPE, ByteLevel, no normalizer), found {model.get('type')}, {before.get('type')}"
+        )
+    if before.get("add_prefix_space") or model.get("dropout") or model.get("end_of_word_suffix"):
+        raise ValueError("add_prefix_space, dropout and end_of_word_suffix are not supported")
+
+
+def words(text: str) -> Iterator[str]:
+    """Splits a text into the pieces that are encoded by themselves."""
+    at = 0
+    while at < len(text):
+        end = _word(text, at)
+        yield text[at:end]
+        at = end
+
+
+def _word(text: str, at: int) -> int:
+    """Returns where the piece that begins at a place ends."""
+    if found := next((one for one in _CONTRACTIONS if text.startswith(one, at)), None):
+        return at + len(found)
+    first = at + 1 if text[at] == " " and at + 1 < len(text) and _kind(text[at + 1]) != "Z" else at
+    kind, end = _kind(text[first]), first + 1
+    while end < len(text) and _kind(text[end]) == kind:
+        end += 1
+    # of white space before a word, the last sign is left to it
+    return end - 1 if kind == "Z" and end < len(text) and end - at > 1 else end
+
+
+def _kind(letter: str) -> str:
+    """Returns the kind of a character: L for letters, N for numbers, Z for white space, O for others."""
+    if letter.isspace() and letter not in "\x1c\x1d\x1e\x1f":
+        return "Z"
+    category = unicodedata.category(letter)[0]
+    return category if category in "LN" else "O"
