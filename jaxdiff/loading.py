@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax
 
 from jaxdiff import experiment
+from jaxdiff.data import tokenizer_gpt
 from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
 from jaxdiff.pipelines.cascade import Cascade
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
@@ -19,7 +20,7 @@ from jaxdiff.pipelines.imagined import Imagined, has_prior, split
 from jaxdiff.pipelines.model import Model, make_model
 from jaxdiff.pipelines.options import of_model
 from jaxdiff.pipelines.unclip import UnclipPipeline
-from jaxdiff.pretrained import hub, lora, quantize, single_file, single_part, textual_inversion
+from jaxdiff.pretrained import glide, hub, lora, quantize, single_file, single_part, textual_inversion
 from jaxdiff.pretrained import ip_adapter as ip_adapters
 from jaxdiff.pretrained.components import FAMILIES
 from jaxdiff.pretrained.index import guidance
@@ -116,10 +117,11 @@ def load(
             "controlnets": controlnets,
         }
         wide |= {"adapter": adapter, "ip_adapter": ip_adapter, "image_encoder": image_encoder, "vae": vae}
-        wide |= {"tokenizer": tokenizer, "prediction": prediction, "clip_skip": clip_skip, "safety": safety}
+        wide |= {"prediction": prediction, "clip_skip": clip_skip, "safety": safety}
+        wide |= {} if path.is_file() else {"tokenizer": tokenizer}
         if wrong := [name for name, value in (wide | {f"dtype {narrow}": narrow}).items() if value]:
             raise ValueError(f"stages that follow each other take no {', '.join(wrong)}: leave it out, or then")
-        bundles = _stages([path, *map(Path, then)], dtype, variant, place)
+        bundles = _stages([path, *map(Path, then)], dtype, variant, tokenizer, place)
         how: dict[str, Any] = {"spec": spec, "devices": devices, "programs": programs, "decode": decode}
         if has_prior(bundles[0]) and "unet" not in bundles[0].components:
             if len(bundles) > 2:
@@ -304,7 +306,12 @@ def read_bundle(
     if given := ", ".join(name for name, value in wrong.items() if value):
         raise ValueError(f"{path} is {kind} {given}: leave {given} out")
     where = None if place is None else (lambda name, shapes: place(shapes))
-    if path.is_file():
+    if path.is_file() and glide.found(path):
+        beside = {"prediction": prediction, "textual_inversions": textual_inversions, **parts}
+        if given := ", ".join(name for name, value in beside.items() if value):
+            raise ValueError(f"{path} is a model of GLIDE, which takes no {given}: leave it out")
+        bundle = glide.read(path, dtype=dtype, tokenizer=tokenizer, shardings=where, without=without)
+    elif path.is_file():
         bundle = single_file.read(
             path, dtype=dtype, tokenizer=tokenizer, prediction=prediction, shardings=where, without=unwanted
         )
@@ -327,14 +334,24 @@ def read_bundle(
 
 
 def _stages(
-    paths: Sequence[Path], dtype: str | None, variant: str | None, place: Callable[[Params], Any]
+    paths: Sequence[Path],
+    dtype: str | None,
+    variant: str | None,
+    tokenizer: Path | str | None,
+    place: Callable[[Params], Any],
 ) -> list[Bundle]:
     """Reads the bundles of a cascade's stages; T5 is read once, for all that were trained with it."""
     made: list[Bundle] = []
     texts = ("text_encoder", "tokenizer")
     for path in paths:
+        if path.is_file() and glide.found(path):
+            words = tokenizer if tokenizer or tokenizer_gpt.found(path.parent) else paths[0].parent
+            made.append(read_bundle(path, dtype=dtype, variant=variant, tokenizer=words, place=place))
+            continue
         if not (path / "model_index.json").is_file():
-            raise FileNotFoundError(f"{path} is not a stage of a cascade: model_index.json is missing")
+            raise FileNotFoundError(
+                f"{path} is not a stage of a cascade: expected a directory with model_index.json, or a file of GLIDE's"
+            )
         shares = made and made[0].kind.startswith("IF") and str(read_json(path / "model_index.json").get("_class_name"))
         without = ["safety_checker", *(texts if shares and shares.startswith("IF") else ())]
         bundle = read_bundle(path, dtype=dtype, variant=variant, without=without, place=place)

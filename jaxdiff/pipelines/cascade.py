@@ -20,7 +20,8 @@ class Cascade:
     """Stages that are called one after another; pictures between them stay on their devices, as float32 in [-1, 1].
 
     A prompt, a negative prompt and the number of steps are for all; the other options of the first stage are its own,
-    and the later ones have `noise_level` and their own guidance, unless it is given.
+    and the later ones have `noise_level` and their own guidance, unless it is given; those that their authors do not
+    guide never are. What the first fills, a later one that fills does too.
 
     Attributes:
       stages: the pipelines; all but the first enlarge.
@@ -74,6 +75,10 @@ class Cascade:
         for n, stage in enumerate(self.stages):
             takes = {f.name for f in dataclasses.fields(stage.Options)}
             later = {name: value for name, value in given.items() if name in takes and name not in _FIRST}
+            if stage.guidance is None:
+                later.pop("guidance", None)
+            if stage.model.fills:
+                later |= {"original": given.get("image"), "mask": given.get("mask")}
             own = {**later, "image": picture} if n else {k: v for k, v in given.items() if k != "noise_level"}
             last = n == len(self.stages) - 1
             picture = stage(prompts, key=_part(keys, n), latents=latents, on_device=not last, **own)
