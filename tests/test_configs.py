@@ -59,6 +59,8 @@ def trained(tmp_path_factory):
         task = read_config(path, small=True).task
         if hasattr(task, "model"):
             return ["--task.model", str(model(path.stem == "sd_progressive")), *more(path.stem)]
+        if getattr(task, "fills", False):
+            return ["--task.begin", str(train(path.stem.removesuffix("_inpaint")))]
         named = getattr(task, "teacher", None)
         return ["--task.teacher", str(train(named.name.removesuffix("-small")))] if named else []
 
@@ -114,6 +116,7 @@ WORDS = {
     "instruct": seen("--image"),
     "inpaint": seen("--image", "--mask"),
     "ip_adapter": seen("--picture"),
+    "glide": lambda task, folder: (seen("--image", "--mask") if task["fills"] else picture)(task, folder),
     "first_stage": first_stage,
     "code_prior": lambda task, folder: ["--num", "1"],
 }
