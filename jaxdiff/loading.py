@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax
 
 from jaxdiff import experiment
+from jaxdiff.data import tokenizer_gpt
 from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
 from jaxdiff.pipelines.cascade import Cascade
 from jaxdiff.pipelines.dalle_mini import pipeline as draws_tokens
@@ -20,7 +21,7 @@ from jaxdiff.pipelines.imagined import Imagined, has_prior, split
 from jaxdiff.pipelines.model import Model, make_model
 from jaxdiff.pipelines.options import of_model
 from jaxdiff.pipelines.unclip import UnclipPipeline
-from jaxdiff.pretrained import dalle_mini, hub, lora, quantize, single_file, single_part, textual_inversion
+from jaxdiff.pretrained import dalle_mini, glide, hub, lora, quantize, single_file, single_part, textual_inversion
 from jaxdiff.pretrained import ip_adapter as ip_adapters
 from jaxdiff.pretrained.components import FAMILIES
 from jaxdiff.pretrained.index import guidance
@@ -141,11 +142,12 @@ def load(
             "controlnets": controlnets,
         }
         wide |= {"adapter": adapter, "ip_adapter": ip_adapter, "image_encoder": image_encoder, "vae": vae}
-        wide |= {"tokenizer": tokenizer, "prediction": prediction, "clip_skip": clip_skip, "safety": safety}
+        wide |= {"prediction": prediction, "clip_skip": clip_skip, "safety": safety}
+        wide |= {} if path.is_file() else {"tokenizer": tokenizer}
         if wrong := [name for name, value in (wide | {f"dtype {narrow}": narrow}).items() if value]:
             raise ValueError(f"stages that follow each other take no {', '.join(wrong)}: leave it out, or then")
         paths = [path, *map(Path, then)]
-        bundles = [computing(one, dtype, decode_dtype) for one in _stages(paths, dtype, variant, place)]
+        bundles = [computing(one, dtype, decode_dtype) for one in _stages(paths, dtype, variant, tokenizer, place)]
         how: dict[str, Any] = {"spec": spec, "devices": devices, "programs": programs, "decode": decode}
         first: list[Any] = []
         if has_prior(bundles[0]) and "unet" not in bundles[0].components:
@@ -332,7 +334,12 @@ def read_bundle(
     if given := ", ".join(name for name, value in wrong.items() if value):
         raise ValueError(f"{path} is {kind} {given}: leave {given} out")
     where = None if place is None else (lambda name, shapes: place(shapes))
-    if path.is_file():
+    if path.is_file() and glide.found(path):
+        beside = {"prediction": prediction, "textual_inversions": textual_inversions, **parts}
+        if given := ", ".join(name for name, value in beside.items() if value):
+            raise ValueError(f"{path} is a model of GLIDE, which takes no {given}: leave it out")
+        bundle = glide.read(path, dtype=dtype, tokenizer=tokenizer, shardings=where, without=without)
+    elif path.is_file():
         bundle = single_file.read(
             path, dtype=dtype, tokenizer=tokenizer, prediction=prediction, shardings=where, without=unwanted
         )
@@ -355,7 +362,11 @@ def read_bundle(
 
 
 def _stages(
-    paths: Sequence[Path], dtype: str | None, variant: str | None, place: Callable[[Params], Any]
+    paths: Sequence[Path],
+    dtype: str | None,
+    variant: str | None,
+    tokenizer: Path | str | None,
+    place: Callable[[Params], Any],
 ) -> list[Bundle]:
     """Reads the bundles of a cascade's stages; T5 is read once, for all that were trained with it."""
     made: list[Bundle] = []
@@ -365,9 +376,14 @@ def _stages(
             run = experiment.open_run(path, place)
             made.append(run.config.task.bundle(run.assets, run.weights))
             continue
+        if path.is_file() and glide.found(path):
+            words = tokenizer if tokenizer or tokenizer_gpt.found(path.parent) else paths[0].parent
+            made.append(read_bundle(path, dtype=dtype, variant=variant, tokenizer=words, place=place))
+            continue
         if not (path / "model_index.json").is_file():
             raise FileNotFoundError(
-                f"{path} is not a stage: it has no model_index.json, and is no run of `jaxdiff train`"
+                f"{path} is not a stage of a cascade: expected a directory with model_index.json, a file of "
+                "GLIDE's, or a run of `jaxdiff train`"
             )
         shares = made and made[0].kind.startswith("IF") and str(read_json(path / "model_index.json").get("_class_name"))
         without = ["safety_checker", *(texts if shares and shares.startswith("IF") else ())]

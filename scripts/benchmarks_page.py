@@ -45,7 +45,8 @@ QUICK = (
 )
 PAGE = """# Benchmarks: {name}
 
-`python scripts/benchmarks_page.py{option}` makes it of the commands below; [how to read it](../benchmarks.md). Measured on:
+`python scripts/benchmarks_page.py{option}` makes it of the commands below; [how to read it](../benchmarks.md).
+Measured on:
 
 {machine}
 

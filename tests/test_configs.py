@@ -61,6 +61,8 @@ def trained(tmp_path_factory):
         task = read_config(path, small=True).task
         if hasattr(task, "model"):
             return ["--task.model", str(model(path.stem == "sd_progressive")), *more(path.stem)]
+        if getattr(task, "fills", False):
+            return ["--task.begin", str(train(path.stem.removesuffix("_inpaint")))]
         runs = {name: getattr(task, name, None) for name in ("before", "clip", "prior", "teacher")}
         named = {name: train(run.name.removesuffix("-small")) for name, run in runs.items() if run}
         return [word for name, run in named.items() for word in (f"--task.{name}", str(run))]
@@ -128,6 +130,7 @@ WORDS = {
     "instruct": seen("--image"),
     "inpaint": seen("--image", "--mask"),
     "ip_adapter": seen("--picture"),
+    "glide": lambda task, folder: (seen("--image", "--mask") if task["fills"] else picture)(task, folder),
     "first_stage": first_stage,
     "dvae": first_stage,
     "text_to_tokens": lambda task, folder: ["--prompt", "cat", "--num", "1", "--top-k", "5"],

@@ -129,7 +129,7 @@ def text_to_image(subject: BenchModel, batch: int, devices: Devices, steps: int)
         bundle.schedulers.get("scheduler"),
         steps=steps,
         weights=pipeline_inputs.weights(model, (), (), 0),
-        guidance=bundle.guidance,
+        guidance=bundle.guidance or 1.0,
         rescale=0.0,
         picture_guidance=1.5,
     )

@@ -11,7 +11,7 @@ import jax
 from jaxdiff import experiment, loading
 from jaxdiff.cli.convert import Args
 from jaxdiff.pipelines.imagined import has_prior
-from jaxdiff.pretrained import dalle_mini, files, hub, latent_model, lora, pixels, single_file, single_process
+from jaxdiff.pretrained import dalle_mini, files, glide, hub, latent_model, lora, pixels, single_file, single_process
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.write import write_directory
 from jaxdiff.tasks import lora as lora_task
@@ -49,6 +49,10 @@ def check(args: Args) -> None:
     lora.parse(args.lora)  # refuses weights that are not finite
     if args.textual_inversion and one:
         raise ValueError("a single file has no room for new words: give a directory as --out")
+    if args.model.is_file() and not one and glide.found(args.model):
+        raise ValueError(
+            f"{args.model} is a model of GLIDE, which has no directories: give --out that ends in .safetensors"
+        )
     if args.model.is_file() and not one and not args.tokenizer:
         raise ValueError(
             f"{args.model} is one file, which has no tokenizer, and a directory needs one: pass --tokenizer, the "
@@ -105,7 +109,7 @@ def writer(args: Args) -> Callable[[Path], None]:
         count, size = (sum(getattr(leaf, what) for leaf in leaves) for what in ("size", "nbytes"))
         print(f"{name}: {part.kind}, {count / 1e6:.1f}M numbers of {kinds}, {size / 1e9:.2f} GB", flush=True)
     if args.out.suffix == ".safetensors":
-        return lambda to: single_file.write(found, to)
+        return lambda to: (glide if found.kind == glide.KIND else single_file).write(found, to)
     return lambda to: write_directory(found, to, args.model if args.model.is_dir() else None)
 
 
@@ -135,6 +139,7 @@ def read(args: Args) -> Bundle | Callable[[Path], None]:
         prediction=args.prediction,
         parts={"vae": args.vae} if args.vae else {},
         textual_inversions=args.textual_inversion,
+        without=("tokenizer",) if args.model.is_file() and not args.tokenizer else (),
     )
     named = lora.parse(args.lora)
     loras = [lora_task.read(file, bundle.components) for file, _ in named]

@@ -22,20 +22,20 @@ def words(text: str) -> Iterator[str]:
     start = 0
     while start < len(text):
         whole = next((w for w in _WHOLE if text.startswith(w, start)), None)
-        kind, end = _kind(text[start]), start + 1
+        of, end = kind(text[start]), start + 1
         if whole:
             end = start + len(whole)
-        elif kind in "LO":
-            while end < len(text) and _kind(text[end]) == kind:
+        elif of in "LO":
+            while end < len(text) and kind(text[end]) == of:
                 end += 1
         if whole in (START, END):  # lower case made it look like one; the reference splits it by kind once more
             yield from ("<|", whole[2:-2], "|>")
-        elif kind != "Z":
+        elif of != "Z":
             yield text[start:end]
         start = end
 
 
-def _kind(letter: str) -> str:
+def kind(letter: str) -> str:
     """Returns the kind of a character: L for letters, N for numbers, Z for white space, O for others."""
     if letter in _SPACES:
         return "Z"

@@ -87,7 +87,7 @@ def others(config: Experiment, subject: Subject, found: Figures, topology: Topol
             break
         split *= 2
     task: Any = config.task
-    net = getattr(task, "net", None)
+    net: Any = getattr(task, "net", None)
     for remat in ("products", "blocks"):
         if getattr(net, "remat", "") == "none":
             changed, option = dataclasses.replace(task, net=dataclasses.replace(net, remat=remat)), "--task.net.remat"

@@ -314,10 +314,8 @@ class Level(nn.Module):
         size: tuple[int, ...] | None = None,
     ) -> tuple[Float[Array, "b i j o"], list[Array]]:
         net, width, out = self.net, self.net.channels[self.index], list[Array]()
-        Block, Attend, Look, Join = (
-            recomputed(block, net.remat)
-            for block in (ResnetBlock, SpatialTransformer, AttentionBlock, JointAttentionBlock)
-        )
+        Block, Attend = recomputed(ResnetBlock, net.remat), recomputed(SpatialTransformer, net.remat)
+        Look, Join = recomputed(AttentionBlock, net.remat), recomputed(JointAttentionBlock, net.remat)
 
         rescale = (self.way == "mid" and net.mid_rescale) or net.rescale
         fixed = (width, net.groups, net.eps, net.scale_shift, net.dropout, rescale)

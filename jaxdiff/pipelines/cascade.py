@@ -34,7 +34,8 @@ class Cascade:
     """Stages that are called one after another; pictures between them stay on their devices, as float32 in [-1, 1].
 
     A prompt, a negative prompt and the number of steps are for all; the other options of the first stage are its own,
-    and the later ones have `noise_level` and their own guidance, unless it is given.
+    and the later ones have `noise_level` and their own guidance, unless it is given; those that their authors do not
+    guide never are. What the first fills, a later one that fills does too.
 
     Attributes:
       stages: the pipelines; all but the first enlarge.
@@ -149,6 +150,10 @@ class Cascade:
         for n, stage in enumerate(self.stages[1:]):
             takes = {f.name: f.default for f in dataclasses.fields(stage.Options)}
             later = {name: value for name, value in given.items() if name in takes and name not in _FIRST}
+            if stage.guidance is None:
+                later.pop("guidance", None)
+            if stage.model.fills:
+                later |= {"original": given.get("image"), "mask": given.get("mask")}
             if level is not None and "noise_level" in takes:
                 later["noise_level"] = level
             if truncate:

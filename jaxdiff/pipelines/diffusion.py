@@ -14,8 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff import __version__
 from jaxdiff.data import prompt as prompt_text
-from jaxdiff.data.tokenizer import BytePair
-from jaxdiff.data.tokenizer_unigram import Unigram
+from jaxdiff.data.tokenizer_clip import ClipTokenizer
 from jaxdiff.diffusion.schedule import Discrete
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
@@ -300,7 +299,7 @@ class DiffusionPipeline:
         unseen = []
         for name, length in self.model.texts.items():
             tokenizer = self.tokenizers[name.replace("text_encoder", "tokenizer")]
-            if isinstance(tokenizer, BytePair | Unigram):
+            if not isinstance(tokenizer, ClipTokenizer):
                 unseen.append(tokenizer.cut(inputs.plain(tokenizer, prompt), length)[1])
             else:
                 unseen.append(prompt_text.cut(tokenizer, prompt, chunks, length))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.data import prompt as prompt_text
-from jaxdiff.data.tokenizer import BytePair
+from jaxdiff.data.tokenizer_clip import ClipTokenizer
 from jaxdiff.data.tokenizer_unigram import Unigram
 from jaxdiff.pipelines import canvas
 from jaxdiff.pipelines.model import Model
@@ -247,7 +247,7 @@ def told(
     made: dict[str, Any] = {"keep": np.full(count, keep, np.float32), "text": {}}
     for name, length in model.texts.items():
         tokenizer = tokenizers[name.replace("text_encoder", "tokenizer")]
-        if isinstance(tokenizer, BytePair | Unigram):
+        if not isinstance(tokenizer, ClipTokenizer):
             made["text"][name] = np.stack([tokenizer.encode(plain(tokenizer, text), length) for text in prompts])
             continue
         rows = [prompt_text.encode(tokenizer, text, chunks, length) for text in prompts]

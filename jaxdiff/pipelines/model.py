@@ -24,7 +24,9 @@ class Model:
       extra: what the U-Net's input has besides them; tells its task (`program.read_pictures`).
       noised_small: whether noise is added to a small picture before it is enlarged, and not after.
       picture: what the picture beside its latents is, of a model of our own that one steers: low_resolution,
-        blurred, semantic_map.
+        blurred, semantic_map; or of GLIDE, whose upsampler has no level of noise, low_resolution.
+      known: whether a model that fills is told the known part and where it is, and its estimates are made to agree
+        with it (GLIDE).
       skip: text states are those before the last `skip` blocks.
       norm: whether the text encoder's final norm is applied to them.
       sizes: how many numbers SDXL's U-Net is told about the picture's size; 0: none.
@@ -43,6 +45,7 @@ class Model:
     extra: int = 0
     noised_small: bool = False
     picture: str = ""
+    known: bool = False
     skip: int = 0
     norm: bool = True
     sizes: int = 0
@@ -74,7 +77,7 @@ class Model:
     @property
     def enlarges(self) -> bool:
         """Returns whether it enlarges a picture: of latents by three channels, of pixels by a level too."""
-        return self.extra == 3 and (self.channels != 3 or self.nets["unet"].augment or bool(self.picture))
+        return self.extra in (3, self._both) and (self.channels != 3 or self.nets["unet"].augment or bool(self.picture))
 
     @property
     def edits(self) -> bool:
@@ -84,7 +87,12 @@ class Model:
     @property
     def fills(self) -> bool:
         """Returns whether it was trained to fill the part of a picture that a mask names."""
-        return self.extra == self.channels + 1 and not self.enlarges
+        return self.extra == self._both or (self.extra == self.channels + 1 and not self.enlarges)
+
+    @property
+    def _both(self) -> int:
+        """Returns the channels beside the noisy ones of a model that enlarges and fills; -1: it is of another kind."""
+        return self.channels + 4 if self.known and self.picture else -1
 
     @property
     def looks(self) -> bool:
@@ -147,7 +155,8 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
         process = dataclasses.replace(process, says="variance")
     channels = net.out_channels // 2 if process.says == "variance" else net.out_channels
     extra = parts["unet"].params["conv_in"]["kernel"].shape[2] // net.patch**2 - channels - 4 * net.hint
-    if extra not in (0, 3, channels, channels + 1):
+    known = bool(bundle.native and bundle.index.get("known"))
+    if extra not in (0, 3, channels, channels + 1, *((channels + 4,) if known else ())):
         learned = f" ({net.out_channels} with the learned variance)" if channels < net.out_channels else ""
         raise ValueError(
             f"the unet takes {extra} channels besides the {channels} of a latent{learned}: known are 0, "
@@ -178,6 +187,7 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
         extra=extra,
         noised_small=bool(bundle.native) and bundle.index.get("noise") == "small",
         picture=picture,
+        known=known,
         skip=clip_skip + xl,
         norm=not xl,
         sizes=(numbers - parts["text_encoder_2"].config.projection) // waves if waves and xl else 0,

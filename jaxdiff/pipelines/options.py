@@ -75,7 +75,7 @@ class Options:
     lora_weights: Sequence[float] | None = None
 
 
-def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0, level: int | None = None) -> type:
+def of_model(model: Model, *, guidance: float | None = 7.5, loras: int = 0, level: int | None = None) -> type:
     """Returns the class of a model's options: fields of `Options`, with the model's own defaults.
 
     Args:
@@ -117,12 +117,12 @@ def of_model(model: Model, *, guidance: float = 7.5, loras: int = 0, level: int 
     return dataclasses.make_dataclass("Options", fields, frozen=True, namespace={"__doc__": Options.__doc__})
 
 
-def merged(kind: type, guidance: float, given: Any, fields: Mapping[str, Any]) -> Options:
+def merged(kind: type, guidance: float | None, given: Any, fields: Mapping[str, Any]) -> Options:
     """Returns the options of a call, checked as far as they can be alone.
 
     Args:
       kind: the class of what the model takes, see `of_model`.
-      guidance: the scale of calls that give none.
+      guidance: the scale of calls that give none; None: they are not guided.
       given: an instance of that class, or of `Options`; None: all defaults.
       fields: by name, before those of `given`.
 

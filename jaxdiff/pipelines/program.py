@@ -37,7 +37,7 @@ from jaxdiff.pretrained import lora
 from jaxdiff.pretrained.quantize import dequantize
 from jaxdiff.sampling.kernel import Kernel, drive, normal
 from jaxdiff.sampling.table import table_kernel
-from jaxdiff.typing import Cond, Denoise, Key, LearnedDenoise, Network, Params
+from jaxdiff.typing import Cond, Denoise, Estimate, Key, LearnedDenoise, Network, Params
 
 FIRST, LOW = 2**31 - 1, 2**31 - 2
 """Folded into a picture's key for its first noise and that of a low resolution picture; steps fold in their number."""
@@ -70,6 +70,8 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
         denoise = guided(
             model, params, conditions(model, params, plan.weights, batch, given, plan.low), plan.weights, plan.told
         )
+        if model.known and "mask" in given:
+            denoise = agreeing(denoise, given["known"], given["mask"])
         kernel = table_kernel(denoise, plan.table.b.shape[1])
         x = plan.noise * noise
         if "known" in given:
@@ -145,6 +147,8 @@ def read_pictures(model: Model, params: Params, plan: Plan, batch: Any) -> dict[
     if "mask" not in batch:
         return {"known": scale(encode(model, params, x))}
     mask = batch["mask"][:, :: model.factor, :: model.factor]
+    if model.known:
+        return {"known": x, "mask": mask, "joined": jnp.concatenate([x * (1 - mask), 1 - mask], -1)}
     if not model.extra:
         return {"known": scale(encode(model, params, x)), "mask": mask}
     if model.embed:
@@ -168,13 +172,24 @@ def kept_around(mask: Float[Array, "b i j 1"]) -> Float[Array, "b i j 1"]:
 def enlarged(model: Model, plan: Plan, batch: Any, x: Float[Array, "b i j 3"]) -> dict[str, Array]:
     """Returns what `read_pictures` makes of a small picture: it with noise, and what the large one starts from."""
     alpha, sigma = plan.low
-    enlarge = lambda x: stretched(x, *batch["canvas"].shape[1:3]) if model.factor == 1 else x
+
+    def enlarge(x: Float[Array, "b i j 3"]) -> Array:
+        if model.factor != 1:
+            return x
+        height, width = batch["canvas"].shape[1:3]
+        if model.picture:  # GLIDE reads pictures of 8 bits
+            return jax.image.resize(jnp.round((x + 1) * 127.5) / 127.5 - 1, (len(x), height, width, 3), "linear")
+        return stretched(x, height, width)
+
     x = x if model.noised_small else enlarge(x)
     x = alpha * x + sigma * unit_noise(batch["keys"], LOW, x.shape[1:])
     given = {"joined": enlarge(x) if model.noised_small else x}
     if "original" in batch:
         given["known"] = batch["original"].astype(jnp.float32) / 127.5 - 1
         given |= {"mask": batch["mask"]} if "mask" in batch else {}
+    if model.fills:
+        kept = 1 - given["mask"]
+        given["joined"] = jnp.concatenate([given["known"] * kept, kept, given["joined"]], -1)
     return given
 
 
@@ -421,6 +436,20 @@ def blend_known(kernel: Kernel, known: Array, noise: Array, mask: Float[Array, "
         return y.at[0].set(mask * y[0] + (1 - mask) * moment), D
 
     return Kernel(kernel.init, step, kernel.read)
+
+
+def agreeing(
+    denoise: Denoise | LearnedDenoise, known: Float[Array, "b h w c"], mask: Float[Array, "b h w 1"]
+) -> Denoise | LearnedDenoise:
+    """Returns the denoiser whose estimates are the known picture where `mask` is 0 (GLIDE)."""
+
+    def agreed(x_t: Array, t: Array, aux: Any) -> Any:
+        out = denoise(x_t, t, aux)
+        if isinstance(out, Estimate):
+            return out._replace(x0=mask * out.x0 + (1 - mask) * known)
+        return mask * out + (1 - mask) * known
+
+    return agreed
 
 
 def unsafe(model: Model, params: Params, pixels: UInt8[Array, "b h w 3"]) -> Bool[Array, " b"]:

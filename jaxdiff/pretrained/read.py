@@ -54,7 +54,7 @@ class Bundle:
       skipped: names of optional components whose class is not supported, with the reason.
       native: the process of a model that has no scheduler_config.json.
       labels: names of the classes of a model that knows classes; () where they have none.
-      guidance: the scale of calls that give none.
+      guidance: the scale of calls that give none; None: they are not guided.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class Bundle:
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
     native: scheduler.Process | None = None
     labels: tuple[str, ...] = ()
-    guidance: float = 7.5
+    guidance: float | None = 7.5
 
     def process(self, name: str = "scheduler") -> scheduler.Process:
         """Returns the schedule, the kind of prediction, and how the authors sample."""

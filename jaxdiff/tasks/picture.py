@@ -137,8 +137,12 @@ class Config(TaskConfig):
         if self.process.schedule != "learned":  # of which no grid is known before training
             plan.make(self._sampled(), steps=preview.steps, sampler=preview.sampler, weights={})
 
+    def _pooled(self) -> bool:
+        """Returns whether the network takes a text's vector."""
+        return bool(getattr(self.net, "pooled", False))
+
     def _check_condition(self) -> None:
-        labels, pooled = getattr(self.net, "labels", 0), getattr(self.net, "pooled", False)
+        labels, pooled = getattr(self.net, "labels", 0), self._pooled()
         expected = self.process.out_channels(self._channels())
         if (out := getattr(self.net, "out_channels", expected)) != expected:
             learned = " with a learned variance" if self.process.variance == "learned" else ""

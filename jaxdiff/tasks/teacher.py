@@ -38,8 +38,8 @@ class Teacher(NamedTuple):
         return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path
 
 
-def read(path: Path) -> Teacher:
-    """Reads what a run is; its weights stay where they are.
+def read(path: Path, field: str = "task.teacher") -> Teacher:
+    """Reads what a run is, which `field` of a config names; its weights stay where they are.
 
     Raises:
       FileNotFoundError: if `path` is not a run of `jaxdiff train`, or has no checkpoint.
@@ -49,9 +49,9 @@ def read(path: Path) -> Teacher:
     base: Any = TaskConfig  # which mypy takes for a class to make, and it is abstract
     config = found.folder / "config.json"
     if not config.is_file():
-        raise FileNotFoundError(f"task.teacher is {path}, not a run of `jaxdiff train`: it has no config.json")
+        raise FileNotFoundError(f"{field} is {path}, not a run of `jaxdiff train`: it has no config.json")
     if not checkpoint.steps(found.folder / "checkpoints"):
-        raise FileNotFoundError(f"task.teacher is {path}, which has no checkpoint yet: train it first")
+        raise FileNotFoundError(f"{field} is {path}, which has no checkpoint yet: train it first")
     try:
         told = json.loads(config.read_text(encoding="utf-8"))
         task = kinds.build(base, told["task"])

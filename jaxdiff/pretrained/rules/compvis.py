@@ -27,7 +27,11 @@ _MLP = (Rule("0", "fc1", "dense"), Rule("2", "fc2", "dense"))
 
 def unet_rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
     """Returns the table of a U-Net, without the prefix `model.diffusion_model.`."""
-    attention = transformer("dense" if json.get("use_linear_projection") else "conv")
+    return numbered(net, transformer("dense" if json.get("use_linear_projection") else "conv"))
+
+
+def numbered(net: UNetConfig, attention: Rules) -> Rules:
+    """Returns the table of a U-Net whose blocks are numbered through, with these rules of an attention."""
     levels, each = len(net.channels), net.layers + 1
     rules: list[Rule] = [
         Rule("input_blocks.0.0", "conv_in", "conv"),
@@ -45,11 +49,13 @@ def unet_rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
             rules += under(f"input_blocks.{1 + each * i + j}.0", f"down_{i}/resnet_{j}", _RESNET)
             rules += under(f"input_blocks.{1 + each * i + j}.1", f"down_{i}/attn_{j}", attention)
         rules.append(Rule(f"input_blocks.{each * (i + 1)}.0.op", f"down_{i}/downsample/conv", "conv"))
+        rules += under(f"input_blocks.{each * (i + 1)}.0", f"down_{i}/downsample", _RESNET)
         for j in range(each):
             rules += under(f"output_blocks.{each * i + j}.0", f"up_{i}/resnet_{j}", _RESNET)
             rules += under(f"output_blocks.{each * i + j}.1", f"up_{i}/attn_{j}", attention)
         part = 1 if net.attention[levels - 1 - i] == "none" else 2
         rules.append(Rule(f"output_blocks.{each * (i + 1) - 1}.{part}.conv", f"up_{i}/upsample", "conv"))
+        rules += under(f"output_blocks.{each * (i + 1) - 1}.{part}", f"up_{i}/upsample", _RESNET)
     return tuple(rules)
 
 

@@ -24,6 +24,12 @@ from jaxtyping import Float
 from jaxdiff.diffusion.schedule import Discrete, Schedule
 from jaxdiff.sampling import grid
 
+_GLIDE = np.concatenate(
+    [start + np.round(np.linspace(0, 199, n)) for start, n in zip(range(0, 1000, 200), (10, 10, 3, 2, 2), strict=True)]
+)
+"""The steps of GLIDE's upsampler: many of each fifth near the data, few near the noise, and the last of them lower."""
+_GLIDE[-1] = 997
+
 
 class Calls(NamedTuple):
     """The grid of a walk, and what the network is told at each time but the last, or the first of a walk upwards."""
@@ -38,7 +44,7 @@ class Placing:
 
     Attributes:
       way: see the module docstring.
-      spacing: leading, trailing or linspace.
+      spacing: leading, trailing or linspace; or glide: linspace, but for the 27 steps of its upsampler.
       offset: added to the trained steps of `leading`.
       rule: how noise levels are spaced instead: karras, exponential or beta; "": not.
       ends: the lowest and highest level of the rule; None is the grid's or the schedule's own.
@@ -124,7 +130,9 @@ class Placing:
             return np.round(grid.distilled(schedule, steps, self.teacher)[:-1] * trained - 1)
         if self.spacing == "trailing":
             return np.round(last - np.arange(np.ceil(last * steps / trained - 1e-9)) * trained / steps) - 1
-        if self.spacing == "linspace":
+        if self.spacing == "glide" and steps == 27:
+            return _GLIDE[::-1]
+        if self.spacing in ("linspace", "glide"):
             told = np.linspace(0, last - 1, steps + more)[::-1][calls]
             return told if self.way == "levels" else np.round(told)
         top = lambda n: (n - 1 + more * (not self.up)) * (last // (n + more)) + self.offset

@@ -1,0 +1,43 @@
+"""GLIDE small: every emoji without skin tones and flags at 32x32, text states among the keys of the U-Net's attention.
+
+Paper: Nichol et al. 2021, arXiv 2112.10741; x0 prediction as in quickstart.py, and padding, pooled state and dropped
+captions (20%) as the paper has them.
+Hardware: two CPU cores, or one accelerator. Time: not measured yet. Result: not measured yet.
+Command: jaxdiff train configs/openmoji_glide.py
+"""
+
+import dataclasses
+
+import openmoji32
+import quickstart
+
+from jaxdiff.experiment import Experiment
+from jaxdiff.models.text import TextConfig
+from jaxdiff.tasks import glide
+
+
+def config() -> Experiment:
+    base = openmoji32.config()
+    net = dataclasses.replace(
+        base.task.net,
+        attention=("none", "joint", "joint"),
+        mid_attention="joint",
+        pooled=False,
+        addition="plain",
+        scale_shift=True,
+        adm_resample=True,
+    )
+    text = TextConfig(vocabulary=2048, length=32, width=192, layers=4, heads=6, filled=True, projection=256)
+    task = glide.Config(process=base.task.process, net=net, text=text, vocabulary=2048, preview=base.task.preview)
+    return dataclasses.replace(base, name="openmoji_glide", task=task)
+
+
+def small() -> Experiment:
+    return shrunk(config())
+
+
+def shrunk(base: Experiment) -> Experiment:
+    """The same kind of run as `base` in seconds, as quickstart.py has it."""
+    made = quickstart.shrunk(base)
+    text = dataclasses.replace(made.task.text, projection=4 * made.task.net.channels[0])
+    return dataclasses.replace(made, task=dataclasses.replace(made.task, text=text))
