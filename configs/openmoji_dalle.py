@@ -2,7 +2,7 @@
 
 Paper: Ramesh et al. 2021, arXiv 2102.12092, section 2.2 and appendix B, with a smaller network; a tenth of the captions
 is left out, for guidance.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time: 2.4 CPU seconds a step of 16 (gradient alone). Result: not measured yet.
 Command: jaxdiff train configs/openmoji_dalle.py, after configs/openmoji_dvae.py
 """
 
@@ -31,7 +31,7 @@ def config() -> Experiment:
         ),
         ema=0.995,
         optimizer=OptimizerConfig(name="adamw", lr=1e-3, warmup=100, b2=0.96, weight_decay=0.045),
-        train=TrainConfig(steps=6000, batch_size=16, log_every=25, preview_every=1000),
+        train=TrainConfig(steps=4000, batch_size=16, log_every=25, preview_every=1000),
         checkpoint=CheckpointConfig(every=500),
     )
 

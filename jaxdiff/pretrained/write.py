@@ -56,7 +56,7 @@ def write_component(component: Component, path: Path | str, shard: int = SHARD) 
     one = family(component.kind)
     tensors = to_tensors(component.params, one.rules(component.config, component.json))
     if one.stem == flax_file.STEM:
-        flax_file.write(path / flax_file.NAME, tensors, stacked=component.json.get("use_scan", True))
+        flax_file.write(path / flax_file.NAME, tensors, stacked=component.json.get("use_scan") is not False)
     else:
         files.write_sharded(path, one.stem, tensors, shard)
 

@@ -5,15 +5,22 @@ import json
 
 import numpy as np
 import pytest
+from reference.sd_weights import load
 from support import REFERENCE
 
 from jaxdiff.data.tokenizer_clip import END
+from jaxdiff.models.autoencoder_dvae import DVAEConfig
 from jaxdiff.pretrained import clip_tokenizer, index, preprocessor
 from jaxdiff.pretrained.components import FAMILIES, family
-from jaxdiff.pretrained.rules import flatten
+from jaxdiff.pretrained.rules import dvae, flatten
 from jaxdiff.pretrained.rules.fields import settle
 
-FIELDS = json.loads((REFERENCE / "configs.json").read_text())["fields"]
+DALLE, _ = load(REFERENCE / "dalle_mini.npz")
+FIELDS = {
+    **json.loads((REFERENCE / "configs.json").read_text())["fields"],
+    **DALLE["fields"],
+    dvae.KIND: dvae.published(DVAEConfig()),  # of no other library
+}
 CONFIGS = {
     "CLIPTextModel": "CLIPTextConfig",
     "CLIPTextModelWithProjection": "CLIPTextConfig",
@@ -60,9 +67,14 @@ TINY = {
     "PriorTransformer": {"num_attention_heads": 2, "attention_head_dim": 4, "num_layers": 1, "embedding_dim": 8},
     "MultilingualCLIP": {**_TEXT, "vocab_size": 16, "transformerDimensions": 8, "numDims": 8},
     "StableUnCLIPImageNormalizer": {},
+    "DalleBart": DALLE["config"],
+    "VQGAN": DALLE["vqgan"],
+    dvae.KIND: {"block_out_channels": [8, 8], "layers_per_block": 1, "num_codes": 4, "embed_dim": 4},
     "UnCLIPTextProjModel": {"clip_embeddings_dim": 8, "time_embed_dim": 8, "cross_attention_dim": 4},
 }
 ELSEWHERE = {
+    "normalize_text": "the pipeline's captions",
+    "use_scan": "the layout of the file",
     "sample_size": "the pipeline's default size",
     "addition_time_embed_dim": "the pipeline's waves of SDXL's sizes",
     "projection_class_embeddings_input_dim": "the width of what is told, where something is",

@@ -8,6 +8,7 @@ transformers 5 has no more: stand-ins below have what is used of them, as transf
 """
 
 import importlib
+import inspect
 import io
 import json
 import pathlib
@@ -173,6 +174,11 @@ def tokenizer():
 
 def main(folder):
     found, arrays, index = load(folder), {}, {"config": CONFIG, "vqgan": VQGAN, "prompts": PROMPTS}
+    classes = {"DalleBart": found["configuration"].DalleBartConfig, "VQGAN": found["configuration_vqgan"].VQGANConfig}
+    index["fields"] = {
+        name: {field: one.default for field, one in inspect.signature(kind).parameters.items() if field != "kwargs"}
+        for name, kind in classes.items()
+    }
     normaliser = object.__new__(found["text"].TextNormalizer)
     normaliser._hashtag_processor = lambda word: word  # without its list of words
     index["normalised"] = [normaliser(text) for text in PROMPTS]

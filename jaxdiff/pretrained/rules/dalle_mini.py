@@ -62,7 +62,7 @@ _FIELDS = {
     "decoder_start_token_id": optional(whole(None, 0)),
     "normalize_text": flag(False),
     "use_bias": flag(False),
-    "use_scan": flag(True),
+    "use_scan": optional(flag(True)),
     "force_ln_scale": flag(False),
     "activation_function": one_of("gelu"),
     "scale_embedding": one_of(False),
@@ -178,7 +178,11 @@ def vq_config(json: Mapping[str, Any]) -> VQConfig:
         width=full["embed_dim"],
         upcast=False,
     )
-    net.check(full["resolution"])
+    net.check()
+    if full["resolution"] % net.unit:
+        raise ValueError(
+            f"{VQGAN}: resolution={full['resolution']} is not a multiple of {net.unit}, as ch_mult asks for"
+        )
     return net
 
 
