@@ -37,6 +37,7 @@ class Options:
       noise_level: level of the noise that an upscaler adds to `image`, so that it may invent details, or that is added
         to the embedding that is drawn.
       hints: uint8 [b h w 3] for each ControlNet, and last for the T2I-adapter.
+      depth: uint8 [b h w 3] maps of depth, bright where it is near, of which the picture is made.
       hint_weights: how much each counts; 1 for each if empty.
       picture: uint8 [b h w 3] for the IP-adapter, or of which to make variations.
       picture_weight: how much it counts for an IP-adapter.
@@ -65,6 +66,7 @@ class Options:
     original: Any = None
     noise_level: int = 20
     hints: Any = ()
+    depth: Any = None
     hint_weights: Sequence[float] = ()
     picture: Any = None
     picture_weight: float = 1.0
@@ -90,6 +92,7 @@ def of_model(model: Model, *, guidance: float | None = 7.5, loras: int = 0) -> t
         ("noise_level",): (enlarges and not model.picture) or model.noises,
         ("hints",): bool(model.named("controlnet") or model.named("adapter") or model.nets["unet"].hint),
         ("hint_weights",): bool(model.named("controlnet") or model.named("adapter")),
+        ("depth",): model.deep,
         ("embed", "no_embed"): bool(model.embed),
         ("picture",): model.looks,
         ("picture_weight",): model.picture_tokens is not None,
@@ -149,6 +152,7 @@ _WHY = {
     "original": "only models that enlarge pictures in pixels do",
     "noise_level": "only models that enlarge pictures, or draw a noisy embedding, do",
     "hints": "load the model with a ControlNet or a T2I-adapter",
+    "depth": "only the depth model of Stable Diffusion 2 does; give others their hints",
     "hint_weights": "load the model with a ControlNet or a T2I-adapter",
     "picture": "it looks at no picture; load it with an IP-adapter, or pass image to change a picture",
     "picture_weight": "load it with an IP-adapter",
