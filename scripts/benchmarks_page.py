@@ -1,18 +1,22 @@
-"""Makes docs/benchmarks.md: speed of every program, beside PyTorch's, on the machine that it runs on.
+"""Makes docs/benchmarks.md: speed of every program, beside PyTorch's, on each machine that was measured.
 
-    python scripts/benchmarks_page.py [--quick]
+    python scripts/benchmarks_page.py [--accelerated | --quick | --page]
 
 Each command of the list runs in a process of its own, one after another, on a machine that does nothing else: 25
-minutes on two cores, and 16 GiB of memory. --quick runs a toy list with few rounds, to see that the page can be made,
-and prints it.
+minutes on two CPU cores, and 16 GiB of memory. What they say is kept in docs/benchmarks/MACHINE.json, and the page is
+made of all files there, so that the figures of one machine stand beside those of others. --quick runs a toy list with
+few rounds, to see that the page can be made, and prints it; --page measures nothing; --accelerated has the list for a
+GPU or TPU.
 """
 
 import argparse
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 
 from jaxdiff.benchmarks import report
 
@@ -30,6 +34,11 @@ COMMANDS = (
     "text-to-image --config sd1 --size 256 --steps 4 --batch 1 --rounds 3 --against torch-eager",
     "train-step --config quickstart --devices 1 2 4 8 --rounds 5",
 )
+ACCELERATED = (
+    "unet --config sd1 --dtype bfloat16 --against torch-eager --rounds 20",
+    "text-to-image --config sd1 --dtype bfloat16 --batch 4 --steps 50 --rounds 4",
+)
+"""The list of --accelerated."""
 QUICK = (
     "unet text-encoder --config quickstart --against torch --rounds 2 --batch 2",
     "loop --config quickstart --rounds 2 --batch 2 --steps 3",
@@ -37,11 +46,9 @@ QUICK = (
 )
 PAGE = """# Benchmarks
 
-Made by `python scripts/benchmarks_page.py` on this machine:
+Made by `python scripts/benchmarks_page.py`, on each machine below in turn.
 
-{machine}
-
-{tables}
+{machines}
 ## How to read it
 
 Weights and inputs are random. A figure is the median over rounds, with its quartiles in brackets. A program's batch is
@@ -61,20 +68,21 @@ that of all devices; text-to-image is guided, so that its U-Net sees two for eac
   noise itself, was not). Sides take turns of one call that is not timed and one that is, and each goes first every
   other round. `jaxdiff / peer` is the median of the ratios of each round: below 1, jaxdiff is faster.
 - Virtual devices share the machine's cores: their figures show what splitting costs, not a speed-up.
+"""
+MACHINE = """## {name}
 
-## Commands
+{machine}
+
+{tables}
+### Commands
 
 {commands}
 """
 
 
-def main() -> None:
-    """Run the list, write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a toy list; prints the page")
-    quick = parser.parse_args().quick
+def measured(commands: Sequence[str]) -> dict:
+    """Runs the commands, one after another, and returns them with what they found."""
     found = []
-    commands = QUICK if quick else COMMANDS
     with tempfile.TemporaryDirectory() as folder:
         for i, command in enumerate(commands):
             print(f"[{i + 1}/{len(commands)}] jaxdiff benchmark {command}", flush=True)
@@ -82,16 +90,47 @@ def main() -> None:
             program = [sys.executable, "-m", "jaxdiff.cli.main", "benchmark", *command.split(), "--json", str(out)]
             subprocess.run(program, cwd=ROOT, check=True)
             found.append(json.loads(out.read_text()))
+    return {"commands": list(commands), "found": found}
+
+
+def named(machine: dict) -> str:
+    """The name of a machine: its accelerator's, or its processor's."""
+    return machine["cpu"] if machine["platform"] == "cpu" else machine["device"]
+
+
+def section(measurement: dict) -> str:
+    """What is said of one machine."""
+    found = measurement["found"]
     machine = next(({**f["machine"]} for f in found if "torch" in f["machine"]), found[0]["machine"])
-    page = PAGE.format(
+    flags = f"XLA_FLAGS={machine['xla_flags'].strip()} " if machine["xla_flags"].strip() else ""
+    tables = report.tables([record for f in found for record in f["records"]])
+    return MACHINE.format(
+        name=named(machine),
         machine=report.machine(machine),
-        tables=report.tables([record for f in found for record in f["records"]]),
-        commands="\n".join(f"    jaxdiff benchmark {command}" for command in commands),
+        tables=re.sub("^##", "###", tables, flags=re.MULTILINE),
+        commands="\n".join(f"    {flags}jaxdiff benchmark {command}" for command in measurement["commands"]),
     )
-    if quick:
-        print(page)
-    else:
-        (ROOT / "docs" / "benchmarks.md").write_text(page)
+
+
+def main() -> None:
+    """Runs the list of this machine, and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--accelerated", action="store_true", help="the list for a GPU or TPU")
+    either.add_argument("--quick", action="store_true", help="a toy list; prints the page")
+    either.add_argument("--page", action="store_true", help="the page of what was measured before")
+    args = parser.parse_args()
+    if args.quick:
+        print(PAGE.format(machines=section(measured(QUICK))))
+        return
+    kept = ROOT / "docs" / "benchmarks"
+    if not args.page:
+        told = measured(ACCELERATED if args.accelerated else COMMANDS)
+        file = re.sub("[^a-z0-9]+", "-", named(told["found"][0]["machine"]).lower()).strip("-")
+        kept.mkdir(exist_ok=True)
+        (kept / f"{file}.json").write_text(json.dumps(told, indent=1) + "\n")
+    sections = [section(json.loads(path.read_text())) for path in sorted(kept.glob("*.json"))]
+    (ROOT / "docs" / "benchmarks.md").write_text(PAGE.format(machines="\n".join(sections)))
 
 
 if __name__ == "__main__":
