@@ -69,7 +69,7 @@ def load(
 
     Args:
       path: a run of `jaxdiff train` (its last checkpoint is taken), or one of its checkpoints, RUN/checkpoints/STEP; a
-        model directory of diffusers; a single .safetensors or .ckpt file in its authors' layout; or a name on the
+        model directory of diffusers; a single .safetensors, .ckpt or .pt file in its authors' layout; or a name on the
         Hugging Face hub, 'stabilityai/sd-turbo', whose files are read from its cache (`pretrained.hub`).
       spec: how devices share a batch.
       dtype: dtype of weights and computation, float32, bfloat16 or float16; int8 or fp8: of large weights, with the
@@ -92,9 +92,9 @@ def load(
       decode: whole, sliced (a picture after another), or tiled (squares of a picture): less memory.
       safety: whether the model's safety checker blackens pictures.
       then: directories of later stages, which make the pictures larger (DeepFloyd IF, and Stable Diffusion's upscaler);
-        those that read T5 share the first one's. The pipeline is a `Cascade` then. After a prior (Kandinsky), the
-        directory of its decoder; the pipeline is an `Imagined` then. Runs of `jaxdiff train` are stages too, and a run
-        that names the one before it brings it along.
+        those that read T5 share the first one's; or files of GLIDE's. The pipeline is a `Cascade` then. After a prior
+        (Kandinsky), the directory of its decoder; the pipeline is an `Imagined` then. Runs of `jaxdiff train` are
+        stages too, and a run that names the one before it brings it along.
       image: whether calls give a picture, which a later stage of a cascade then enlarges by itself.
       vqgan: directory of the VQGAN that makes pictures of DALL-E mini's tokens; None: the folder `vqgan` of the model.
       devices: which share a batch; None: all.

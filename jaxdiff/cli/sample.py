@@ -116,7 +116,7 @@ def check(args: Args) -> None:
         value = getattr(args, name)
         if value is not None and not lowest <= value <= 2**14:
             raise ValueError(f"{name} is {value}: expected a number from {lowest:g} to {2**14}")
-    read = {name: [getattr(args, name)] for name in ("image", "mask", "picture", "towards", "init_noise")} | {
+    read = {name: [getattr(args, name)] for name in ("image", "mask", "depth", "picture", "towards", "init_noise")} | {
         "hint": args.hint
     }
     for name, paths in read.items():
@@ -335,7 +335,7 @@ def _options(args: Args, known: Collection[str] | None = None) -> dict[str, Any]
     known = {field.name for field in dataclasses.fields(Options)} if known is None else known
     named = {OPTIONS.get(f.name, f.name): getattr(args, f.name) for f in dataclasses.fields(Args)}
     options = {name: value for name, value in named.items() if name in known and value not in (None, ())}
-    for name in ("image", "original", "picture", "towards"):
+    for name in ("image", "original", "depth", "picture", "towards"):
         if name in options:
             options[name] = decode(options[name])[None]
     if args.mask:

@@ -33,8 +33,8 @@ class Args:
 
     Attributes:
       model: a run of `jaxdiff train` or one of its checkpoints, RUN/checkpoints/STEP; a directory with
-        model_index.json; a .safetensors or .ckpt file; or a name on the hub, ORG/NAME, whose files are then read from
-        its cache.
+        model_index.json; a .safetensors, .ckpt or .pt file; or a name on the hub, ORG/NAME, whose files are then read
+        from its cache.
       prompt: text or class name to show; each prompt makes a row. With CLIP text encoders, parts can be
         weighted, as in "a (red:1.3) hat".
       num: number of pictures for each prompt.
@@ -83,6 +83,7 @@ class Args:
       prior_guidance: classifier-free guidance scale of a prior; 1 turns it off.
       prior_draws: number of embeddings that a prior draws for each picture; the one nearest the text is kept.
       hint: one picture for each ControlNet, in their order, then one for the T2I-adapter.
+      depth: picture of how far away each place is, bright where it is near, of which the new one is made.
       hint_weight: weight of each hint; by default 1.
       controlnet: directories or files of ControlNets.
       adapter: directory of a T2I-adapter.
@@ -91,8 +92,8 @@ class Args:
       lora: files, directories or runs of LoRAs, each PATH or PATH:WEIGHT; the weights of one given twice add up.
       fuse: add the LoRAs to the weights once, instead of in every call.
       textual_inversion: files of new words for prompts, each PATH or PATH:WORD; by default the file says it.
-      then: directories of later stages, which enlarge the pictures (DeepFloyd IF's, Stable Diffusion's x4 upscaler), or
-        draw what a prior imagines (Kandinsky's decoders).
+      then: later stages: directories or files of those that enlarge the pictures (DeepFloyd IF's, Stable Diffusion's x4
+        upscaler, GLIDE's), or draw what a prior imagines (Kandinsky's decoders).
       vqgan: directory of the VQGAN of DALL-E mini or mega, where the model has no folder vqgan.
       vae: directory or file of an autoencoder to use instead of the model's.
       tokenizer: directory of the tokenizer, for a model in a single file.
@@ -149,6 +150,7 @@ class Args:
     prior_guidance: float | None = None
     prior_draws: int | None = None
     hint: tuple[Path, ...] = ()
+    depth: Path | None = None
     hint_weight: tuple[float, ...] = ()
     controlnet: tuple[Path, ...] = ()
     adapter: Path | None = None

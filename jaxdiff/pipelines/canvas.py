@@ -46,6 +46,22 @@ def resize_mask(mask: Float[np.ndarray, "b i j 1"], height: int, width: int) -> 
     return mask[:, rows][:, :, columns]
 
 
+def cubic(x: Float[np.ndarray, "b i j c"], height: int, width: int) -> Float[np.ndarray, "b h w c"]:
+    """Resizes numbers by PyTorch's bicubic filter, which reads four neighbours even where a picture is made smaller."""
+
+    def weights(there: int, here: int) -> Float[np.ndarray, "h t"]:
+        at = (np.arange(here) + 0.5) * there / here - 0.5
+        first, made = np.floor(at).astype(int) - 1, np.zeros((here, there))
+        for n in range(4):
+            d = np.abs(at - first - n)
+            near, far = ((1.25 * d - 2.25) * d) * d + 1, ((-0.75 * d + 3.75) * d - 6) * d + 3
+            np.add.at(made, (np.arange(here), np.clip(first + n, 0, there - 1)), np.where(d <= 1, near, far))
+        return made
+
+    rows, columns = weights(x.shape[1], height), weights(x.shape[2], width)
+    return np.einsum("hi,bijc,wj->bhwc", rows, x.astype(np.float64), columns, optimize=True)
+
+
 def nearest(pictures: UInt8[np.ndarray, "b i j c"], height: int, width: int) -> UInt8[np.ndarray, "b h w c"]:
     """Resizes maps whose colours are names: each pixel is the one nearest to its middle."""
     one = lambda x: Image.fromarray(x).resize((width, height), Image.Resampling.NEAREST)

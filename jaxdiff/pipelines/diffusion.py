@@ -19,7 +19,7 @@ from jaxdiff.diffusion.schedule import Discrete
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import canvas, inputs, plan
-from jaxdiff.pipelines.model import Model, make_model
+from jaxdiff.pipelines.model import Model, make_model, renamed
 from jaxdiff.pipelines.options import Options, merged, of_model
 from jaxdiff.pipelines.program import FIRST, conditions, guided, make_program, unit_noise, with_loras
 from jaxdiff.pretrained import lora, scheduler
@@ -77,9 +77,8 @@ class DiffusionPipeline:
         Raises:
           ValueError: if the bundle has not what it takes, or its U-Net takes channels of no known meaning.
         """
-        # the oldest unconditional models call it vqvae, and Kandinsky movq
-        parts = {"vae" if name in ("vqvae", "movq") else name: part for name, part in bundle.components.items()}
-        bundle = dataclasses.replace(bundle, components=parts)
+        bundle = renamed(bundle)
+        parts = bundle.components
         if safety and "safety_checker" not in parts:
             raise ValueError(f"{bundle.kind} has no safety_checker: put one into its directory, or leave safety off")
         if ip_adapter and "image_encoder" not in parts:
@@ -172,7 +171,9 @@ class DiffusionPipeline:
         if len(prompts) == 1:
             several = keys if keys.ndim else None
             prompts *= max(
-                len(x) for x in (o.image, o.picture, o.embed, o.init_noise, several, *given, prompts) if x is not None
+                len(x)
+                for x in (o.image, o.picture, o.depth, o.embed, o.init_noise, several, *given, prompts)
+                if x is not None
             )
         count = len(prompts)
         if keys.ndim and len(keys) != count:
@@ -184,6 +185,8 @@ class DiffusionPipeline:
         if o.image is not None:
             batch |= inputs.pictures(model, o.image, o.mask, count, size)
             batch |= inputs.original(o.original, o.mask, count, size)
+        if o.depth is not None:
+            batch |= inputs.depth(model, o.depth, count, size)
         if o.picture is not None:
             batch["picture"] = canvas.check_pictures(o.picture, count, "picture")
             batch["picture_weight"] = np.full(count, o.picture_weight, np.float32)

@@ -59,7 +59,9 @@ def prompts(given: str | Sequence[str]) -> list[str]:
 def check_task(model: Model, o: Any) -> None:
     """Refuses what is missing in these options for this model's task, and what it would not look at."""
     image, mask, strength, picture, noise = o.image, o.mask, o.strength, o.picture, o.init_noise
-    if model.extra and image is None:
+    if model.deep and o.depth is None:
+        raise ValueError("this model is told how far away each place is: pass depth, a picture of it")
+    if model.extra and not model.deep and image is None:
         what = "enlarges" if model.enlarges else "edits" if model.edits else "fills a part of"
         raise ValueError(f"this model {what} a picture: pass image" + (" and mask" if model.fills else ""))
     if mask is not None and (image if not model.enlarges else o.original) is None:
@@ -177,6 +179,20 @@ def original(x: Any, mask: Any, count: int, size: tuple[int, int]) -> dict[str, 
     if mask is not None:
         given["mask"] = canvas.resize_mask(canvas.check_mask(mask, x), *size)
     return given
+
+
+def depth(model: Model, x: Any, count: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Returns `depth` in the size of latents, from -1 where it is farthest to 1 where it is nearest.
+
+    Raises:
+      ValueError: if it is the same everywhere.
+    """
+    maps = canvas.check_pictures(x, count, "depth").mean(-1, keepdims=True)
+    maps = canvas.cubic(maps, *(side // model.factor for side in size))
+    low, high = maps.min((1, 2, 3), keepdims=True), maps.max((1, 2, 3), keepdims=True)
+    if (low == high).any():
+        raise ValueError("depth is the same everywhere: expected a map, bright where it is near")
+    return {"depth": (2 * (maps - low) / (high - low) - 1).astype(np.float32)}
 
 
 def hints(model: Model, given: Sequence[np.ndarray], count: int, size: tuple[int, int]) -> dict[str, Any]:

@@ -95,6 +95,11 @@ class Model:
         return self.channels + 4 if self.known and self.picture else -1
 
     @property
+    def deep(self) -> bool:
+        """Returns whether it is told how far away each place is (Stable Diffusion 2's depth model)."""
+        return self.extra == 1
+
+    @property
     def looks(self) -> bool:
         """Returns whether a picture steers it, beside the prompt (IP-adapter) or instead (variations)."""
         alone = "image_encoder" in self.nets and (self.noises or not self.texts)
@@ -128,6 +133,12 @@ class Model:
         return math.lcm(sides, self.nets["adapter"].unit) if "adapter" in self.nets else sides
 
 
+def renamed(bundle: Bundle) -> Bundle:
+    """Returns a bundle whose components have one name each: latent diffusion's models, and Kandinsky, have others."""
+    names = {"vqvae": "vae", "movq": "vae", "bert": "text_encoder"}
+    return dataclasses.replace(bundle, components={names.get(n, n): part for n, part in bundle.components.items()})
+
+
 def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
     """Returns the model of a bundle.
 
@@ -139,6 +150,7 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
     Raises:
       ValueError: if the bundle has no U-Net, lacks a tokenizer, or takes channels of no known meaning.
     """
+    bundle = renamed(bundle)
     parts = bundle.components
     if "unet" not in parts:
         raise ValueError(
@@ -156,16 +168,17 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
     channels = net.out_channels // 2 if process.says == "variance" else net.out_channels
     extra = parts["unet"].params["conv_in"]["kernel"].shape[2] // net.patch**2 - channels - 4 * net.hint
     known = bool(bundle.native and bundle.index.get("known"))
-    if extra not in (0, 3, channels, channels + 1, *((channels + 4,) if known else ())):
+    if extra not in (0, 1, 3, channels, channels + 1, *((channels + 4,) if known else ())):
         learned = f" ({net.out_channels} with the learned variance)" if channels < net.out_channels else ""
         raise ValueError(
             f"the unet takes {extra} channels besides the {channels} of a latent{learned}: known are 0, "
-            f"{channels + 1} (inpainting), {channels} (editing) and 3 (upscaling)"
+            f"{channels + 1} (inpainting), {channels} (editing), 3 (upscaling) and 1 (depth)"
         )
     if extra == channels != 3 and process.says != "prediction":
         raise ValueError(f"the unet edits pictures, and says {process.says}: expected its prediction alone")
     labels: tuple[str, ...] = ()
     picture = bundle.index.get("picture", "") if bundle.native else ""
+    picture = "low_resolution" if bundle.kind == "LDMSuperResolutionPipeline" else picture
     if net.labels and (extra != 3 or picture or net.augment):  # an upscaler's label is the level of its noise
         labels = bundle.labels or tuple(map(str, range(net.labels + 1)))
     if net.reads_context and not any(name.startswith(("text_encoder", "image_encoder")) for name in parts):

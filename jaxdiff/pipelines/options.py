@@ -38,6 +38,7 @@ class Options:
         to the embedding that is drawn.
       noisy: whether `image` has that noise already, as a stage before leaves it whose walk ends there.
       hints: uint8 [b h w 3] for each ControlNet, and last for the T2I-adapter.
+      depth: uint8 [b h w 3] maps of depth, bright where it is near, of which the picture is made.
       hint_weights: how much each counts; 1 for each if empty.
       picture: uint8 [b h w 3] for the IP-adapter, or of which to make variations.
       picture_weight: how much it counts for an IP-adapter.
@@ -67,6 +68,7 @@ class Options:
     noise_level: int = 20
     noisy: bool = False
     hints: Any = ()
+    depth: Any = None
     hint_weights: Sequence[float] = ()
     picture: Any = None
     picture_weight: float = 1.0
@@ -100,6 +102,7 @@ def of_model(model: Model, *, guidance: float | None = 7.5, loras: int = 0, leve
         ("noisy",): model.noised_small,
         ("hints",): bool(model.named("controlnet") or model.named("adapter") or model.nets["unet"].hint),
         ("hint_weights",): bool(model.named("controlnet") or model.named("adapter")),
+        ("depth",): model.deep,
         ("embed", "no_embed"): bool(model.embed),
         ("picture",): model.looks,
         ("picture_weight",): model.picture_tokens is not None,
@@ -161,6 +164,7 @@ _WHY = {
     "noise_level": "only models that enlarge pictures, or draw a noisy embedding, do",
     "noisy": "only models that were trained with noise on the small picture do",
     "hints": "load the model with a ControlNet or a T2I-adapter",
+    "depth": "only the depth model of Stable Diffusion 2 does; give others their hints",
     "hint_weights": "load the model with a ControlNet or a T2I-adapter",
     "picture": "it looks at no picture; load it with an IP-adapter, or pass image to change a picture",
     "picture_weight": "load it with an IP-adapter",

@@ -26,6 +26,7 @@ from jaxdiff.models.autoencoder_vq import AutoencoderVQ
 from jaxdiff.models.controlnet import controlled
 from jaxdiff.models.image_clip import ClipImage, Resampler, SafetyChecker, StateTokens, prepare
 from jaxdiff.models.text import TextConfig, TextTransformer
+from jaxdiff.models.text_bert import BertConfig, BertText
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.text_t5 import T5Config, T5Encoder
 from jaxdiff.models.text_xlm import XlmConfig, XlmText
@@ -149,7 +150,7 @@ def read_pictures(model: Model, params: Params, plan: Plan, batch: Any) -> dict[
     mask = batch["mask"][:, :: model.factor, :: model.factor]
     if model.known:
         return {"known": x, "mask": mask, "joined": jnp.concatenate([x * (1 - mask), 1 - mask], -1)}
-    if not model.extra:
+    if not model.extra or model.deep:
         return {"known": scale(encode(model, params, x)), "mask": mask}
     if model.embed:
         known, kept = scale(encode(model, params, x)), kept_around(mask)
@@ -233,7 +234,9 @@ def conditions(
         augment=None if augment is None else again(augment),
         image=again(given["joined"]) if "joined" in given else None,
     )
-    if "depth" in batch:
+    if model.deep:
+        cond = dataclasses.replace(cond, image=again(batch["depth"]))
+    elif "depth" in batch:
         cond = dataclasses.replace(cond, image=again(batch["depth"].astype(jnp.float32) / 255))
     if model.noises:
         cond = dataclasses.replace(cond, pooled=noised(model, params, low, batch)[: ways * len(batch["keys"])])
@@ -287,6 +290,9 @@ def read_text(model: Model, params: Params, told: Any) -> dict[str, Any]:
         if isinstance(net, XlmConfig):
             weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
             return dict(zip(("context", "pooled"), XlmText(net).apply({"params": weights_of}, tokens), strict=True))
+        if isinstance(net, BertConfig):
+            weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
+            return {"context": BertText(net).apply({"params": weights_of}, tokens)}
         if isinstance(net, T5Config):
             weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
             states = T5Encoder(net).apply({"params": weights_of}, tokens)

@@ -10,6 +10,7 @@ from jaxdiff.pretrained.rules import (
     Rules,
     adapter,
     autoencoder,
+    bert,
     clip,
     controlnet,
     dalle_mini,
@@ -101,6 +102,7 @@ FAMILIES: dict[str, Family] = {
     "MultilingualCLIP": Family(xlm.config, xlm.shapes, lambda net, json: xlm.RULES, "model", xlm.HARMLESS),
     "StableUnCLIPImageNormalizer": Family(normalizer.config, normalizer.shapes, lambda net, json: normalizer.RULES),
     "T5EncoderModel": Family(t5.config, t5.shapes, t5.rules, "model", t5.HARMLESS),
+    "LDMBertModel": Family(bert.config, bert.shapes, lambda net, json: bert.RULES, "model", bert.HARMLESS),
     "CLIPTextModel": _text(projection=False),
     "CLIPTextModelWithProjection": _text(projection=True),
 }

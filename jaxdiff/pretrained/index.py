@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxdiff.pretrained import clip_tokenizer, unigram_tokenizer
+from jaxdiff.pretrained import bert_tokenizer, clip_tokenizer, unigram_tokenizer
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.files import read_json
 from jaxdiff.pretrained.rules import few
@@ -13,7 +13,7 @@ from jaxdiff.pretrained.rules.fields import Fields, brief, flag, one_of, settle,
 
 PIPELINES = (
     *("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
-    *("StableDiffusionInstructPix2PixPipeline", "StableDiffusionUpscalePipeline"),
+    *("StableDiffusionInstructPix2PixPipeline", "StableDiffusionUpscalePipeline", "StableDiffusionDepth2ImgPipeline"),
     *("StableDiffusionImageVariationPipeline", "StableDiffusionAdapterPipeline"),
     *("StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline"),
     "StableDiffusionControlNetInpaintPipeline",
@@ -22,6 +22,7 @@ PIPELINES = (
     *("StableDiffusionXLControlNetPipeline", "StableDiffusionXLControlNetImg2ImgPipeline"),
     "StableDiffusionXLControlNetInpaintPipeline",
     *("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "LDMPipeline"),
+    *("LDMTextToImagePipeline", "LDMSuperResolutionPipeline"),
     "UnCLIPPipeline",
     *("KandinskyV22PriorPipeline", "KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline"),
     *("KandinskyV22InpaintPipeline", "KandinskyV22ControlnetPipeline", "KandinskyV22CombinedPipeline"),
@@ -37,10 +38,14 @@ WITHOUT_WEIGHTS = (
     *("tokenizer", "scheduler", "feature_extractor", "image_processor", "low_res_scheduler"),
     "image_noising_scheduler",
 )
-OPTIONAL = ("safety_checker", "image_encoder", "feature_extractor", "image_processor", "watermarker")
+OPTIONAL = ("safety_checker", "image_encoder", "feature_extractor", "image_processor", "watermarker", "depth_estimator")
 _AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 _TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "MultilingualCLIP")
-_TOKENIZERS = {"T5EncoderModel": unigram_tokenizer.T5, "MultilingualCLIP": unigram_tokenizer.XLM}
+_TOKENIZERS = {
+    "T5EncoderModel": unigram_tokenizer.T5,
+    "MultilingualCLIP": unigram_tokenizer.XLM,
+    "LDMBertModel": bert_tokenizer.CLASSES,
+}
 """The tokenizers of text encoders that are not CLIP's."""
 _ROLES = {
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
@@ -48,6 +53,7 @@ _ROLES = {
     "movq": ("VQModel",),
     "prior": ("PriorTransformer",),
     **dict.fromkeys(("text_encoder", "text_encoder_2"), _TEXTS),
+    "bert": ("LDMBertModel",),
     **dict.fromkeys(("tokenizer", "tokenizer_2"), (*clip_tokenizer.CLASSES, *unigram_tokenizer.CLASSES)),
     "controlnet": ("ControlNetModel",),
     "image_normalizer": ("StableUnCLIPImageNormalizer",),
@@ -74,8 +80,10 @@ _GUIDANCE = {
 }
 
 
-def guidance(kind: str) -> float:
-    """Returns the scale that a pipeline of that class has by default."""
+def guidance(kind: str) -> float | None:
+    """Returns the scale that a pipeline of that class has by default; None: it is not guided."""
+    if kind == "LDMTextToImagePipeline":
+        return None
     return 4.0 if kind.startswith("Kandinsky") else _GUIDANCE.get(kind, 7.5)
 
 
@@ -117,7 +125,7 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
         known = _ROLES.get(own, (kind,))
         if own.startswith("tokenizer"):
             alone = "T5EncoderModel" if str(index["_class_name"]).startswith("IF") else ""
-            encoder = named.get(name.replace("tokenizer", "text_encoder"), alone)
+            encoder = named.get(name.replace("tokenizer", "text_encoder"), named.get("bert", alone))
             known = _TOKENIZERS.get(encoder, clip_tokenizer.CLASSES)
         if kind not in known:
             raise ValueError(

@@ -28,7 +28,7 @@ _DEFAULTS = {
 }
 """The classes that have a field, and what its absence means there; steps_offset has `_WITHOUT_OFFSET` instead."""
 _WITHOUT_OFFSET = ("EDM", "FlowMatch", "CM", "IPNDM", "KarrasVe", "ScoreSde")
-_SMALL = {*_SCHEDULER, "StableDiffusionImageVariationPipeline"}
+_SMALL = {*_SCHEDULER, "StableDiffusionImageVariationPipeline", "StableDiffusionDepth2ImgPipeline"}
 _CLASSES = {"DDIMPipeline": "DDIMScheduler", "PNDMPipeline": "PNDMScheduler"}
 """Pipelines that sample by their own class, whatever the config was saved from."""
 
@@ -53,6 +53,8 @@ def component(pipeline: str, name: str, json: Mapping[str, Any]) -> dict[str, An
         return {**json, "sample_size": 64}
     if name == "vae" and pipeline == "StableDiffusionUpscalePipeline":
         return {**json, "scaling_factor": 0.08333}
+    if name == "vqvae" and pipeline == "LDMSuperResolutionPipeline":
+        return {**json, "scaling_factor": 1.0}  # whose latents that pipeline does not scale
     return dict(json)
 
 

@@ -14,7 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.models.text_clip import ClipTextConfig
-from jaxdiff.pretrained import clip_tokenizer, files, flax_file, index, mend, preprocessor, scheduler, unigram_tokenizer
+from jaxdiff.pretrained import (
+    bert_tokenizer,
+    clip_tokenizer,
+    files,
+    flax_file,
+    index,
+    mend,
+    preprocessor,
+    scheduler,
+    unigram_tokenizer,
+)
 from jaxdiff.pretrained.components import FAMILIES, Json, family
 from jaxdiff.pretrained.files import read_json
 from jaxdiff.pretrained.rules import TensorError, flatten, from_tensors
@@ -146,6 +156,8 @@ def _check(path: Path, bundle: Bundle) -> None:
 
 def read_tokenizer(folder: Path, kind: str) -> Any:
     """Returns the tokenizer of a folder, of that class in the reference library."""
+    if kind in bert_tokenizer.CLASSES:
+        return bert_tokenizer.read(folder)
     return unigram_tokenizer.read(folder, kind) if kind in unigram_tokenizer.CLASSES else clip_tokenizer.read(folder)
 
 

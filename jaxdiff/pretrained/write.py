@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdiff.data import tokenizer_clip
+from jaxdiff.data.tokenizer_bert import WordPiece
 from jaxdiff.data.tokenizer_bytes import ByteTokenizer
 from jaxdiff.data.tokenizer_unigram import Unigram
 from jaxdiff.pretrained import files, flax_file
@@ -38,7 +39,7 @@ def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None 
         _write_json(path / name / "scheduler_config.json", config)
     for name, tokenizer in bundle.tokenizers.items():
         text = bundle.components.get(name.replace("tokenizer", "text_encoder"))
-        if isinstance(tokenizer, Unigram | ByteTokenizer):
+        if isinstance(tokenizer, Unigram | WordPiece | ByteTokenizer):
             tokenizer.write(path / name)
         else:
             tokenizer_clip.write(tokenizer, path / name, text.config.length if text else 77)

@@ -28,6 +28,7 @@ CONFIGS = {
     "StableDiffusionSafetyChecker": "CLIPConfig",
     "T5EncoderModel": "T5Config",
     "MultilingualCLIP": "MCLIPConfig",
+    "LDMBertModel": "LDMBertConfig",
 }
 _CROSS = {
     "block_out_channels": [8, 8],
@@ -66,6 +67,7 @@ TINY = {
     "T5EncoderModel": {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 2, "num_heads": 2},
     "PriorTransformer": {"num_attention_heads": 2, "attention_head_dim": 4, "num_layers": 1, "embedding_dim": 8},
     "MultilingualCLIP": {**_TEXT, "vocab_size": 16, "transformerDimensions": 8, "numDims": 8},
+    "LDMBertModel": {"d_model": 8, "head_dim": 4, "encoder_ffn_dim": 8, "encoder_layers": 1, "vocab_size": 16},
     "StableUnCLIPImageNormalizer": {},
     "DalleBart": DALLE["config"],
     "VQGAN": DALLE["vqgan"],

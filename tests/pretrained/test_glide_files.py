@@ -1,5 +1,6 @@
 """GLIDE's checkpoints: networks against the published code, the way back, and what is refused."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,13 +31,13 @@ def test_both_networks_agree_with_the_published_code(base):
     text, unet = bundle.components["text_encoder"], bundle.components["unet"]
     words = bundle.tokenizers["tokenizer"]
     tokens = jnp.asarray(np.stack([words.encode(p, text.config.length) for p in [*PROMPTS, "", ""]]))
-    states, mask, pooled = TextTransformer(text.config).apply({"params": text.params}, tokens)
+    states, mask, pooled = jax.jit(TextTransformer(text.config).apply)({"params": text.params}, tokens)
     assert mask is None
     close(states, ARRAYS["states"])
     close(pooled, ARRAYS["pooled"])
     x = jnp.asarray(np.tile(noise("x", (2, 16, 16, 3)), (2, 1, 1, 1)))
     cond = Cond(context=states, pooled=pooled)
-    out = UNet(unet.config).apply({"params": unet.params}, x, jnp.array([3.0, 500.0, 999.0, 0.0]), cond)
+    out = jax.jit(UNet(unet.config).apply)({"params": unet.params}, x, jnp.array([3.0, 500.0, 999.0, 0.0]), cond)
     close(out, ARRAYS["output"])
 
 
@@ -47,7 +48,9 @@ def test_the_upsamplers_steps_are_the_published_ones():
     np.testing.assert_array_equal(process.calls(3).told, [999, 500, 0])
 
 
-@pytest.mark.parametrize("name", INDEX["models"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.heavy] if "-" in n else []) for n in INDEX["models"]]
+)
 def test_what_is_read_is_written_back(tmp_path, name):
     (path,) = write(tmp_path, name)
     bundle = glide.read(path, without=("tokenizer",))
@@ -58,6 +61,7 @@ def test_what_is_read_is_written_back(tmp_path, name):
         np.testing.assert_array_equal(np.asarray(ours[tensor]), x, err_msg=tensor)
 
 
+@pytest.mark.heavy
 def test_convert_writes_a_file_and_no_directory(base, tmp_path, capsys):
     path, _ = base
     out = tmp_path / "out.safetensors"

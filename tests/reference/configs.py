@@ -18,6 +18,7 @@ import torch
 import transformers
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 
 HERE = pathlib.Path(__file__)
@@ -86,6 +87,7 @@ def fields():
     }
     found["StableUnCLIPImageNormalizer"] = parameters(StableUnCLIPImageNormalizer.__init__)
     found["MCLIPConfig"] = MCLIPConfig().to_dict()
+    found["LDMBertConfig"] = LDMBertConfig().to_dict()
     for name in ("CLIPTextConfig", "CLIPVisionConfig", "CLIPConfig", "T5Config"):
         found[name] = getattr(transformers, name)().to_dict()
     for name in (*PIPELINES, *LATER):

@@ -126,6 +126,7 @@ def _shape(tensors: Mapping[str, Stored], name: str) -> tuple[int, ...]:
     return tensors[name].shape
 
 
+@functools.cache
 def shapes(unet: UNetConfig, text: TextConfig, channels: int) -> tuple[Params, Params]:
     """Returns the parameters of both, as shapes; `channels` are what the U-Net takes."""
     side = unet.unit
