@@ -1,4 +1,4 @@
-"""What the backward pass computes again instead of keeping it, by name.
+"""Rematerialisation by name: what the backward pass computes again instead of keeping it.
 
     none      nothing: all that the gradient needs is kept
     products  all but the outputs of matrix products and convolutions: norms, activations and scores' softmax again
