@@ -124,11 +124,16 @@ def test_a_decoder_draws_what_its_prior_imagines_and_varies_a_picture(kept):
     first = PriorPipeline(PRIOR.bundle(kept, whole), devices=jax.devices()[:1])
     assets = unclip_decoder.Assets(8, kept)
     decoder = DECODER.bundle(assets, drawn(DECODER.task(assets)))
-    pipe = Imagined(first, DiffusionPipeline(decoder, devices=jax.devices()[:1]))
-    steps = {"steps": 2, "prior_steps": 2}
-    one, two = (pipe([text], key=jax.random.key(0), **steps) for text in ("red heart", "green book"))
-    assert one.shape == (1, 8, 8, 3)
-    assert (one != two).any()
+    drawer = DiffusionPipeline(decoder, devices=jax.devices()[:1])
+    pipe, options = Imagined(first, drawer), imagine.PriorOptions(prior_steps=2)
+    embeds = [
+        np.asarray(first([text], keys=jax.random.split(jax.random.key(0), 1), options=options)[0])
+        for text in ("red heart", "green book")
+    ]
+    assert np.abs(embeds[0] - embeds[1]).max() > 1e-6
+    drawn_alone = [drawer([""], key=jax.random.key(0), embed=embed, steps=2) for embed in (embeds[0], -9 * embeds[0])]
+    assert (drawn_alone[0] != drawn_alone[1]).any()
+    assert pipe(["red heart"], key=jax.random.key(0), steps=2, prior_steps=2).shape == (1, 8, 8, 3)
     picture = np.full((1, 8, 8, 3), 200, np.uint8)
     assert pipe([""], key=jax.random.key(0), picture=picture, steps=2).shape == (1, 8, 8, 3)
     told = pipe.settings({"steps": 2})
