@@ -29,7 +29,7 @@ NEEDS = {
     "dalle": "openmoji_dvae",
 }
 """Configs that stand on a run of another, their autoencoder's."""
-BY_DEFAULT = ("quickstart", "openmoji_kl", "openmoji_ldm")
+BY_DEFAULT = ("quickstart", "openmoji_ldm")
 """One of each kind of task; the others are `heavy`."""
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
