@@ -23,7 +23,7 @@ def config() -> Experiment:
         dalle_dvae.config(),
         name="dalle",
         task=text_to_tokens.Config(
-            net=TextImageTransformerConfig(width=3968, layers=64, heads=62, remat=True, dtype="bfloat16"),
+            net=TextImageTransformerConfig(width=3968, layers=64, heads=62, remat="blocks", dtype="bfloat16"),
             autoencoder="runs/dalle_dvae",
             length=256,
             vocabulary=16_384,
@@ -37,5 +37,5 @@ def config() -> Experiment:
 
 def small() -> Experiment:
     base = openmoji_dalle.small()
-    net = dataclasses.replace(base.task.net, remat=True)
+    net = dataclasses.replace(base.task.net, remat="blocks")
     return dataclasses.replace(base, name="dalle-small", task=dataclasses.replace(base.task, net=net))

@@ -35,7 +35,7 @@ def config() -> Experiment:
         time_shift=0.0,
         sin_first=False,
         dropout=0.1,
-        remat=True,
+        remat="blocks",
         dtype="bfloat16",
     )
     text = TextConfig(
@@ -68,7 +68,7 @@ def config() -> Experiment:
 
 def small() -> Experiment:
     base = openmoji_glide.shrunk(config())
-    net = dataclasses.replace(base.task.net, remat=False, dtype="float32")
+    net = dataclasses.replace(base.task.net, remat="none", dtype="float32")
     task = dataclasses.replace(
         base.task, net=net, text=dataclasses.replace(base.task.text, dtype="float32", vocabulary=512), vocabulary=512
     )

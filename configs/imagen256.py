@@ -5,7 +5,7 @@ the resolution first and scale their skips by 1/sqrt(2); attention at the lowest
 small picture; batches of 2048, Adam 1e-4 after 10k steps of warm-up. Text is read as in imagen64.py.
 Hardware: 128 accelerators; TPU v4 in the paper. Time: not measured yet.
 Result: FID 7.27 on COCO at 256x256 in the paper; ours not measured yet.
-Command: jaxdiff train configs/imagen256.py --data.name DIR && jaxdiff sample --model runs/imagen256 --prompt TEXT
+Command: jaxdiff train configs/imagen256.py --data.name DIR --mesh.fsdp 4 && jaxdiff sample --model runs/imagen256 --prompt TEXT
 """
 
 import dataclasses
@@ -15,7 +15,6 @@ import imagen64
 
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.parallel import MeshSpec
 from jaxdiff.tasks import super_resolution
 from jaxdiff.training import OptimizerConfig
 
@@ -34,7 +33,7 @@ def config() -> Experiment:
         pooled=True,
         augment=True,
         context_norm=True,
-        remat=True,
+        remat="blocks",
         dtype="bfloat16",
     )
     task = super_resolution.Config(
@@ -50,7 +49,6 @@ def config() -> Experiment:
         base,
         name="imagen256",
         task=task,
-        mesh=MeshSpec(fsdp=4),
         data=dataclasses.replace(base.data, size=256),
         optimizer=OptimizerConfig(name="adam", lr=1e-4, warmup=10_000, decay="constant"),
     )

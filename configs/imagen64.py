@@ -5,7 +5,7 @@ Paper: Saharia et al. 2022, arXiv 2205.11487, appendix F: width 512 to 2048, thr
 tenth without text. The paper reads text with a frozen T5-XXL; here the encoder learns with the network, as in GLIDE.
 Hardware: 256 accelerators; TPU v4 in the paper. Time: not measured yet.
 Result: FID 7.27 on COCO at 256x256 in the paper; ours not measured yet.
-Command: jaxdiff train configs/imagen64.py --data.name DIR
+Command: jaxdiff train configs/imagen64.py --data.name DIR --mesh.fsdp 8
 """
 
 import dataclasses
@@ -16,7 +16,6 @@ from jaxdiff.data.source import DataConfig
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.parallel import MeshSpec
 from jaxdiff.tasks import picture
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
@@ -33,7 +32,7 @@ def config() -> Experiment:
         scale_shift=True,
         pooled=True,
         context_norm=True,
-        remat=True,
+        remat="blocks",
         dtype="bfloat16",
     )
     return Experiment(
@@ -45,7 +44,6 @@ def config() -> Experiment:
             vocabulary=TEXT.vocabulary,
             preview=picture.PreviewConfig(prompts=("a red heart", "two cats on a sofa"), steps=50, guidance=7.5),
         ),
-        mesh=MeshSpec(fsdp=8),
         data=DataConfig(name="data/pairs", size=64),
         optimizer=OptimizerConfig(name="adafactor", lr=1e-4, warmup=10_000, decay="constant"),
         train=TrainConfig(steps=2_500_000, batch_size=2048, log_every=100, preview_every=10_000),
@@ -64,4 +62,4 @@ def on_emoji(base: Experiment) -> Experiment:
     text = dataclasses.replace(made.task.text, vocabulary=512, dtype="float32")
     task = dataclasses.replace(made.task, net=net, text=text, vocabulary=512)
     data = dataclasses.replace(made.data, name="openmoji", split="all", subset="quickstart")
-    return dataclasses.replace(made, task=task, data=data, mesh=MeshSpec())
+    return dataclasses.replace(made, task=task, data=data)

@@ -5,7 +5,7 @@ Paper: Ramesh et al. 2022, arXiv 2204.06125, appendix C: width 512 to 2048, thre
 0.9999; a tenth forgets the embedding, half the text. configs/imagen256.py shows how pictures are enlarged.
 Hardware: 256 accelerators. Time: not measured yet.
 Result: FID 10.39 on COCO at 256x256 in the paper; ours not measured yet.
-Command: jaxdiff train configs/unclip64.py --task.clip DIR --data.name DIR
+Command: jaxdiff train configs/unclip64.py --task.clip DIR --data.name DIR --mesh.fsdp 8
 """
 
 from pathlib import Path
@@ -16,7 +16,6 @@ from jaxdiff.data.source import DataConfig
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.parallel import MeshSpec
 from jaxdiff.tasks import picture, unclip_decoder
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
@@ -34,7 +33,7 @@ def config() -> Experiment:
         addition="image",
         tokens="text_image",
         context_width=2048,
-        remat=True,
+        remat="blocks",
         dtype="bfloat16",
     )
     text = TextConfig(vocabulary=32_768, length=256, width=2048, layers=24, heads=32, dtype="bfloat16")
@@ -48,7 +47,6 @@ def config() -> Experiment:
             preview=picture.PreviewConfig(prompts=("a red heart", "two cats on a sofa"), steps=50, guidance=3.0),
             prior=Path("runs/unclip_prior"),
         ),
-        mesh=MeshSpec(fsdp=8),
         data=DataConfig(name="data/pairs", size=64),
         optimizer=OptimizerConfig(name="adam", lr=1.2e-4, warmup=1000, decay="constant"),
         train=TrainConfig(steps=800_000, batch_size=2048, log_every=100, preview_every=10_000),

@@ -37,7 +37,7 @@ def shrunk(base: Experiment, **task) -> Experiment:
     return dataclasses.replace(
         base,
         name=f"{base.name}-small",
-        task=dataclasses.replace(base.task, **({"previews": 2} | task)),
+        task=dataclasses.replace(base.task, **(({"previews": 2} if hasattr(base.task, "previews") else {}) | task)),
         data=dataclasses.replace(base.data, size=8),
         held_out_batches=1,
         optimizer=dataclasses.replace(base.optimizer, warmup=0),

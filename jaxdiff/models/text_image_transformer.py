@@ -30,6 +30,7 @@ from jaxdiff.models import image_transformer
 from jaxdiff.models.config import NetConfig, check_dtype
 from jaxdiff.nn import cached
 from jaxdiff.nn.cached import Kept
+from jaxdiff.nn.remat import Remat, recomputed
 from jaxdiff.sampling import tokens as draws
 from jaxdiff.typing import Key, Params
 
@@ -47,7 +48,7 @@ class TextImageTransformerConfig(NetConfig):
       attention: what the layers' attentions see, of full, row, column and conv; repeated until there is one each.
       last: what the last layer sees.
       window: side of a conv's window, odd.
-      remat: recompute each block in the backward pass: less memory, a third more time.
+      remat: what the backward pass computes again; see `nn.remat`.
       dtype: dtype of the computation; outputs are float32.
     """
 
@@ -57,7 +58,7 @@ class TextImageTransformerConfig(NetConfig):
     attention: tuple[str, ...] = ("row", "column", "row", "row")
     last: str = "conv"
     window: int = 11
-    remat: bool = False
+    remat: Remat = "none"
 
     def build(self) -> nn.Module:
         """Makes the network of captions of 16 tokens of 300 and pictures of 8x8 codes of 512."""
@@ -147,7 +148,7 @@ class TextImageTransformer(nn.Module):
         embed = lambda count: nn.Embed(count, net.width, dtype=net.dtype, embedding_init=small)
         self.words, self.values = embed(self.vocabulary + self.length), embed(self.codes)
         self.places, self.rows, self.columns = embed(self.length), embed(h), embed(w)
-        block = nn.remat(Block, methods=["look"]) if net.remat else Block
+        block = recomputed(Block, net.remat, methods=["look"])
         self.blocks = [block(net) for _ in range(net.layers)]
         self.norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=net.dtype)
         self.next_word = nn.Dense(self.vocabulary + self.length, dtype=net.dtype)

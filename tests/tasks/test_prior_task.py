@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tasks import test_clip
+from tasks import test_clip_task
 
 from jaxdiff.data.config import DataConfig
 from jaxdiff.data.source import Part, open_source
@@ -42,7 +42,9 @@ def few():
 def run(tmp_path_factory):
     """A new run's folder, which keeps the CLIP of a directory."""
     path = tmp_path_factory.mktemp("kept")
-    write_directory(test_clip.MODEL.bundle(test_clip.ASSETS, Variables(test_clip.weights())), path / "clip")
+    write_directory(
+        test_clip_task.MODEL.bundle(test_clip_task.ASSETS, Variables(test_clip_task.weights())), path / "clip"
+    )
     (path / "run").mkdir()
     kept_clip.keep(path / "run", path / "clip", few())
     return path / "run"
@@ -76,7 +78,7 @@ def test_mean_and_deviation_are_those_of_the_embeddings_of_the_data(run, kept):
     seen = np.asarray(kept_clip.embed(part.config, params, jnp.asarray(images)), np.float64)
     np.testing.assert_allclose(kept.mean, seen.mean(0), atol=1e-5)
     np.testing.assert_allclose(kept.deviation, seen.std(0), rtol=1e-4)
-    assert kept.tokenizer.ids == test_clip.ASSETS.tokenizer.ids
+    assert kept.tokenizer.ids == test_clip_task.ASSETS.tokenizer.ids
     assert kept_clip.hash_of(run) == kept.clip
     assert kept_clip.hash_of(run / "nothing") == ""
 
@@ -93,7 +95,7 @@ def test_a_prior_learns_the_embedding_less_its_mean_over_its_deviation(kept, mon
     frozen = task.load(placed)
     rows = [
         task.example({"image": few()[i]["image"], "caption": text}, np.random.default_rng(0))
-        for i, text in enumerate(test_clip.CAPTIONS)
+        for i, text in enumerate(test_clip_task.CAPTIONS)
     ]
     batch = {name: jnp.asarray(np.stack([row[name] for row in rows])) for name in rows[0]}
     task.loss({}, Known(frozen, {}, {}, 0), batch, jax.random.split(jax.random.key(0), 8))
