@@ -5,7 +5,8 @@ the resolution first and scale their skips by 1/sqrt(2); attention at the lowest
 small picture; batches of 2048, Adam 1e-4 after 10k steps of warm-up. Text is read as in imagen64.py.
 Hardware: 128 accelerators; TPU v4 in the paper. Time: not measured yet.
 Result: FID 7.27 on COCO at 256x256 in the paper; ours not measured yet.
-Command: jaxdiff train configs/imagen256.py --data.name DIR --mesh.fsdp 4 && jaxdiff sample --model runs/imagen256 --prompt TEXT
+Command: jaxdiff train configs/imagen256.py --data.name DIR --mesh.fsdp 4, then
+  jaxdiff sample --model runs/imagen256 --prompt TEXT
 """
 
 import dataclasses
