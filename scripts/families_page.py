@@ -122,10 +122,17 @@ def stability(runs: dict, groups: dict) -> list[str]:
         values = [run["metrics"][first] for run in seeds]
         spread.setdefault(groups[name], []).append(float(np.std(values, ddof=1) / abs(np.mean(values))))
     mean = {name: float(np.mean(values)) for name, values in spread.items()}
+    ends = {name: [run["metrics"][first] for run in seeds] for name, seeds in runs.items()}
+    apart = [
+        f"{name} ({min(values):.4g} to {max(values):.4g})"
+        for name, values in ends.items()
+        if max(values) > 2 * min(values)
+    ]
     return [
         "**Stability.** Claimed: GANs are the hardest to train, and differ most from run to run.",
         f"Measured, the deviation over seeds of the {first}, as a part of its mean: {ranked(mean)}. "
         + (verdict(max(mean, key=mean.__getitem__) == "GANs") if "GANs" in mean else ""),
+        f"Models whose seeds lie more than a factor of two apart, so that one of them failed: {', '.join(apart) or 'none'}.",
     ]
 
 

@@ -1,7 +1,7 @@
 """D3PM of emoji, 32x32, of eight levels a channel: discretised Gaussian steps, hybrid loss.
 
 Paper: Austin et al. 2021, arXiv 2107.03006: 3.44 bits/dim and FID 7.34 on CIFAR-10 of 256 levels, with 1000 steps.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: docs/families.md.
 Command: jaxdiff train configs/families/d3pm.py
 """
 

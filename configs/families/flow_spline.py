@@ -1,7 +1,7 @@
 """A flow of emoji, 32x32, whose couplings are splines, with a flow for dequantising.
 
 Paper: Durkan et al. 2019, arXiv 1906.04032: 3.38 bits/dim on CIFAR-10; Ho et al. 2019, arXiv 1902.00275, dequantising.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: docs/families.md.
 Command: jaxdiff train configs/families/flow_spline.py
 """
 

@@ -1,7 +1,7 @@
 """A GAN of emoji, 32x32: residual networks, hinge, spectral norm in the critic.
 
 Paper: Miyato et al. 2018, arXiv 1802.05957: inception score 8.22 and FID 21.7 on CIFAR-10, after 100k generator steps.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: docs/families.md.
 Command: jaxdiff train configs/families/gan.py
 """
 

@@ -1,7 +1,7 @@
 """A Glow of emoji, 32x32: ActNorm, 1x1 convolutions and affine couplings.
 
 Paper: Kingma and Dhariwal 2018, arXiv 1807.03039: 3.35 bits/dim on CIFAR-10, with 3 scales of 32 steps, 512 units.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: docs/families.md.
 Command: jaxdiff train configs/families/glow.py
 """
 

@@ -1,7 +1,7 @@
 """A MADE of grey emoji of four levels, 16x16: dense layers, whose bits/dim are exact.
 
 Paper: Germain et al. 2015, arXiv 1502.03509: 88.04 nats on binarised MNIST with one mask and two layers of 8000 units.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: docs/families.md.
 Command: jaxdiff train configs/families/made.py
 """
 

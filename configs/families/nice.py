@@ -1,7 +1,7 @@
 """A NICE of emoji, 32x32: additive couplings, and logistic noise.
 
 Paper: Dinh et al. 2015, arXiv 1410.8516: 5371.78 nats of log-likelihood on CIFAR-10, dequantised.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: docs/families.md.
 Command: jaxdiff train configs/families/nice.py
 """
 

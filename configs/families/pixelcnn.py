@@ -1,7 +1,7 @@
 """A Gated PixelCNN of emoji, 32x32, whose bits/dim are exact.
 
 Paper: van den Oord et al. 2016, arXiv 1606.05328: 3.03 bits/dim on CIFAR-10, with 15 layers on 32 GPUs for 60 hours.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: docs/families.md.
 Command: jaxdiff train configs/families/pixelcnn.py
 """
 

@@ -2,7 +2,7 @@
 
 Paper: Salimans et al. 2017, arXiv 1701.05517: 2.92 bits/dim on CIFAR-10, on 8 GPUs for 5 days; its U-shaped network is
 not this one.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: docs/families.md.
 Command: jaxdiff train configs/families/pixelcnn_pp.py
 """
 

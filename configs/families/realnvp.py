@@ -1,7 +1,7 @@
 """A RealNVP of emoji, 32x32: affine couplings of checkerboards and channels, at several scales.
 
 Paper: Dinh et al. 2017, arXiv 1605.08803: 3.49 bits/dim on CIFAR-10.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: docs/families.md.
 Command: jaxdiff train configs/families/realnvp.py
 """
 

@@ -2,7 +2,7 @@
 
 Paper: Kingma and Welling 2014, arXiv 1312.6114; the decoder as in Kingma et al. 2016, arXiv 1606.04934, whose deep one
 has 3.11 bits/dim on CIFAR-10.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: docs/families.md.
 Command: jaxdiff train configs/families/vae.py
 """
 

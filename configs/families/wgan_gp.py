@@ -1,7 +1,7 @@
 """A Wasserstein GAN of emoji, 32x32: DCGAN's shape, a gradient penalty, and five steps of the critic for each.
 
 Paper: Gulrajani et al. 2017, arXiv 1704.00028, algorithm 1: inception score 7.86 on CIFAR-10 with residual networks.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time and result: docs/families.md.
 Command: jaxdiff train configs/families/wgan_gp.py
 """
 

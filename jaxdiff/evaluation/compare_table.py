@@ -23,7 +23,7 @@ def markdown(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     ]
 
     def told(values: Sequence[Any]) -> str:
-        spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
+        spread = f" ± {round(float(np.std(values, ddof=1)), 12):.2g}" if len(values) > 1 else ""
         return f"{np.mean(values):.4g}{spread}" if values else "none"
 
     lines = [heads, ["---"] * len(heads)]
