@@ -132,7 +132,7 @@ def stability(runs: dict, groups: dict) -> list[str]:
         "**Stability.** Claimed: GANs are the hardest to train, and differ most from run to run.",
         f"Measured, the deviation over seeds of the {first}, as a part of its mean: {ranked(mean)}. "
         + (verdict(max(mean, key=mean.__getitem__) == "GANs") if "GANs" in mean else ""),
-        f"Models whose seeds lie more than a factor of two apart, so that one of them failed: {', '.join(apart) or 'none'}.",
+        f"Models whose seeds lie more than a factor of two apart, so that one failed: {', '.join(apart) or 'none'}.",
     ]
 
 
