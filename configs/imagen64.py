@@ -59,7 +59,7 @@ def on_emoji(base: Experiment) -> Experiment:
     """The same kind of run in seconds, on emoji, which need no download."""
     made = quickstart.shrunk(base)
     net = dataclasses.replace(made.task.net, dtype="float32", shifted=False, level_layers=())
-    text = dataclasses.replace(made.task.text, vocabulary=512, dtype="float32")
+    text = dataclasses.replace(made.task.text, vocabulary=512, width=32, dtype="float32")  # 32 groups are normed
     task = dataclasses.replace(made.task, net=net, text=text, vocabulary=512)
     data = dataclasses.replace(made.data, name="openmoji", split="all", subset="quickstart")
     return dataclasses.replace(made, task=task, data=data)
