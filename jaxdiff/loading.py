@@ -116,18 +116,17 @@ def load(
     dtype = "bfloat16" if narrow else dtype
     mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
     place = lambda shapes: param_shardings(shapes, mesh)
+    added: dict[str, Any] = {
+        "loras": loras,
+        "textual_inversions": textual_inversions,
+        "controlnets": controlnets,
+        "adapter": adapter,
+    }
+    added |= {"ip_adapter": ip_adapter, "image_encoder": image_encoder, "vae": vae, "prediction": prediction}
+    added |= {"clip_skip": clip_skip, "fuse": fuse, "safety": safety, f"dtype {narrow}": narrow}
     if dalle_mini.find(path) is not None:
-        wide: dict[str, Any] = {
-            "loras": loras,
-            "controlnets": controlnets,
-            "adapter": adapter,
-            "ip_adapter": ip_adapter,
-        }
-        wide |= {"image_encoder": image_encoder, "vae": vae, "textual_inversions": textual_inversions, "then": then}
-        wide |= {"tokenizer": tokenizer, "prediction": prediction, "clip_skip": clip_skip, "fuse": fuse}
-        wide |= {"safety": safety, "variant": variant, "decode": decode != "whole", "programs": programs}
-        if wrong := [name for name, value in (wide | {f"dtype {narrow}": narrow}).items() if value]:
-            raise ValueError(f"{path} is a DALL-E mini, which takes no {', '.join(wrong)}: leave it out")
+        added |= {"then": then, "tokenizer": tokenizer, "variant": variant, "decode": decode != "whole"}
+        _refuse(f"{path} is a DALL-E mini, which takes", added | {"programs": programs})
         bundle = dalle_mini.read(path, Path(vqgan) if vqgan else None, dtype=dtype, shardings=place)
         return draws_tokens(computing(bundle, dtype, decode_dtype), spec, devices)
     if vqgan:
@@ -135,17 +134,8 @@ def load(
     if not then and not is_published(path) and (saved.folder_of(path) / "config.json").is_file():
         path, *then = stages.chain(path, image)
     if then:
-        wide = {
-            "loras": loras,
-            "fuse": fuse,
-            "textual_inversions": textual_inversions,
-            "controlnets": controlnets,
-        }
-        wide |= {"adapter": adapter, "ip_adapter": ip_adapter, "image_encoder": image_encoder, "vae": vae}
-        wide |= {"prediction": prediction, "clip_skip": clip_skip, "safety": safety}
-        wide |= {} if path.is_file() else {"tokenizer": tokenizer}
-        if wrong := [name for name, value in (wide | {f"dtype {narrow}": narrow}).items() if value]:
-            raise ValueError(f"stages that follow each other take no {', '.join(wrong)}: leave it out, or then")
+        added |= {} if path.is_file() else {"tokenizer": tokenizer}
+        _refuse("stages that follow each other take", added, do="leave it out, or then")
         paths = [path, *map(Path, then)]
         bundles = [computing(one, dtype, decode_dtype) for one in _stages(paths, dtype, variant, tokenizer, place)]
         how: dict[str, Any] = {"spec": spec, "devices": devices, "programs": programs, "decode": decode}
@@ -171,39 +161,20 @@ def load(
             place=place,
         )
     else:
-        told: dict[str, Any] = {
-            "loras": loras,
-            "textual_inversions": textual_inversions,
-            "ip_adapter": ip_adapter,
-            "variant": variant,
-        }
-        told |= {"tokenizer": tokenizer, "prediction": prediction, "fuse": fuse, "safety": safety, **more}
-        if wrong := [name for name, value in told.items() if value]:
-            raise ValueError(f"{path} is a run of `jaxdiff train`, which takes no {', '.join(wrong)}: leave it out")
+        added |= {"variant": variant, "tokenizer": tokenizer}
+        _refuse(f"{path} is a run of `jaxdiff train`, which takes", added, but=("clip_skip", f"dtype {narrow}"))
         run = experiment.open_run(path, place)
         if not any((dtype, decode_dtype, clip_skip, decode != "whole", devices, programs)):
             return run.config.task.pipeline(run.assets, run.weights, spec)
         bundle = run.config.task.bundle(run.assets, run.weights)
     bundle = computing(bundle, dtype, decode_dtype)
     if bundle.kind in OTHERS:
-        wide = {"loras": loras, "controlnets": controlnets, "ip_adapter": ip_adapter, "clip_skip": clip_skip}
-        wide |= {"fuse": fuse, "safety": safety, f"dtype {narrow}": narrow, **more}
-        if wrong := [name for name, value in wide.items() if value]:
-            raise ValueError(f"{path} is an {bundle.kind}, which takes no {', '.join(wrong)}: leave it out")
+        _refuse(f"{path} is an {bundle.kind}, which takes", added, but=("textual_inversions", "prediction"))
         return OTHERS[bundle.kind](bundle, spec=spec, devices=devices, programs=programs)
     if has_prior(bundle):
         if "unet" not in bundle.components:
             raise ValueError(f"{path} is a prior, which draws no pictures: give the directory of its decoder as then")
-        wide = {
-            "loras": loras,
-            "ip_adapter": ip_adapter,
-            "clip_skip": clip_skip,
-            "fuse": fuse,
-            "safety": safety,
-            **more,
-        }
-        if wrong := [name for name, value in (wide | {f"dtype {narrow}": narrow}).items() if value]:
-            raise ValueError(f"{path} has a prior, and takes no {', '.join(wrong)}: leave it out")
+        _refuse(f"{path} has a prior, and takes", added, but=("textual_inversions", "prediction"))
         return imagined(*split(bundle), spec=spec, devices=devices, programs=programs, decode=decode)
     pairs = lora.parse(loras)
     weights = [weight for _, weight in pairs]
@@ -359,6 +330,12 @@ def read_bundle(
     for file in textual_inversions:
         bundle = textual_inversion.add(bundle, file)
     return bundle
+
+
+def _refuse(what: str, given: Mapping[str, Any], but: Sequence[str] = (), do: str = "leave it out") -> None:
+    """Refuses options that were given, by their names, but for some."""
+    if wrong := [name for name, value in given.items() if value and name not in but]:
+        raise ValueError(f"{what} no {', '.join(wrong)}: {do}")
 
 
 def _stages(

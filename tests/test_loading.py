@@ -140,8 +140,8 @@ def test_a_run_computes_as_it_was_trained(monkeypatch):
     ("options", "words"),
     [
         ({"loras": ["x"]}, "which takes no loras"),
-        ({"fuse": True, "variant": "fp16"}, "which takes no variant, fuse"),
-        ({"controlnets": ["x"], "vae": "y"}, "which takes no vae, controlnet_00"),
+        ({"fuse": True, "variant": "fp16"}, "which takes no fuse, variant"),
+        ({"controlnets": ["x"], "vae": "y"}, "which takes no controlnets, vae"),
         ({"clip_skip": 1}, "clip_skip is for CLIP's text encoders"),
         ({"safety": True}, "which takes no safety"),
     ],

@@ -256,6 +256,7 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     from jaxdiff.data.grid import grid
     from jaxdiff.evaluation import rerank
     from jaxdiff.pipelines.inputs import root_key
+    from jaxdiff.pipelines.pipeline import HasStages
 
     listed = {f.name for f in dataclasses.fields(pipe.Options)}
     options: Any = tyro.cli(own_options(pipe.Options), args=list(words), prog=f"jaxdiff sample --model {args.model}")
@@ -290,9 +291,9 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     sheet = grid(np.concatenate(parts), captions, columns if args.num > 1 else None)
     told = {name: value for name, value in dataclasses.asdict(args).items() if name in taken - {*OTHERS}} | own
     told = json.loads(json.dumps(told, default=str))
-    if runs := getattr(pipe, "runs", ()):
-        each: list[dict[str, Any]] = pipe.settings(_given(args, listed) | own)  # type: ignore[attr-defined]
-        told["stages"] = [{"run": run, **stage} for run, stage in zip(runs, each, strict=True)]
+    if isinstance(pipe, HasStages) and pipe.runs:
+        each = pipe.settings(_given(args, listed) | own)
+        told["stages"] = [{"run": run, **stage} for run, stage in zip(pipe.runs, each, strict=True)]
     out.write(args.out, sheet, {**named, **told, "jaxdiff": __version__})
     print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
 

@@ -39,7 +39,7 @@ class Args:
         weighted, as in "a (red:1.3) hat".
       num: number of pictures for each prompt.
       best_of: draw so many pictures for each that is shown, and keep the one that --rerank finds nearest to the prompt.
-      rerank: directory of a CLIP model of transformers, which chooses among the pictures of --best-of.
+      rerank: a run of the task clip, or directory of a CLIP model of transformers, which chooses among --best-of's.
       out: file to write, .png, .jpg or .webp; prompts, seed and settings are stored in its metadata.
       steps: number of sampling steps.
       sampler: sampling method; by default the one that the model's authors use, or ddim. One of ddpm,

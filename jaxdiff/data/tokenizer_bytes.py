@@ -1,27 +1,24 @@
-"""The byte-pair tokenizer of GPT-2 and BART: reads tokenizer.json, or vocab.json and merges.txt, and writes the latter.
+"""BART's byte pairs: reads tokenizer.json, or vocab.json and merges.txt, and writes the latter.
 
-Text is split into English contractions, and runs of letters, of numbers and of other signs, each with the space before
-it, and runs of white space. Each piece is a sequence of bytes, written as one printable letter each; adjacent parts are
-merged, the pair earliest in the list of merges first. A text is <s>, its tokens, </s> and padding.
+Text is split, and its pieces are merged, as GPT-2's are (`tokenizer_gpt`). A text is <s>, its tokens, </s> and padding.
 
-Sources: Radford et al. 2019 (GPT-2), section 2.2; Lewis et al. 2020 (BART), arXiv 1910.13461.
+Source: Lewis et al. 2020, arXiv 1910.13461.
 """
 
 import functools
 import json
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxdiff.data.clip_words import LETTER, merge, spell
+from jaxdiff.data.clip_words import LETTER, spell
 from jaxdiff.data.text import read_text, write_text
+from jaxdiff.data.tokenizer_gpt import merging, words
 
 START, PAD, END = "<s>", "<pad>", "</s>"
-_CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 _VERSION = "#version: 0.2"
 
 
@@ -46,7 +43,7 @@ class ByteTokenizer:
 
     def tokens(self, text: str) -> list[int]:
         """Returns the ids of a text, without start, end and padding."""
-        return [i for word in words(text) for i in self._encode_word(word)]
+        return [self.ids[token] for word in words(text) for token in self._split_word(word)]
 
     def encode(self, text: str, length: int) -> np.ndarray:
         """Returns int32 [length]: start, the text, end, padding; a text too long is cut, start and end stay."""
@@ -65,14 +62,8 @@ class ByteTokenizer:
         write_text(folder / "merges.txt", "\n".join([_VERSION, *(f"{a} {b}" for a, b in self.merges), ""]))
 
     @functools.cached_property
-    def _encode_word(self) -> Callable[[str], list[int]]:
-        rank = {pair: n for n, pair in enumerate(self.merges)}
-
-        @functools.lru_cache(2**16)
-        def encode_word(word: str) -> list[int]:
-            return [self.ids[part] for part in merge([LETTER[b] for b in word.encode(errors="replace")], rank)]
-
-        return encode_word
+    def _split_word(self) -> Callable[[str], list[str]]:
+        return merging(self.merges)
 
 
 def read(folder: Path) -> ByteTokenizer:
@@ -114,32 +105,3 @@ def _check(told: Any) -> None:
         )
     if before.get("add_prefix_space") or model.get("dropout") or model.get("end_of_word_suffix"):
         raise ValueError("add_prefix_space, dropout and end_of_word_suffix are not supported")
-
-
-def words(text: str) -> Iterator[str]:
-    """Splits a text into the pieces that are encoded by themselves."""
-    at = 0
-    while at < len(text):
-        end = _word(text, at)
-        yield text[at:end]
-        at = end
-
-
-def _word(text: str, at: int) -> int:
-    """Returns where the piece that begins at a place ends."""
-    if found := next((one for one in _CONTRACTIONS if text.startswith(one, at)), None):
-        return at + len(found)
-    first = at + 1 if text[at] == " " and at + 1 < len(text) and _kind(text[at + 1]) != "Z" else at
-    kind, end = _kind(text[first]), first + 1
-    while end < len(text) and _kind(text[end]) == kind:
-        end += 1
-    # of white space before a word, the last sign is left to it
-    return end - 1 if kind == "Z" and end < len(text) and end - at > 1 else end
-
-
-def _kind(letter: str) -> str:
-    """Returns the kind of a character: L for letters, N for numbers, Z for white space, O for others."""
-    if letter.isspace() and letter not in "\x1c\x1d\x1e\x1f":
-        return "Z"
-    category = unicodedata.category(letter)[0]
-    return category if category in "LN" else "O"

@@ -15,7 +15,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +65,13 @@ class GptTokenizer:
 
     @functools.cached_property
     def _split_word(self) -> Callable[[str], list[str]]:
-        rank = {pair: n for n, pair in enumerate(self.merges)}
-        return functools.lru_cache(2**16)(lambda word: merge([LETTER[b] for b in word.encode(errors="replace")], rank))
+        return merging(self.merges)
+
+
+def merging(merges: Sequence[tuple[str, str]]) -> Callable[[str], list[str]]:
+    """Returns the function from one of the `words` to its tokens, which keeps what it found."""
+    rank = {pair: n for n, pair in enumerate(merges)}
+    return functools.lru_cache(2**16)(lambda word: merge([LETTER[b] for b in word.encode(errors="replace")], rank))
 
 
 def words(text: str) -> Iterator[str]:

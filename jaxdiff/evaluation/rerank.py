@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxdiff.evaluation import clip
-from jaxdiff.pretrained.read import read_json
+from jaxdiff.tasks import clip as clip_task
 from jaxdiff.typing import Key
 
 Embed = Callable[[np.ndarray, Sequence[str]], tuple[np.ndarray, np.ndarray]]
@@ -19,23 +19,19 @@ Embed = Callable[[np.ndarray, Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
 def embedder(folder: Path | None) -> Embed | None:
-    """Returns the embeddings of a CLIP model from a directory of transformers; None: of none.
+    """Returns the embeddings of a run of the task clip, or of a directory with a CLIPModel; None: of none.
 
     Raises:
-      FileNotFoundError, ValueError: if it is not such a directory.
+      FileNotFoundError, ValueError: if it is neither.
     """
     if folder is None:
         return None
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"--rerank {folder} has no config.json: expected a directory with a CLIPModel")
-    if "text_config" not in read_json(folder / "config.json"):
-        raise ValueError(f"--rerank {folder} is not a CLIPModel of transformers: its config.json has no text_config")
-    model = clip.read(folder)
+    model = clip_task.read(folder)
     see, listen = clip.encoders(model, jax.device_count())
 
     def embed(pictures: np.ndarray, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        tokens = np.stack([model.tokenizer.encode(prompt, model.text.length) for prompt in prompts])
-        return see(model.image_params, pictures), listen(model.text_params, tokens)
+        tokens = np.stack([model.tokenizer.encode(prompt, model.text.config.length) for prompt in prompts])
+        return see(model.image.params, pictures), listen(model.text.params, tokens)
 
     return embed
 

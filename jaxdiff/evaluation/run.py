@@ -30,6 +30,7 @@ from jaxdiff.pipelines.cascade import Cascade
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.imagined import Imagined
 from jaxdiff.pipelines.pipeline import HasLikelihood
+from jaxdiff.tasks import clip as clip_task
 
 Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -110,7 +111,7 @@ class ReferenceSet:
         self.origin: dict[str, Any] = {}
         if "lpips" in config.metrics:
             pairs.find(config.lpips)
-        self._clip = clip.read(config.clip) if config.clip else None
+        self._clip = clip_task.read(config.clip) if config.clip else None
         if not self.metrics:
             return
         of = network(config.network, config.weights, config.resize)

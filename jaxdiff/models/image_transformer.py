@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff.models.config import check_dtype
 from jaxdiff.models.ordered import OrderedConfig, Pick
+from jaxdiff.nn import cached
 from jaxdiff.nn.attention import attention
 from jaxdiff.nn.norm import gelu
 from jaxdiff.typing import Key, Params
@@ -78,10 +79,10 @@ class Block(nn.Module):
         q, k, v = self._heads(x)
         return self._rest(x, attention(q, k, v, causal=self.causal))
 
-    def step(self, x: Float[Array, "b 1 c"], kept: tuple[Array, Array], at: Any) -> tuple[Array, tuple[Array, Array]]:
+    def step(self, x: Float[Array, "b 1 c"], kept: cached.Kept, at: Any) -> tuple[Array, cached.Kept]:
         """Returns the token at place `at`, and keys and values [b n h d] with its own."""
         q, *own = self._heads(x)
-        k, v = (jax.lax.dynamic_update_slice(old, new, (0, at, 0, 0)) for old, new in zip(kept, own, strict=True))
+        k, v = cached.keep(kept, (own[0], own[1]), at)
         seen = jnp.broadcast_to(jnp.arange(k.shape[1])[None] <= at, k.shape[:2])
         return self._rest(x, attention(q, k, v, mask=seen)), (k, v)
 

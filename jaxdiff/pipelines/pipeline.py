@@ -1,6 +1,6 @@
 """The protocol of every pipeline: all that previews, evaluation and the command line use."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +20,21 @@ class Pipeline(Protocol):
         self, prompts: str | Sequence[str], *, key: Any, options: Any = None, latents: bool = False, **fields: Any
     ) -> Any:
         """Returns pictures uint8 [b h w 3], one for each prompt; see `DiffusionPipeline`."""
+        ...
+
+
+@runtime_checkable
+class HasStages(Protocol):
+    """A model of several, which draw one after another.
+
+    Attributes:
+      runs: where they were read; empty where that is not known.
+    """
+
+    runs: tuple[str, ...]
+
+    def settings(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Returns the options that each stage runs with in a call with these, as far as they are numbers or names."""
         ...
 
 

@@ -13,7 +13,7 @@ Source: Nichol et al. 2021, arXiv 2112.10741, sections 4.1 and 4.2.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,6 @@ import numpy as np
 
 from jaxdiff.data import masks
 from jaxdiff.data.source import DataConfig, Example, Source
-from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel import MeshSpec
@@ -36,22 +35,6 @@ from jaxdiff.typing import Batch, Cond, Key, Params
 
 _KNOWN = 4
 """The channels of the known picture and of where it is."""
-
-
-class Assets(NamedTuple):
-    """Holds what a model is beside its numbers and weights.
-
-    Attributes:
-      size: side of the pictures.
-      vocabulary: vocabulary of its text encoder.
-      labels: none.
-      shown: uint8 [n h w 3] pictures that the previews of a model that fills begin with.
-    """
-
-    size: int
-    vocabulary: BytePair | None = None
-    labels: tuple[str, ...] = ()
-    shown: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,7 +115,7 @@ class Config(picture.Config):
             vocabulary = known.task.assets(known.folder, data).vocabulary
             by_first(lambda: vocabulary.write(folder / "vocabulary.json"))
             new = False
-        made = Assets(*super().assets(folder, data, source, new=new))
+        made = super().assets(folder, data, source, new=new)
         if source is None or not self.fills or not self.preview.prompts:
             return made
         return made._replace(
@@ -184,7 +167,7 @@ class Config(picture.Config):
         return dataclasses.replace(made, index={"known": True}) if self.fills else made
 
     def _preview_inputs(self, assets: Any) -> dict[str, Any]:
-        if assets.shown is None:
+        if not self.fills:
             return {}
         rng = np.random.default_rng(0)
         drawn = [masks.draw(rng, *image.shape[:2], whole=0.0) for image in assets.shown]

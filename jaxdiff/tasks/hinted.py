@@ -93,7 +93,7 @@ class HintedConfig(PublishedConfig):
         return {**super()._row(assets, one, rng), "hint": self._hint(assets, one)}
 
     def _preview_inputs(self, assets: Assets) -> dict[str, Any]:
-        return {"hints": assets.more.shown} if assets.more else {}  # a run that is only read shows nothing
+        return {"hints": assets.more.shown}
 
 
 def check_alone(task: PublishedConfig) -> None:

@@ -63,8 +63,6 @@ class Config(finetune.Config):
         return dataclasses.replace(cond, image=jnp.concatenate([mask[:, ::step, ::step], latents], -1))
 
     def _preview_inputs(self, assets: Assets) -> dict[str, Any]:
-        if assets.more is None:
-            return {}  # a run that is only read shows nothing
         rng = np.random.default_rng(0)
         drawn = [masks.draw(rng, *image.shape[:2], whole=0.0) for image in assets.more]
         return {"image": np.stack(assets.more), "mask": np.stack(drawn).astype(np.float32)}

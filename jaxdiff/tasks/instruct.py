@@ -56,4 +56,4 @@ class Config(HintedConfig, finetune.Config):
         return dataclasses.replace(cond, image=jnp.where(gone[:, None, None, None], 0.0, seen))
 
     def _preview_inputs(self, assets: Assets) -> dict[str, Any]:
-        return {"image": assets.more.shown} if assets.more else {}  # a run that is only read shows nothing
+        return {"image": assets.more.shown}

@@ -319,7 +319,7 @@ class Config(picture.Config):
         return dataclasses.replace(made, index={"picture": self.picture} if self.picture != "none" else {})
 
     def _preview_inputs(self, assets: Any) -> dict[str, Any]:
-        if assets.shown is None:
+        if self.picture == "none":
             return {}
         return {"image": assets.shown, "height": assets.size, "width": assets.size}
 

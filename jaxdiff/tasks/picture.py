@@ -48,11 +48,13 @@ class Assets(NamedTuple):
       size: side of the pictures.
       vocabulary: vocabulary of a model that reads text.
       labels: names of the classes, of a model that knows classes.
+      shown: what previews begin with, uint8 [n i j 3], of a model that a picture steers.
     """
 
     size: int
     vocabulary: BytePair | None = None
     labels: tuple[str, ...] = ()
+    shown: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,7 +361,7 @@ class Config(TaskConfig):
                 )
 
     def _preview_inputs(self, assets: Any) -> dict[str, Any]:
-        """Returns what previews are given beside prompts."""
+        """Returns what previews are given beside prompts; asked when the first is drawn, by a run that has its data."""
         return {}
 
     def _preview(self, assets: Any, spec: Spec) -> Any:
@@ -367,14 +369,14 @@ class Config(TaskConfig):
             return {name: part.params for name, part in self.bundle(assets, weights).components.items()}
 
         make = lambda weights: self.pipeline(assets, weights, spec)
-        return preview(self.preview, make, parts, **self._preview_inputs(assets))
+        return preview(self.preview, make, parts, lambda: self._preview_inputs(assets))
 
 
 def preview(
     wanted: PreviewConfig,
     make: Callable[[Variables], DiffusionPipeline],
     parts: Callable[[Variables], Params],
-    **inputs: Any,
+    inputs: Callable[[], Mapping[str, Any]],
 ) -> Callable[[Variables, Key], Preview]:
     """Returns what draws a run's previews, by one pipeline whose weights change.
 
@@ -383,16 +385,17 @@ def preview(
       make: weights -> the pipeline, called once.
       parts: weights -> all of the pipeline's, by component: what is frozen too, since a step is given the whole state
         and the arrays of an earlier one are gone.
-      inputs: what else each call is given, or is given in another way.
+      inputs: what else each call is given, or is given in another way; called once.
     """
-    made: list[DiffusionPipeline] = []
-    options = {"steps": wanted.steps, "sampler": wanted.sampler, "guidance": wanted.guidance, **inputs}
+    made: list[tuple[DiffusionPipeline, dict[str, Any]]] = []
+    options = {"steps": wanted.steps, "sampler": wanted.sampler, "guidance": wanted.guidance}
 
     def draw(weights: Variables, key: Key) -> Preview:
         if not made:
-            made.append(make(weights))
-        made[0].params |= parts(weights)
-        return Preview(made[0](wanted.prompts, key=key, **options), wanted.prompts)
+            made.append((make(weights), {**options, **inputs()}))
+        pipe, given = made[0]
+        pipe.params |= parts(weights)
+        return Preview(pipe(wanted.prompts, key=key, **given), wanted.prompts)
 
     return draw
 

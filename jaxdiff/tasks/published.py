@@ -323,13 +323,12 @@ class PublishedConfig(TaskConfig):
 
     def _preview(self, assets: Assets, spec: Spec) -> Any:
         wanted = self.preview
-        inputs = {"height": assets.size, "width": assets.size, **self._preview_inputs(assets)}
+        own = {"height": assets.size, "width": assets.size, **({"guidance": None} if wanted.guidance == 1 else {})}
         return preview(
             wanted,
             lambda weights: self.pipeline(assets, weights, spec),
             lambda weights: self._preview_parts(assets, weights),
-            **({"guidance": None} if wanted.guidance == 1 else {}),
-            **inputs,
+            lambda: {**own, **self._preview_inputs(assets)},
         )
 
 

@@ -18,7 +18,7 @@ Saharia et al. 2022, arXiv 2205.11487, section 2.3 (the level is told, and chose
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff.data.source import DataConfig, Source
-from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.diffusion import draws
 from jaxdiff.diffusion.prediction import over_pixels
 from jaxdiff.models.unet import UNetConfig
@@ -44,22 +43,6 @@ NOISING = {"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2",
 _LEVEL, _EPS, _BLUR, _BLURRED = range(4)
 
 
-class Assets(NamedTuple):
-    """Holds what a model is beside its numbers and weights.
-
-    Attributes:
-      size: side of the pictures.
-      vocabulary: vocabulary of a model that reads text.
-      labels: names of the classes, of a model that knows classes.
-      shown: uint8 [n low low 3] small pictures that previews enlarge.
-    """
-
-    size: int
-    vocabulary: BytePair | None = None
-    labels: tuple[str, ...] = ()
-    shown: np.ndarray | None = None
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(picture.Config):
     """Diffusion of a large picture from a small one.
@@ -75,7 +58,7 @@ class Config(picture.Config):
       before: run whose pictures it enlarges, which `jaxdiff sample` then runs first.
     """
 
-    net: UNetConfig = UNetConfig(augment=True, pooled=True)  # type: ignore[assignment]  # the joined picture needs it
+    net: UNetConfig = UNetConfig(augment=True, pooled=True)
     low: int = 16
     levels: int = 1000
     level: int = 100
@@ -118,8 +101,7 @@ class Config(picture.Config):
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Any:
         """Reads vocabulary.json or labels.txt of a run, or makes it; previews enlarge pictures of the data."""
-        told = super().assets(folder, data, source, new=new)
-        made = Assets(data.size, told.vocabulary, told.labels)
+        made = super().assets(folder, data, source, new=new)
         if source is None or not self.preview.prompts:
             return made
         images = described.images(source, self.condition, made.labels, self.preview.prompts)
@@ -158,7 +140,7 @@ class Config(picture.Config):
         return dataclasses.replace(made, index=index, schedulers={"image_noising_scheduler": NOISING})
 
     def _preview_inputs(self, assets: Any) -> dict[str, Any]:
-        return {} if assets.shown is None else {"image": assets.shown}
+        return {"image": assets.shown}
 
 
 def noised(

@@ -57,7 +57,7 @@ class Config(picture.Config):
       prior: run of the task prior, on the same CLIP, which `jaxdiff sample` then runs first.
     """
 
-    net: UNetConfig = UNetConfig(  # type: ignore[assignment]  # which is told embeddings
+    net: UNetConfig = UNetConfig(
         attention=("none", "cross", "cross", "cross"),
         mid_attention="cross",
         pooled=True,
@@ -131,4 +131,4 @@ class Config(picture.Config):
         return dataclasses.replace(super().bundle(assets, weights), index={"clip": assets.kept.clip})
 
     def _preview_inputs(self, assets: Any) -> dict[str, Any]:
-        return {} if assets.shown is None else dict(zip(("embed", "no_embed"), assets.shown, strict=True))
+        return dict(zip(("embed", "no_embed"), assets.shown, strict=True))

@@ -10,7 +10,7 @@ from reference.sd_weights import load, noise, weights
 
 from jaxdiff.evaluation import clip, rerank
 from jaxdiff.evaluation.pictures import Pictures
-from jaxdiff.pretrained import files
+from jaxdiff.pretrained import clip_model, files
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
 INDEX, FIXTURE = load(REFERENCE / "metrics_clip.npz")
@@ -33,7 +33,7 @@ def test_vectors_are_those_of_transformers(folder):
     pixels = ((noise("pictures", (3, 20, 24, 3)) + 1) * 127.5).astype(np.uint8)
     order = [2, 0, 0, 1]  # captions come again
     pictures = Pictures("p", (20, 24), 4, lambda i: pixels[order[i]])
-    seen, heard = clip.vectors(clip.read(folder), pictures, [CAPTIONS[i] for i in order], batch_size=1)
+    seen, heard = clip.vectors(clip_model.read(folder), pictures, [CAPTIONS[i] for i in order], batch_size=1)
     for ours, theirs in ((seen, "pictures"), (heard, "captions")):
         unit = ours / np.linalg.norm(ours, axis=1, keepdims=True)
         close(unit, FIXTURE[f"clip/{theirs}"][order])
@@ -43,9 +43,9 @@ def test_vectors_are_those_of_transformers(folder):
 
 
 def test_what_does_not_serve_is_named(folder):
-    model = clip.read(folder)
+    model = clip_model.read(folder)
     with pytest.raises(ValueError, match="1 pictures and 0 captions"):
         clip.vectors(model, Pictures("p", (20, 24), 1, lambda i: None), [])
     (folder / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"not a CLIPModel of transformers: .* has no text_config"):
-        clip.read(folder)
+        clip_model.read(folder)

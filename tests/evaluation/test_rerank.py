@@ -51,8 +51,10 @@ def test_what_does_not_go_together_is_refused(words, message, tmp_path, capsys):
 
 
 def test_a_folder_that_is_no_clip_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
         rerank.embedder(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no CLIP at"):
+        rerank.embedder(tmp_path / "nowhere")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="has no text_config"):
+    with pytest.raises(ValueError, match="no text_config"):
         rerank.embedder(tmp_path)

@@ -12,7 +12,7 @@ from jaxdiff.data.config import DataConfig
 from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNet, UNetConfig
-from jaxdiff.tasks import glide
+from jaxdiff.tasks import glide, picture
 from jaxdiff.tasks.teacher import Teacher
 from jaxdiff.training import Known, OptimizerConfig
 from jaxdiff.typing import Cond
@@ -26,7 +26,7 @@ MODEL = glide.Config(
     vocabulary=260,
 )  # fmt: skip
 FILLS = dataclasses.replace(MODEL, fills=True)
-ASSETS = glide.Assets(8, BytePair(()))
+ASSETS = picture.Assets(8, BytePair(()))
 NOTHING = Known({}, {}, {}, 0)
 
 

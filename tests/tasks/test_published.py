@@ -35,6 +35,7 @@ from jaxdiff.pretrained.read import read_component
 from jaxdiff.pretrained.rules import flatten
 from jaxdiff.tasks import base_model, class_pictures, controlnet, published
 from jaxdiff.tasks.class_pictures import PriorConfig
+from jaxdiff.tasks.picture import PreviewConfig
 from jaxdiff.training import Known, OptimizerConfig
 
 
@@ -66,6 +67,14 @@ def quick(monkeypatch):
     apply = lambda params, x, t, cond: Sum(None).apply({"params": params}, x, t, cond)
     monkeypatch.setattr(first_stage, "moments", moments)
     monkeypatch.setattr(controlnet, "controlled", lambda unet, controls: apply)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_run_that_shows_itself_is_read_without_its_data(name, model, tmp_path):
+    task = dataclasses.replace(cases.fitted(name, model), preview=PreviewConfig(("a red heart",), steps=2))
+    made(task, tmp_path)
+    assets = task.assets(tmp_path, DATA)
+    assert task.task(assets).previews
 
 
 def moments(part, params, image):
