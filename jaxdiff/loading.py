@@ -20,7 +20,7 @@ from jaxdiff.pipelines.imagine import PriorPipeline
 from jaxdiff.pipelines.imagined import Imagined, has_prior, split
 from jaxdiff.pipelines.model import Model, make_model
 from jaxdiff.pipelines.options import of_model
-from jaxdiff.pipelines.unclip import UnclipPipeline
+from jaxdiff.pipelines.unclip import UnclipPipeline, VariationsPipeline
 from jaxdiff.pretrained import dalle_mini, glide, hub, lora, quantize, single_file, single_part, textual_inversion
 from jaxdiff.pretrained import ip_adapter as ip_adapters
 from jaxdiff.pretrained.components import FAMILIES
@@ -33,7 +33,7 @@ from jaxdiff.typing import Params
 DTYPES = ("float32", "bfloat16", "float16")
 NARROW = ("unet", "controlnet", "text_encoder")
 """Parts that may have weights in 8 bits: the others are small, or lose too much."""
-OTHERS = {"UnCLIPPipeline": UnclipPipeline}
+OTHERS = {"UnCLIPPipeline": UnclipPipeline, "UnCLIPImageVariationPipeline": VariationsPipeline}
 """Classes of the reference that have a pipeline, and a program, of their own."""
 Spec = MeshSpec | Literal["pmap"]
 

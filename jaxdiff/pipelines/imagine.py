@@ -28,7 +28,7 @@ from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import inputs
 from jaxdiff.pipelines.program import FIRST, unit_noise
-from jaxdiff.pipelines.vary import VaryOptions, make_look
+from jaxdiff.pipelines.vary import MixOptions, make_look
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.scheduler import Process
 from jaxdiff.sampling.kernel import drive
@@ -167,7 +167,7 @@ class PriorPipeline:
             raise FloatingPointError("embeddings are not finite: the weights are damaged, or dtype is too narrow")
         return out["embed"], out["away"]
 
-    def look(self, prompts: Sequence[str], options: VaryOptions) -> tuple[Array, Array, Array]:
+    def look(self, prompts: Sequence[str], options: MixOptions) -> tuple[Array, Array, Array]:
         """Returns embeddings of pictures as they are, as `options` move them, and what stands for none: [b e] each.
 
         Raises:
@@ -176,10 +176,9 @@ class PriorPipeline:
         options.check()
         if "image_encoder" not in self.nets:
             raise ValueError("picture is for models with CLIP's image encoder, and this one's directory has none")
-        batch: dict[str, Any] = options.pictures(len(prompts))
-        batch["mix"] = np.full(len(prompts), options.mix, np.float32)
+        batch: dict[str, Any] = options.batch(len(prompts), lambda text: self.tokens([text])[0])
         if options.described is not None:
-            batch |= {"text": self.tokens(prompts), "described": self.tokens([options.described] * len(prompts))}
+            batch["text"] = self.tokens(prompts)
         out = self._look(self.params, batch, host=False)
         return out["seen"], out["embed"], self._away(self.params, out["seen"], host=False)
 

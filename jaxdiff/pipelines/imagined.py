@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.pipelines import inputs
+from jaxdiff.pipelines import canvas, inputs
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.imagine import PriorOptions, PriorPipeline
 from jaxdiff.pipelines.vary import VaryOptions
@@ -79,7 +79,8 @@ class Imagined:
         fields |= {f.name: (f.type, f.default) for kind in self._more for f in dataclasses.fields(kind)}
         fields.setdefault("negative", (str | Sequence[str] | None, None))
         made = [(name, kind, dataclasses.field(default=default)) for name, (kind, default) in fields.items()]
-        listed = [(kind.__doc__ or "").partition("Attributes:\n")[2].rstrip() for kind in self._more]
+        shown = [kind for one in self._more for kind in reversed(one.__mro__[:-1])]
+        listed = [(kind.__doc__ or "").partition("Attributes:\n")[2].rstrip() for kind in shown]
         doc = "\n".join([(decoder.Options.__doc__ or "").rstrip(), *listed, ""])
         self.Options = dataclasses.make_dataclass("Options", made, frozen=True, namespace={"__doc__": doc})
 
@@ -158,7 +159,7 @@ class Imagined:
         if wrong := [name for name in ("image", "init_noise", "sampler") if given.get(name) is not None]:
             raise ValueError(f"{wrong[0]} does not go with keep, which starts from the picture's own noise, by ddim")
         same = {name: given[name] for name in ("steps", "height", "width") if name in given}
-        image = vary.pictures(len(prompts))["picture"]
+        image = canvas.check_pictures(vary.picture, len(prompts), "picture")
         back = {**same, "sampler": "ddim_inverse", "image": image, "embed": seen, "guidance": None}
         own = jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(_PART - 1)))(keys)
         noise = self.decoder(prompts, key=own, latents=True, **back)[1]

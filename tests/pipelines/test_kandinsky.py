@@ -121,6 +121,12 @@ CALLS = {
     "image": ("unet", "ddpm", "plain", {"image": picture("image", 16), "strength": 0.6}),
     "fills": ("unet fills", "ddpm", "plain", {"image": picture("image", 16)[:1].repeat(2, 0), "mask": MASK}),
     "hint": ("unet hint", "ddim", "plain", {"hints": [picture("hint", 64)]}),
+    "hint image": (
+        "unet hint",
+        "ddim",
+        "plain",
+        {"hints": [picture("hint", 64)], "image": picture("image", 16), "strength": 0.6},
+    ),
 }
 
 
