@@ -226,8 +226,7 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
       ValueError, OSError: see `load`.
     """
     beside = ("then", "controlnets", "adapter", "ip_adapter", "image_encoder", "vae", "loras")
-    both = is_diffusion(path) and any((path / name).is_dir() for name in ("prior", "prior_prior"))
-    if not (path / "model_index.json").is_file() or both or any(options.get(name) for name in beside):
+    if not (path / "model_index.json").is_file() or imagines(path) or any(options.get(name) for name in beside):
         pipe: Any = load(path, **options)
         return pipe.model if isinstance(pipe, DiffusionPipeline) else None, pipe.Options
     if not is_diffusion(path):
@@ -264,6 +263,11 @@ def is_diffusion(path: Path) -> bool:
     """Returns whether a model in another library's layout is sampled by `DiffusionPipeline`."""
     file = path / "model_index.json"
     return is_published(path) and not (file.is_file() and read_json(file).get("_class_name") in OTHERS)
+
+
+def imagines(path: Path) -> bool:
+    """Returns whether a directory of the reference's has a prior, and its pipeline the options of one."""
+    return is_diffusion(path) and any((path / name).is_dir() for name in ("prior", "prior_prior"))
 
 
 def is_published(path: Path) -> bool:

@@ -75,7 +75,7 @@ class MixOptions:
 
 @dataclasses.dataclass(frozen=True)
 class VaryOptions(MixOptions):
-    """Those of a decoder whose walk has a way back.
+    """The options of a picture whose decoder has a way back to noise.
 
     Attributes:
       keep: start from the noise that the picture comes from (DDIM inversion), so that its composition stays.

@@ -1,5 +1,7 @@
 """Variations, interpolations and text diffs: walks on the sphere in closed form, and pictures of them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from pipelines import test_kandinsky as kandinsky
 from reference.sd_weights import noise
 
+from jaxdiff.models.autoencoder_vq import AutoencoderVQ
 from jaxdiff.pipelines import program
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.imagine import PriorPipeline
@@ -71,6 +74,29 @@ def test_pictures_of_a_mix_agree(prior, monkeypatch):
     other = pipe("", key=jax.random.key(1), **given, **{**told, "mix": 0.9, "straight": False, "guidance": 3.0})
     assert pipe.compiled() == before
     assert not np.array_equal(made, other)
+
+
+@pytest.mark.heavy
+def test_a_kept_picture_begins_at_its_own_noise(prior):
+    """Of a network that changes slowly, whose steps back are nearly its steps."""
+    whole = kandinsky.decoder_bundle(scheduler="ddim")
+    unet = whole.components["unet"]
+    slow = {**unet.params, "conv_out": jax.tree.map(lambda x: 0.05 * x, unet.params["conv_out"])}
+    parts = {**whole.components, "unet": dataclasses.replace(unet, params=slow)}
+    free = {"scheduler": {**whole.schedulers["scheduler"], "clip_sample": False}}
+    decoder = DiffusionPipeline(
+        dataclasses.replace(whole, components=parts, schedulers=free), devices=jax.devices()[:1]
+    )
+    pipe, told = Imagined(prior, decoder), {"steps": 10, "guidance": 1.0, "height": 16, "width": 16}
+    drawn = lambda keep: pipe("", key=jax.random.key(0), picture=SEEN, keep=keep, latents=True, **told)[1]
+    movq = parts["movq"]
+    encode = jax.jit(lambda params, x: AutoencoderVQ(movq.config).apply({"params": params}, x, method="encode"))
+    own = encode(movq.params, jnp.asarray(SEEN / 127.5 - 1, jnp.float32))
+    apart = [float(np.abs(drawn(keep) - np.asarray(own)).mean()) for keep in (True, False)]
+    assert apart[0] < 0.1 * float(jnp.abs(own).mean())
+    assert apart[0] < 0.1 * apart[1]
+    with pytest.raises(ValueError, match="init_noise does not go with keep"):
+        pipe("", key=jax.random.key(0), picture=SEEN, keep=True, init_noise=np.asarray(own), **told)
 
 
 @pytest.mark.heavy
