@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import keys
+from families import keys, randomised
 from reference.sd_weights import load as fixture
 from reference.sd_weights import noise
 
 from jaxdiff.cli.main import main
 from jaxdiff.data import dalle_text, tokenizer_bytes
 from jaxdiff.loading import load
+from jaxdiff.metrics import speed
 from jaxdiff.models import bart
 from jaxdiff.models.autoencoder_vq import AutoencoderVQ
 from jaxdiff.pretrained import dalle_mini
@@ -111,6 +112,46 @@ def test_codes_are_drawn_with_the_cache_as_without(folder):
     told, untold = (whole(part.params, t) for t in (ids, jnp.stack([away] * 2)))
     guided = (untold + 3 * (told - untold))[..., : part.config.codes]
     np.testing.assert_array_equal(index, guided.argmax(-1))
+
+
+def drawn_both_ways(places):
+    """Programs (params, keys) -> likeliest codes: with what is kept, and by the whole network for each; and params."""
+    encoder = {"encoder_layers": 2, "encoder_heads": 4, "encoder_hidden": 1024}
+    decoder = {"decoder_layers": 4, "decoder_heads": 4, "decoder_hidden": 1024}
+    sizes = {"vocabulary": 16, "values": 32, "codes": 31, "start": 31, "length": 8, "width": 256}
+    net = bart.BartConfig(**sizes, **encoder, **decoder, places=places)
+    ids, numbers = jnp.arange(3, 11, dtype=jnp.int32)[None], PLAIN._replace(top_k=np.int32(1))
+    blank = ids, ids != 1, jnp.zeros((1, places), jnp.int32)
+    params = randomised(jax.eval_shape(lambda: bart.Bart(net).init(jax.random.key(0), *blank))["params"], 0.1)
+
+    def whole(params, keys):
+        def step(given, at):
+            logits = bart.Bart(net).apply({"params": params}, ids, ids != 1, given)
+            code = logits[:, at, : net.codes].argmax(-1)
+            return given.at[:, at + 1].set(code, mode="drop"), code
+
+        first = jnp.zeros((1, places), jnp.int32).at[:, 0].set(net.start)
+        return jax.lax.scan(step, first, jnp.arange(places))[1].T
+
+    kept = lambda params, keys: bart.sample(net, params, ids, None, 1, keys, numbers)
+    return jax.jit(kept), jax.jit(whole), params
+
+
+def test_the_work_of_drawing_is_linear_in_length_with_the_cache():
+    """Of all products of matrices; every step without the cache computes all places again."""
+    work, without = {}, {}
+    for places in (64, 128, 256):
+        kept, whole, params = drawn_both_ways(places)
+        for made, run in ((work, kept), (without, whole)):
+            made[places] = speed.work(jax.make_jaxpr(run)(params, keys(1))).flops
+    assert work[256] - work[128] == 2 * (work[128] - work[64])
+    assert without[256] > 100 * work[256]
+
+
+@pytest.mark.heavy
+def test_long_draws_with_the_cache_are_as_without():
+    kept, whole, params = drawn_both_ways(64)
+    np.testing.assert_array_equal(kept(params, keys(1)), whole(params, keys(1)))
 
 
 @pytest.mark.parametrize("name", ["stacked", "apart"])
