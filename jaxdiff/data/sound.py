@@ -57,6 +57,21 @@ def read(path: Path, rate: int) -> Float[np.ndarray, " n"]:
     return (np.frombuffer(data, "<i2").reshape(-1, channels).mean(1) / 32768).astype(np.float64)
 
 
+def read_folders(top: Path, rate: int, least: int) -> dict[str, list[Float[np.ndarray, " n"]]]:
+    """Reads the WAV files below a folder, by the names of the folders that they lie in.
+
+    Raises:
+      ValueError: see `read`; or if one has fewer than `least` samples.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for path in sorted(top.rglob("*.wav"), key=lambda path: (path.parent.name, path)):
+        wave = read(path, rate)
+        if len(wave) < least:
+            raise ValueError(f"{path} has {len(wave)} samples: expected task.samples {least} or more")
+        found.setdefault(path.parent.name, []).append(wave)
+    return found
+
+
 def write(path: Path, x: Float[np.ndarray, " n"], rate: int) -> None:
     """Writes samples in [-1, 1] as a WAV file of 16 bits."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +92,12 @@ def spectrogram(x: Float[np.ndarray, " n"]) -> UInt8[np.ndarray, "h w 3"]:
     return np.repeat(np.rint(255 * shade).astype(np.uint8)[..., None], 3, -1)
 
 
+def fade(samples: int, rate: int) -> Float[np.ndarray, " n"]:
+    """Returns how loud each sample of a sound is that begins and ends within 20 ms, from 0 to 1."""
+    time = np.arange(samples) / rate
+    return np.minimum(1, np.minimum(time, time[::-1]) / 0.02)
+
+
 def vowel(
     which: int, rng: np.random.Generator, samples: int, rate: int, hop: int
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "m 2"]]:
@@ -90,7 +111,7 @@ def vowel(
     octaves = np.linspace(begin, end, samples) + 0.02 * np.sin(2 * np.pi * 5 * time + rng.uniform(0, 6))
     pitch = 110 * 2**octaves
     phase = 2 * np.pi * np.cumsum(pitch) / rate + rng.uniform(0, 2 * np.pi)
-    loud = rng.uniform(0.5, 1) * np.minimum(1, np.minimum(time, time[::-1]) / 0.02)
+    loud = rng.uniform(0.5, 1) * fade(samples, rate)
     total = np.zeros(samples)
     formants = [*VOWELS.values()][which]
     for n in range(1, int(rate / 2 / pitch.min()) + 1):

@@ -21,6 +21,8 @@ from jaxdiff.models.config import NetConfig
 from jaxdiff.models.wavenet import WaveNet, WaveNetConfig, sample
 from jaxdiff.objectives import likelihood
 from jaxdiff.parallel import MeshSpec
+from jaxdiff.pipelines.direct import Tempered, kept
+from jaxdiff.pipelines.sounds import SoundPipeline, Voiced, voice
 from jaxdiff.tasks.task import Spec, TaskConfig
 from jaxdiff.training import Known, OptimizerConfig, Preview, Task, Variables
 from jaxdiff.typing import Batch, Key, Metrics, Params
@@ -81,24 +83,17 @@ class Config(TaskConfig):
         if not self.sounds:
             return Assets(tuple(sound.VOWELS))
         top = Path(self.sounds).expanduser()
-        paths = sorted(top.rglob("*.wav"))
-        labels = tuple(sorted({path.parent.name for path in paths}))
-        if not paths or self.classes > len(labels):
+        found = sound.read_folders(top, self.rate, self.samples)
+        if not found or self.classes > len(found):
             raise ValueError(
-                f"{top} has {len(paths)} WAV files in {len(labels)} folders: expected one for each of task.classes "
-                f"{self.classes}, and one at least"
+                f"{top} has {sum(map(len, found.values()))} WAV files in {len(found)} folders: expected one for each "
+                f"of task.classes {self.classes}, and one at least"
             )
-        found: dict[str, list[np.ndarray]] = {label: [] for label in labels}
-        for path in paths:
-            wave = sound.read(path, self.rate)
-            if len(wave) < self.samples:
-                raise ValueError(f"{path} has {len(wave)} samples: expected task.samples {self.samples} or more")
-            found[path.parent.name].append(wave)
-        return Assets(labels, tuple(tuple(found[label]) for label in labels))
+        return Assets(tuple(found), tuple(map(tuple, found.values())))
 
     def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
         """Returns the training of the network."""
-        previews = {"sounds": self._preview(assets)} if self.previews else {}
+        previews = {"sounds": self._preview(assets, spec)} if self.previews else {}
         return Task(init=self._init, loss=self._loss, example=self._example(assets), previews=previews)
 
     def _network(self) -> WaveNet:
@@ -132,18 +127,24 @@ class Config(TaskConfig):
         log_p = likelihood.categorical(logits, x)
         return likelihood.bits(log_p.sum(1), x.shape[1]).mean(), {}, {}
 
-    def _preview(self, assets: Assets) -> Any:
-        def preview(weights: Variables, key: Key) -> Preview:
-            rows = [self._example(assets)({}, np.random.default_rng(i)) for i in range(self.previews)]
-            batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-            batch["label"] = np.arange(self.previews, dtype=np.int32) % (self.classes or 1)
-            levels = draw(weights.params, jax.random.split(key, self.previews), *self._inputs(batch)[1:])
-            names = tuple(assets.labels[i] if self.classes else "" for i in batch["label"])
-            waves = sound.from_mu_law(np.asarray(levels), self.levels).astype(np.float32)
-            return Preview(waves, names, "sound", self.rate)
+    def pipeline(self, assets: Assets, weights: Variables, spec: Spec = MeshSpec()) -> SoundPipeline:
+        """Returns what draws sounds."""
 
-        @jax.jit
-        def draw(params: Params, keys: Key, label: Any, local: Any) -> Array:
-            return sample(self._network(), params, keys, self.samples, jax.random.categorical, label, local)
+        def draw(weights: Any, numbers: Any, keys: Any, label: Any) -> Array:
+            told = voice(numbers, len(keys), self.samples, self.rate, self.hop) if self.hop else None
+            pick = lambda key, logits: jax.random.categorical(key, logits / numbers["temperature"])
+            return sample(self._network(), weights.params, keys, self.samples, pick, label, told)
+
+        how: dict[str, Any] = {"levels": self.levels, "rate": self.rate, "labels": assets.labels[: self.classes]}
+        options = Voiced if self.hop else Tempered
+        return SoundPipeline(weights, draw, **how, options=options, calls=self.samples, spec=spec)
+
+    def _preview(self, assets: Assets, spec: Spec) -> Any:
+        names = tuple(assets.labels[i % self.classes] if self.classes else "" for i in range(self.previews))
+        with_weights = kept(lambda weights: self.pipeline(assets, weights, spec))
+
+        def preview(weights: Variables, key: Key) -> Preview:
+            pipe = with_weights(weights)
+            return Preview(pipe.waves(pipe.both(names, key=key)[1]), names, "sound", self.rate)
 
         return preview

@@ -159,9 +159,21 @@ def test_a_run_writes_wav_files_and_spectrograms(tmp_path, monkeypatch, capsys):
     assert Image.open(folder / "000003.png").size[1] >= 64
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert 1 < lines[-1]["ema_loss"] < 4
+    out = tmp_path / "out" / "a.png"
+    words = ["sample", "--model", str(tmp_path / "run"), "--out", str(out)]
+    main([*words, "--prompt", "heed", "head", "--pitch", "150"])
+    assert f"wrote {tmp_path / 'out' / 'a' / '1.wav'}" in capsys.readouterr().out
+    shown = np.asarray(Image.open(out))
+    for i in range(2):
+        heard = sound.read(tmp_path / "out" / "a" / f"{i}.wav", 8000)
+        assert heard.shape == (256,)
+        whole = sound.from_mu_law(sound.mu_law(heard, 8), 8)  # without the file's rounding
+        there = shown[6 : 6 + 2 * 64 : 2, 6 + i * (2 * 8 + 6) :][:, : 2 * 8 : 2]  # pixels are doubled
+        np.testing.assert_allclose(there.astype(int), sound.spectrogram(whole), atol=1)
+    assert json.loads(Image.open(out).info["parameters"])["pitch"] == 150
     with pytest.raises(SystemExit):
-        main(["sample", "--model", str(tmp_path / "run"), "--out", str(tmp_path / "a.png")])
-    assert "a run of the task 'wavenet' is not sampled" in capsys.readouterr().err
+        main([*words, "--prompt", "hello"])
+    assert "'hello' is no class of this model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
