@@ -36,14 +36,14 @@ class Config(FamilyConfig):
       prior: the density of the noise.
       dequantise: how u is drawn.
       least: a of the logit that comes first, between 0 and a half.
-      memory: how slowly the averages of batch norm forget.
+      memory: how slowly the averages of batch norm forget; 0.9 in the code of RealNVP.
     """
 
     net: NetConfig = FlowConfig()
     prior: Literal["gaussian", "logistic"] = "gaussian"
     dequantise: Literal["uniform", "variational"] = "uniform"
     least: float = 0.05
-    memory: float = 0.99
+    memory: float = 0.9
 
     likelihood = "bound, by dequantising"
     options = Tempered
