@@ -7,6 +7,7 @@ table II (mean formants of men's vowels).
 """
 
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,19 +58,39 @@ def read(path: Path, rate: int) -> Float[np.ndarray, " n"]:
     return (np.frombuffer(data, "<i2").reshape(-1, channels).mean(1) / 32768).astype(np.float64)
 
 
-def read_folders(top: Path, rate: int, least: int) -> dict[str, list[Float[np.ndarray, " n"]]]:
+def read_folders(top: Path, rate: int, least: int, classes: int) -> dict[str, tuple[Float[np.ndarray, " n"], ...]]:
     """Reads the WAV files below a folder, by the names of the folders that they lie in.
 
+    Args:
+      top: the folder.
+      rate: samples a second.
+      least: samples that each must have.
+      classes: folders that there must be; 0 is content with one.
+
     Raises:
-      ValueError: see `read`; or if one has fewer than `least` samples.
+      ValueError: see `read`; or if a sound is shorter, or there are fewer folders.
     """
-    found: dict[str, list[np.ndarray]] = {}
-    for path in sorted(top.rglob("*.wav"), key=lambda path: (path.parent.name, path)):
+    paths = sorted(top.rglob("*.wav"))
+    found: dict[str, tuple[np.ndarray, ...]] = dict.fromkeys(sorted({path.parent.name for path in paths}), ())
+    if len(found) < max(classes, 1):
+        raise ValueError(
+            f"{top} has {len(paths)} WAV files in {len(found)} folders: expected one for each of task.classes "
+            f"{classes}, and one at least"
+        )
+    for path in paths:
         wave = read(path, rate)
         if len(wave) < least:
             raise ValueError(f"{path} has {len(wave)} samples: expected task.samples {least} or more")
-        found.setdefault(path.parent.name, []).append(wave)
+        found[path.parent.name] += (wave,)
     return found
+
+
+def stretch(
+    waves: Sequence[Float[np.ndarray, " n"]], rng: np.random.Generator, samples: int
+) -> Float[np.ndarray, " m"]:
+    """Returns so many samples of one of several sounds, from anywhere in it."""
+    whole = waves[int(rng.integers(len(waves)))]
+    return whole[rng.integers(len(whole) - samples + 1) :][:samples]
 
 
 def write(path: Path, x: Float[np.ndarray, " n"], rate: int) -> None:
