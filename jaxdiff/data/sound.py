@@ -140,5 +140,5 @@ def vowel(
         gain = sum(10.0**-k / (1 + ((at - f) / (60 + 0.03 * f)) ** 2) for k, f in enumerate(formants)) + 0.002
         total += np.where(at < rate / 2, gain, 0) * np.sin(n * phase)
     total *= loud / np.abs(total).max()
-    told = np.stack([octaves, loud], -1)[::hop]
-    return total, told[: samples // hop]
+    controls = np.stack([octaves, loud], -1)[::hop]
+    return total, controls[: samples // hop]
