@@ -267,7 +267,7 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     from jaxdiff.data.grid import grid
     from jaxdiff.evaluation import rerank
     from jaxdiff.pipelines.inputs import root_key
-    from jaxdiff.pipelines.pipeline import HasStages
+    from jaxdiff.pipelines.pipeline import HasOriginals, HasStages
 
     listed = {f.name for f in dataclasses.fields(pipe.Options)}
     options: Any = tyro.cli(own_options(pipe.Options), args=list(words), prog=f"jaxdiff sample --model {args.model}")
@@ -283,6 +283,8 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     files = getattr(options, "init", ())  # of a pipeline that makes one picture of each
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     keys, parts, embed = _keys(args), [], rerank.embedder(args.rerank)
+    originals = isinstance(pipe, HasOriginals)
+    make = pipe.both if isinstance(pipe, HasOriginals) else pipe
     if files:
         if args.num != Args.num:
             raise ValueError(f"--num is {args.num}, and --init gives {len(files)} pictures: leave --num out")
@@ -291,7 +293,7 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
         for first in range(0, len(prompts), args.batch_size):
             at = slice(first, first + args.batch_size)
             here = dataclasses.replace(options, init=files[at]) if files else options
-            draw = lambda keys, words=prompts[at], here=here: pipe(words, key=keys, options=here)
+            draw = lambda keys, words=prompts[at], here=here: make(words, key=keys, options=here)
             parts.append(rerank.best_of(draw, keys[at], prompts[at], args.best_of, embed))
             tell(min(at.stop, len(prompts)))
     if args.out.exists():
@@ -299,13 +301,17 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     named = {"model": args.model, "prompt": args.prompt, "num": 1 if files else args.num, "seed": args.seed}
     named |= {"best_of": args.best_of, "rerank": str(args.rerank)} if args.rerank else {}
     captions, columns = ([Path(file).name for file in files], None) if files else (prompts, args.num)
-    sheet = grid(np.concatenate(parts), captions, columns if args.num > 1 else None)
+    images = np.concatenate([part[0] for part in parts] if originals else parts)
+    sheet = grid(images, captions, columns if args.num > 1 else None)
     told = {name: value for name, value in dataclasses.asdict(args).items() if name in taken - {*OTHERS}} | own
     told = json.loads(json.dumps(told, default=str))
     if isinstance(pipe, HasStages) and pipe.runs:
         each = pipe.settings(_given(args, listed) | own)
         told["stages"] = [{"run": run, **stage} for run, stage in zip(pipe.runs, each, strict=True)]
     out.write(args.out, sheet, {**named, **told, "jaxdiff": __version__})
+    if isinstance(pipe, HasOriginals):
+        for path in pipe.write(args.out, np.concatenate([part[1] for part in parts])):
+            print(f"wrote {path}")
     print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
 
 
