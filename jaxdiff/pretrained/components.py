@@ -33,17 +33,28 @@ class Family:
 
     Attributes:
       config: config.json -> our config.
-      shapes: (our config, config.json) -> the tree of our parameters, as shapes.
+      trace: (our config, config.json) -> the tree of our parameters, as shapes.
       rules: (our config, config.json) -> the table of names.
       stem: the file of its weights.
       harmless: the fields of config.json that change nothing, with the reason.
     """
 
     config: Callable[[Json], Any]
-    shapes: Callable[[Any, Json], Params]
+    trace: Callable[[Any, Json], Params]
     rules: Callable[[Any, Json], Rules]
     stem: str = "diffusion_pytorch_model"
     harmless: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def shapes(self, net: Any, json: Json) -> Params:
+        """Returns the tree of our parameters, as shapes; each network is traced once."""
+        told = sorted((name, value) for name, value in json.items() if not name.startswith("_"))
+        known = (self.trace, net, repr(told))
+        if known not in _TRACED:
+            _TRACED[known] = self.trace(net, json)
+        return _TRACED[known]
+
+
+_TRACED: dict[Any, Params] = {}
 
 
 def _text(projection: bool) -> Family:
