@@ -20,7 +20,7 @@ from jaxdiff.pipelines.imagine import PriorPipeline
 from jaxdiff.pipelines.imagined import Imagined, has_prior, split
 from jaxdiff.pipelines.model import Model, make_model
 from jaxdiff.pipelines.options import of_model
-from jaxdiff.pipelines.unclip import UnclipPipeline
+from jaxdiff.pipelines.unclip import UnclipPipeline, VariationsPipeline
 from jaxdiff.pretrained import dalle_mini, glide, hub, lora, quantize, single_file, single_part, textual_inversion
 from jaxdiff.pretrained import ip_adapter as ip_adapters
 from jaxdiff.pretrained.components import FAMILIES
@@ -33,7 +33,7 @@ from jaxdiff.typing import Params
 DTYPES = ("float32", "bfloat16", "float16")
 NARROW = ("unet", "controlnet", "text_encoder")
 """Parts that may have weights in 8 bits: the others are small, or lose too much."""
-OTHERS = {"UnCLIPPipeline": UnclipPipeline}
+OTHERS = {"UnCLIPPipeline": UnclipPipeline, "UnCLIPImageVariationPipeline": VariationsPipeline}
 """Classes of the reference that have a pipeline, and a program, of their own."""
 Spec = MeshSpec | Literal["pmap"]
 
@@ -226,8 +226,7 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
       ValueError, OSError: see `load`.
     """
     beside = ("then", "controlnets", "adapter", "ip_adapter", "image_encoder", "vae", "loras")
-    both = is_diffusion(path) and any((path / name).is_dir() for name in ("prior", "prior_prior"))
-    if not (path / "model_index.json").is_file() or both or any(options.get(name) for name in beside):
+    if not (path / "model_index.json").is_file() or imagines(path) or any(options.get(name) for name in beside):
         pipe: Any = load(path, **options)
         return pipe.model if isinstance(pipe, DiffusionPipeline) else None, pipe.Options
     if not is_diffusion(path):
@@ -264,6 +263,11 @@ def is_diffusion(path: Path) -> bool:
     """Returns whether a model in another library's layout is sampled by `DiffusionPipeline`."""
     file = path / "model_index.json"
     return is_published(path) and not (file.is_file() and read_json(file).get("_class_name") in OTHERS)
+
+
+def imagines(path: Path) -> bool:
+    """Returns whether a directory of the reference's has a prior, and its pipeline the options of one."""
+    return is_diffusion(path) and any((path / name).is_dir() for name in ("prior", "prior_prior"))
 
 
 def is_published(path: Path) -> bool:

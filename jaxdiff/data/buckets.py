@@ -5,6 +5,10 @@ Source: the aspect-ratio bucketing of Podell et al. 2023, arXiv 2307.01952, sect
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from jaxdiff.data.text import listing
 
 WIDEST = 2.0
 """The ratio of the sides of the shape that is farthest from a square."""
@@ -37,3 +41,27 @@ def shapes(size: int, count: int, unit: int) -> tuple[tuple[int, int], ...]:
 def nearest(shapes: Sequence[tuple[int, int]], height: int, width: int) -> int:
     """Returns the number of the shape whose ratio of sides is nearest to a picture's, so that least is cut off."""
     return min(range(len(shapes)), key=lambda i: abs(math.log(shapes[i][1] * height / (shapes[i][0] * width))))
+
+
+def chosen(source: Any, shapes: Sequence[tuple[int, int]]) -> list[int]:
+    """Returns the number of the nearest shape for each picture of a source, by the headers alone.
+
+    Args:
+      source: data that say the sides of their pictures, `open_shaped`'s.
+      shapes: height and width of each.
+
+    Raises:
+      ValueError: if pictures are smaller than their shape; names them.
+    """
+    with ThreadPoolExecutor() as pool:
+        sides = list(pool.map(source.sides, range(len(source))))
+    found = [nearest(shapes, *one) for one in sides]
+    small = [i for i, one in enumerate(sides) if any(side < to for side, to in zip(one, shapes[found[i]], strict=True))]
+    if small:
+        names = getattr(source, "names", lambda: [f"number {i}" for i in range(len(sides))])()
+        told = listing(f"{names[i]} ({sides[i][0]}x{sides[i][1]})" for i in small)
+        raise ValueError(
+            f"{len(small)} of {len(sides)} pictures are smaller than {listing(f'{h}x{w}' for h, w in shapes)}, the "
+            f"shapes that they are cut to: {told}; remove them, or lower data.size"
+        )
+    return found

@@ -33,13 +33,15 @@ class Part(NamedTuple):
 
 
 def parts(source: Any, plan: Plan) -> list[Part]:
-    """Returns all shards of a source, bucket after bucket."""
+    """Returns all shards of a source, bucket after bucket.
+
+    Raises:
+      ValueError: if pictures are smaller than their bucket; names them.
+    """
     if len(plan.shapes) == 1:
         of_shape: list[Sequence[int]] = [range(len(source))]
     else:
-        with ThreadPoolExecutor() as pool:
-            sides = list(pool.map(source.sides, range(len(source))))
-        chosen = np.array([buckets.nearest(plan.shapes, *one) for one in sides])
+        chosen = np.array(buckets.chosen(source, plan.shapes))
         of_shape = [np.flatnonzero(chosen == i).tolist() for i in range(len(plan.shapes))]
     cuts = [
         (shape, rows[at : at + plan.shard_rows])

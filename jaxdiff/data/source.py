@@ -174,6 +174,7 @@ class Kept:
         self.labels, self.captions, self._source = source.labels, source.captions, source
         self.names = lambda: names_of(source)
         self.hints = lambda: hints_of(source)
+        self.sides = getattr(source, "sides", None)
         self._examples: list[Example | None] = [None] * len(source)
 
     def __len__(self) -> int:

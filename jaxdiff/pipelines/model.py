@@ -8,7 +8,9 @@ from typing import Any
 from jaxdiff.models.image_clip import ImageTokens, Resampler, StateTokens
 from jaxdiff.models.text_clip import ClipTextConfig
 from jaxdiff.pretrained.read import Bundle
+from jaxdiff.pretrained.rules import flatten
 from jaxdiff.pretrained.scheduler import Process
+from jaxdiff.pretrained.widths import of_context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +188,7 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
             f"{bundle.kind} has no text_encoder, and its unet attends to a text's states: put the folders text_encoder "
             "and tokenizer of the stage before it into its directory, or give it as a later stage of that one"
         )
+    _check_beside(parts)
     texts = [part.config for name, part in parts.items() if name.startswith("text_encoder")]
     if clip_skip and not all(isinstance(text, ClipTextConfig) for text in texts):
         raise ValueError("clip_skip is for CLIP's text encoders: this model has another, so leave it out")
@@ -208,6 +211,24 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
         embed=_embed(parts),
         **options,
     )
+
+
+def _check_beside(parts: Mapping[str, Any]) -> None:
+    """Refuses ControlNets and T2I-adapters of another U-Net than the one that adds what they say."""
+
+    def told(part: Any, net: Any) -> str:
+        widths = [x.shape[0] for path, x in flatten(part.params).items() if path.endswith("attn2/k/kernel")]
+        levels = f"levels of {', '.join(map(str, net.channels))}"
+        return f"{levels} with {net.layers} blocks, {of_context(widths[0]) if widths else 'without text'}"
+
+    unet, net = parts["unet"], parts["unet"].config
+    for name, part in parts.items():
+        if name.startswith("controlnet") and told(part, part.config.net) != told(unet, net):
+            raise ValueError(f"{name} is for {told(part, part.config.net)}: this model's U-Net has {told(unet, net)}")
+        if name == "adapter" and part.config.channels not in (net.channels, (*net.channels, net.channels[-1])):
+            raise ValueError(
+                f"the adapter has features of {part.config.channels}: this model's U-Net has {net.channels}"
+            )
 
 
 def _latents(vae: Any) -> int:

@@ -41,9 +41,19 @@ def scheduler(pipeline: str, config: Json) -> dict[str, Any]:
     kind = str(mended.get("_class_name"))
     for field, value in _SCHEDULER.get(pipeline, {}).items():
         known = _DEFAULTS.get(field, {} if kind.startswith(_WITHOUT_OFFSET) else {kind: 0})
-        if kind in known and mended.get(field, known[kind]) != value:
-            mended[field] = value
+        absent = mended.get("_use_default_values")
+        said = {} if isinstance(absent, list) and field in absent else mended
+        if kind in known and said.get(field, known[kind]) != value:
+            mended = changed(mended, **{field: value})
     return mended
+
+
+def changed(config: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """Returns a config of diffusers with these fields, of which it no longer says that they are its class' defaults."""
+    made = {**config, **fields}
+    if isinstance(made.get("_use_default_values"), list):
+        made["_use_default_values"] = [name for name in made["_use_default_values"] if name not in fields]
+    return made
 
 
 def component(pipeline: str, name: str, json: Mapping[str, Any]) -> dict[str, Any]:

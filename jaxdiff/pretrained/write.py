@@ -18,6 +18,9 @@ from jaxdiff.pretrained.rules import to_tensors
 SHARD = 10 * 2**30
 """Bytes of the largest file; larger models are split, as diffusers splits them."""
 
+VERSION = "0.42.1"
+"""The version of diffusers that a directory says it is of, which its inpainting pipelines ask for."""
+
 
 def write_directory(bundle: Bundle, path: Path | str, source: Path | str | None = None, shard: int = SHARD) -> None:
     """Writes a directory that diffusers and `read_directory` read; of networks by themselves, only their folders.
@@ -64,7 +67,7 @@ def write_component(component: Component, path: Path | str, shard: int = SHARD) 
 
 def _index(bundle: Bundle) -> dict[str, Any]:
     """Returns model_index.json: without what was skipped, and with what has taken its place."""
-    index = {**bundle.index, **{name: [None, None] for name in bundle.skipped}}
+    index = {"_diffusers_version": VERSION, **bundle.index, **{name: [None, None] for name in bundle.skipped}}
     for name, part in bundle.components.items():
         if index.get(name, [None, None])[1] != part.kind:
             index[name] = ["transformers" if part.kind.startswith(("CLIP", "T5")) else "diffusers", part.kind]

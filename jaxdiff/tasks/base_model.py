@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxdiff.pipelines.model import Model, make_model
-from jaxdiff.pretrained import hub, single_file
+from jaxdiff.pretrained import hub, mend, single_file
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.files import read_json
 from jaxdiff.pretrained.read import Bundle, read_directory
@@ -112,7 +112,7 @@ PICTURES: dict[str, Callable[[int], tuple[str, int]]] = {
 def _widened(bundle: Bundle, kind: str, extra: int) -> Bundle:
     """Returns the bundle with a U-Net of more inputs, which a class of that name samples."""
     unet = bundle.components["unet"]
-    json = {**unet.json, "in_channels": unet.config.out_channels + extra}
+    json = mend.changed(unet.json, in_channels=unet.config.out_channels + extra)
     one = family(unet.kind)
     part = dataclasses.replace(unet, json=json, params=one.shapes(unet.config, json))
     parts = {**bundle.components, "unet": part}
@@ -142,16 +142,14 @@ def load(base: Base, tokenizer: Path | None, place: Callable[[Params], Any]) -> 
 
 def _retrained(bundle: Bundle, prediction: str | None, zero_terminal: bool) -> Bundle:
     """Returns the bundle with the scheduler of what the network becomes: a class that has it, from pure noise on."""
-    config = dict(bundle.schedulers["scheduler"])
-    config |= {"prediction_type": prediction} if prediction else {}
+    config = bundle.schedulers["scheduler"]
+    new: dict[str, Any] = {"prediction_type": prediction} if prediction else {}
     if zero_terminal:
-        if config.get("prediction_type") != "v_prediction":
+        if {**config, **new}.get("prediction_type") != "v_prediction":
             raise ValueError("task.zero_terminal wants task.prediction v_prediction: noise says nothing of eps")
-        config |= {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-        config |= {"clip_sample": False, "set_alpha_to_one": True}
-    changed = {name for name, value in config.items() if value != bundle.schedulers["scheduler"].get(name)}
-    if "_use_default_values" in config:  # whose fields say nothing
-        config["_use_default_values"] = [name for name in config["_use_default_values"] if name not in changed]
+        new |= {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        new |= {"clip_sample": False, "set_alpha_to_one": True}
+    config = mend.changed(config, **new)
     index = {**bundle.index, "scheduler": ["diffusers", config["_class_name"]]}
     return dataclasses.replace(bundle, index=index, schedulers={**bundle.schedulers, "scheduler": config})
 

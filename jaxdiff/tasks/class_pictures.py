@@ -114,11 +114,13 @@ def _make(prior: PriorConfig, folder: Path, size: int, bundle: Callable[[], Bund
     """Makes the pictures in a folder beside it, where a killed run left off, and renames that when all are there."""
     part = folder.with_name(f".{folder.name}.part")
     part.mkdir(parents=True, exist_ok=True)
-    left = [i for i in range(prior.count) if not (part / f"{i:05d}.png").is_file()]
-    free, needed = shutil.disk_usage(part).free, len(left) * size * size * 3
+    there = {file.name for file in part.glob("*.png")}
+    lacking = prior.count - len(there)
+    free, needed = shutil.disk_usage(part).free, lacking * size * size * 3
     if free < needed:
         room = f"{needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free"
-        raise OSError(f"{folder}: {len(left)} pictures may take {room}: make room, or lower task.prior.count")
+        raise OSError(f"{folder}: {lacking} pictures may take {room}: make room, or lower task.prior.count")
+    left = [i for i in range(prior.count) if f"{i:05d}.png" not in there]
     pipe = DiffusionPipeline(bundle(), devices=jax.local_devices()[:1])
     guidance = None if prior.guidance == 1 else prior.guidance
     for start in range(0, len(left), prior.batch):

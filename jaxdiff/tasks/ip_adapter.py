@@ -39,7 +39,7 @@ class Config(PublishedConfig):
 
     Attributes:
       image_encoder: directory of CLIP's image encoder; a run reads it anew at each start.
-      tokens: tokens of a picture.
+      tokens: tokens of a picture; diffusers reads files of 4 alone.
       drop: how often the caption alone, the picture alone, and both are left out, each.
     """
 

@@ -11,6 +11,7 @@ Sources: Hu et al. 2021, arXiv 2106.09685, section 4.1; Kalajdzievski 2023, arXi
 """
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -118,11 +119,17 @@ class Config(PublishedConfig):
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
         """Downs that keep their input's size, uniform as kaiming's with a = sqrt(5); ups of zeros."""
         made, weights = {}, flatten(loaded)
-        for one, (path, (shape, rank, _)) in zip(
-            jax.random.split(key, len(assets.more)), assets.more.items(), strict=True
-        ):
+        downs: dict[tuple[int, ...], list[int]] = {}
+        for n, (shape, rank, _) in enumerate(assets.more.values()):
+            downs.setdefault((*shape[:-1], rank), []).append(n)
+        keys, drawn = jax.random.key_data(jax.random.split(key, len(assets.more))), dict[int, Any]()
+        for shape, which in downs.items():  # those of one shape at once, since each draw takes long to compile
             bound = 1 / math.sqrt(np.prod(shape[:-1]))
-            made[f"{path}/down"] = jax.random.uniform(one, (*shape[:-1], rank), minval=-bound, maxval=bound)
+            draw = functools.partial(jax.random.uniform, shape=shape, minval=-bound, maxval=bound)
+            own = jax.random.wrap_key_data(keys[np.array(which)])
+            drawn |= dict(zip(which, jax.vmap(draw)(own), strict=True))
+        for n, (path, (shape, rank, _)) in enumerate(assets.more.items()):
+            made[f"{path}/down"] = drawn[n]
             made[f"{path}/up"] = jnp.zeros((rank, shape[-1]))
             if self.dora:
                 square = jnp.square(weights[path].astype(jnp.float32))

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxdiff.data import buckets
 from jaxdiff.data.latents import LatentSource
 from jaxdiff.data.source import DataConfig, Example, Source
 from jaxdiff.diffusion import draws, times
@@ -195,6 +196,8 @@ class PublishedConfig(TaskConfig):
         """Reads what the base is, and the pictures of its class, which the model makes where there are none."""
         commit = None if new else base_model.pinned(folder)
         task = dataclasses.replace(self, revision=commit) if commit else self
+        if new and getattr(source, "sides", None):
+            buckets.chosen(source, [(data.size, data.size)])  # refuses pictures that would be enlarged
         base = base_model.noted(task._outline(), folder, new and source is not None)
         if isinstance(source, LatentSource):
             vae = dataclasses.replace(base.bundle.components["vae"], params=self._loaded(base, ("vae",))["vae"])

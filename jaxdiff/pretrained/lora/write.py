@@ -2,7 +2,8 @@
 
 Kohya's scripts name the modules of SDXL's U-Net after the original code, and all others after diffusers. Their files
 have an alpha for each module; diffusers takes none among PEFT's names, and a scale of 1, so that there the scale is
-multiplied into the second factor.
+multiplied into the second factor. The magnitudes of a DoRA in kohya's layout lie as LyCORIS has them; diffusers leaves
+those out, with a warning, and wants its own layout.
 """
 
 from collections.abc import Mapping
@@ -63,7 +64,9 @@ def write(
                 down, up = down.T, up.T
             tensors[f"{module}.{down_of}.weight"], tensors[f"{module}.{up_of}.weight"] = down, up
             if "magnitude" in factors:
-                role = "dora_scale" if kohya else "lora_magnitude_vector"
+                # PEFT takes it with ".weight" or without; transformers, which reads text encoders, with it alone
+                peft = "lora_magnitude_vector" + (".weight" if name.startswith("text_encoder") else "")
+                role = "dora_scale" if kohya else peft
                 each = (-1, *(1,) * (down.ndim - 1)) if kohya else (1, -1, 1, 1) if conv else (-1,)
                 tensors[f"{module}.{role}"] = np.asarray(factors["magnitude"]).reshape(each)
             if kohya:
