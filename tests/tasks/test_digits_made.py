@@ -45,6 +45,13 @@ def by_pairs(seen, held_out, weight=30.0):
 def test_a_made_of_digits_is_better_than_a_tree_of_pairs(tmp_path):
     pytest.importorskip("sklearn")
     config = read_config(CONFIG)
+    config = dataclasses.replace(
+        config,
+        task=dataclasses.replace(config.task, previews=0),
+        held_out="",
+        train=dataclasses.replace(config.train, steps=800, log_every=400),
+        checkpoint=dataclasses.replace(config.checkpoint, every=800),
+    )
     experiment.run(config, tmp_path)
     seen, source = (open_source(dataclasses.replace(config.data, split=split)) for split in ("train", "test"))
     levels = [
