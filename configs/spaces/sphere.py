@@ -1,7 +1,8 @@
 """A Riemannian score model of three bumps on the sphere, whose law is known.
 
 Paper: De Bortoli et al. 2022, arXiv 2202.02763: on the sphere, of earthquakes and other places on earth.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time: not measured yet. Result: after 1200 steps 7 % of the mass lies elsewhere, counted of
+4096 points in 64 cells, and 4 % of as many points of the law itself (tests/tasks/test_surface.py).
 Command: jaxdiff train configs/spaces/sphere.py
 """
 
