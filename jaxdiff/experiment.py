@@ -142,32 +142,32 @@ def from_json(text: str) -> Experiment:
       ValueError: if a field is unknown, or its value none that it may have; says its path.
     """
     try:
-        told = json.loads(text)
+        saved = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"this is not JSON: {error}") from None
-    told = _today(told) if isinstance(told, dict) and "task" not in told else told
-    return kinds.build(Experiment, _named_remat(told))
+    saved = _today(saved) if isinstance(saved, dict) and "task" not in saved else saved
+    return kinds.build(Experiment, _named_remat(saved))
 
 
-def _today(told: Mapping[str, Any]) -> dict[str, Any]:
+def _today(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Updates a config from before there were tasks, when all were of pictures."""
-    told = dict(told)
-    process, preview = dict(told.pop("process", {})), dict(told.pop("preview", {}))
+    saved = dict(saved)
+    process, preview = dict(saved.pop("process", {})), dict(saved.pop("preview", {}))
     task: dict[str, Any] = {"kind": "picture", "process": process, "preview": preview}
-    task["net"] = {"kind": "unet", **told.pop("unet", {})}
-    task |= {name: told.pop(name) for name in ("text", "vocabulary") if name in told}
+    task["net"] = {"kind": "unet", **saved.pop("unet", {})}
+    task |= {name: saved.pop(name) for name in ("text", "vocabulary") if name in saved}
     task |= {name: process.pop(name) for name in ("condition", "drop") if name in process}
     seed = {"seed": preview.pop("seed")} if "seed" in preview else {}
-    return {**told, "task": task, "preview": seed}
+    return {**saved, "task": task, "preview": seed}
 
 
-def _named_remat(told: Any) -> Any:
+def _named_remat(saved: Any) -> Any:
     """Updates a config from when `remat` was true or false, and not the name of what is computed again."""
-    if not isinstance(told, dict):
-        return told
+    if not isinstance(saved, dict):
+        return saved
     names = {True: "blocks", False: "none"}
     value = lambda name, x: names[x] if name == "remat" and isinstance(x, bool) else _named_remat(x)
-    return {name: value(name, x) for name, x in told.items()}
+    return {name: value(name, x) for name, x in saved.items()}
 
 
 def read(workdir: Path) -> Experiment:
@@ -360,13 +360,13 @@ def _programs(config: Experiment, task: Task, stream: data.Batches) -> tuple[par
 
 def executable_key(config: Experiment, arguments: Any, mesh: Any) -> dict[str, Any]:
     """Returns what a compiled training step depends on: shapes, devices, and the config as far as it is in there."""
-    told = json.loads(to_json(config))
+    fields = json.loads(to_json(config))
     for name in ("name", "seed", "held_out", "held_out_batches", "data", "checkpoint", "preview"):
-        del told[name]
-    told["task"].pop("preview", None)
-    told["train"] = {name: told["train"][name] for name in ("steps", "batch_size", "accumulate")}
+        del fields[name]
+    fields["task"].pop("preview", None)
+    fields["train"] = {name: fields["train"][name] for name in ("steps", "batch_size", "accumulate")}
     kind = mesh.abstract_mesh.abstract_device.device_kind
-    return executable.key(json.dumps(told, sort_keys=True), arguments, mesh, kind)
+    return executable.key(json.dumps(fields, sort_keys=True), arguments, mesh, kind)
 
 
 def _saved(config: Experiment, program: parallel.Program, stream: data.Batches, path: Path) -> parallel.Program:
@@ -415,15 +415,16 @@ def _previewer(
         shown = {}
         weights = Variables(averaged(state), state.frozen, state.extra)
         for name, make in task.previews.items():
-            made = make(weights, jax.random.key(config.preview.seed))
+            drawn = make(weights, jax.random.key(config.preview.seed))
             path = workdir / "samples" / name / f"{step:06d}.png"
-            sounds = made.arrays if made.kind == "sound" else ()
-            sheet = grid(np.stack([spectrogram(one) for one in sounds]) if len(sounds) else made.arrays, made.captions)
+            sounds = drawn.arrays if drawn.kind == "sound" else ()
+            pictures = np.stack([spectrogram(one) for one in sounds]) if len(sounds) else drawn.arrays
+            sheet = grid(pictures, drawn.captions)
             if jax.process_index() == 0:
                 for i, one in enumerate(sounds):
-                    sound.write(path.with_suffix("") / f"{i}.wav", one, made.rate)
-                told = {"step": step, "task": json.loads(kinds.to_json(config.task)), "seed": config.preview.seed}
-                save_png(path, sheet, told)
+                    sound.write(path.with_suffix("") / f"{i}.wav", one, drawn.rate)
+                origin = {"step": step, "task": json.loads(kinds.to_json(config.task)), "seed": config.preview.seed}
+                save_png(path, sheet, origin)
             shown[f"samples/{name}"] = np.asarray(sheet)
             say(f"step {step}: {path}")
         return shown

@@ -163,14 +163,14 @@ def _build(kind: Any, value: Any, path: str) -> Any:
         return Path(value)
     if kind is type(None) and value is None:
         return None
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if whole and abs(value) >= MOST:
+    integer = isinstance(value, int) and not isinstance(value, bool)
+    if integer and abs(value) >= MOST:
         raise ValueError(f"{path} is {value}: expected a number below {MOST}")
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(f"{path} is nan: expected {_WORDS.get(kind, 'another value')}")
-    if kind is float and whole:
+    if kind is float and integer:
         return float(value)
-    if kind in _WORDS and (whole if kind is int else type(value) is kind):
+    if kind in _WORDS and (integer if kind is int else type(value) is kind):
         return value
     raise ValueError(f"{path} is {value!r}: expected {_WORDS.get(kind, getattr(kind, '__name__', kind))}")
 
@@ -212,11 +212,11 @@ def _any(arms: tuple[Any, ...], value: Any, path: str) -> Any:
     """Reads the first arm of a union that the value fits; None fits None alone."""
     if value is None and type(None) in arms:
         return None
-    told = []
+    errors = []
     for arm in arms:
         if arm is not type(None):
             try:
                 return _build(arm, value, path)
             except ValueError as error:
-                told.append(str(error))
-    raise ValueError("; or ".join(dict.fromkeys(told)))
+                errors.append(str(error))
+    raise ValueError("; or ".join(dict.fromkeys(errors)))

@@ -20,7 +20,7 @@ from jaxdiff.pipelines.imagine import PriorPipeline
 from jaxdiff.pipelines.imagined import Imagined, has_prior, split
 from jaxdiff.pipelines.model import Model, make_model
 from jaxdiff.pipelines.options import of_model
-from jaxdiff.pipelines.unclip import UnclipPipeline
+from jaxdiff.pipelines.unclip import UnclipPipeline, VariationsPipeline
 from jaxdiff.pretrained import dalle_mini, glide, hub, lora, quantize, single_file, single_part, textual_inversion
 from jaxdiff.pretrained import ip_adapter as ip_adapters
 from jaxdiff.pretrained.components import FAMILIES
@@ -33,7 +33,7 @@ from jaxdiff.typing import Params
 DTYPES = ("float32", "bfloat16", "float16")
 NARROW = ("unet", "controlnet", "text_encoder")
 """Parts that may have weights in 8 bits: the others are small, or lose too much."""
-OTHERS = {"UnCLIPPipeline": UnclipPipeline}
+OTHERS = {"UnCLIPPipeline": UnclipPipeline, "UnCLIPImageVariationPipeline": VariationsPipeline}
 """Classes of the reference that have a pipeline, and a program, of their own."""
 Spec = MeshSpec | Literal["pmap"]
 
@@ -107,9 +107,9 @@ def load(
     """
     path = hub.local(path, revision, variant=variant, without=() if safety else ("safety_checker",))
     known = {"dtype": (dtype, (*DTYPES, *quantize.KINDS)), "decode_dtype": (decode_dtype, DTYPES)}
-    for name, (given, expected) in known.items():
-        if given not in (None, *expected):
-            raise ValueError(f"unknown {name} {given!r}: expected one of {', '.join(expected)}")
+    for name, (value, expected) in known.items():
+        if value not in (None, *expected):
+            raise ValueError(f"unknown {name} {value!r}: expected one of {', '.join(expected)}")
     narrow = dtype if dtype in quantize.KINDS else None
     if narrow and loras and not fuse:
         raise ValueError(f"LoRAs cannot be added to {narrow} weights in each call: pass fuse")
@@ -142,8 +142,8 @@ def load(
         first: list[Any] = []
         if has_prior(bundles[0]) and "unet" not in bundles[0].components:
             first, bundles = [imagined(bundles[0], bundles[1], **how)], bundles[2:]
-        made = [*first, *(DiffusionPipeline(one, **how) for one in bundles)]
-        pipe = first[0] if first and not bundles else Cascade(made)
+        pipelines = [*first, *(DiffusionPipeline(one, **how) for one in bundles)]
+        pipe = first[0] if first and not bundles else Cascade(pipelines)
         pipe.runs = tuple(map(stages.named, paths))
         return pipe
     more = {"vae": vae, "adapter": adapter, "image_encoder": image_encoder}
@@ -226,8 +226,7 @@ def outline(path: Path, **options: Any) -> tuple[Model | None, type]:
       ValueError, OSError: see `load`.
     """
     beside = ("then", "controlnets", "adapter", "ip_adapter", "image_encoder", "vae", "loras")
-    both = is_diffusion(path) and any((path / name).is_dir() for name in ("prior", "prior_prior"))
-    if not (path / "model_index.json").is_file() or both or any(options.get(name) for name in beside):
+    if not (path / "model_index.json").is_file() or imagines(path) or any(options.get(name) for name in beside):
         pipe: Any = load(path, **options)
         return pipe.model if isinstance(pipe, DiffusionPipeline) else None, pipe.Options
     if not is_diffusion(path):
@@ -266,6 +265,11 @@ def is_diffusion(path: Path) -> bool:
     return is_published(path) and not (file.is_file() and read_json(file).get("_class_name") in OTHERS)
 
 
+def imagines(path: Path) -> bool:
+    """Returns whether a directory of the reference's has a prior, and its pipeline the options of one."""
+    return is_diffusion(path) and any((path / name).is_dir() for name in ("prior", "prior_prior"))
+
+
 def is_published(path: Path) -> bool:
     """Returns whether a model is a file or directory in another library's layout, and no run of `jaxdiff train`."""
     return path.is_file() or (path / "model_index.json").is_file()
@@ -302,13 +306,13 @@ def read_bundle(
     path, unwanted = Path(path), {*without, *parts}
     kind = "one file, which has no" if path.is_file() else "a directory, which has its own"
     wrong = {"variant": variant} if path.is_file() else {"tokenizer": tokenizer, "prediction": prediction}
-    if given := ", ".join(name for name, value in wrong.items() if value):
-        raise ValueError(f"{path} is {kind} {given}: leave {given} out")
+    if names := ", ".join(name for name, value in wrong.items() if value):
+        raise ValueError(f"{path} is {kind} {names}: leave {names} out")
     where = None if place is None else (lambda name, shapes: place(shapes))
     if path.is_file() and glide.found(path):
         beside = {"prediction": prediction, "textual_inversions": textual_inversions, **parts}
-        if given := ", ".join(name for name, value in beside.items() if value):
-            raise ValueError(f"{path} is a model of GLIDE, which takes no {given}: leave it out")
+        if names := ", ".join(name for name, value in beside.items() if value):
+            raise ValueError(f"{path} is a model of GLIDE, which takes no {names}: leave it out")
         bundle = glide.read(path, dtype=dtype, tokenizer=tokenizer, shardings=where, without=without)
     elif path.is_file():
         bundle = single_file.read(
@@ -332,9 +336,9 @@ def read_bundle(
     return bundle
 
 
-def _refuse(what: str, given: Mapping[str, Any], but: Sequence[str] = (), do: str = "leave it out") -> None:
+def _refuse(what: str, options: Mapping[str, Any], but: Sequence[str] = (), do: str = "leave it out") -> None:
     """Refuses options that were given, by their names, but for some."""
-    if wrong := [name for name, value in given.items() if value and name not in but]:
+    if wrong := [name for name, value in options.items() if value and name not in but]:
         raise ValueError(f"{what} no {', '.join(wrong)}: {do}")
 
 
@@ -346,30 +350,34 @@ def _stages(
     place: Callable[[Params], Any],
 ) -> list[Bundle]:
     """Reads the bundles of a cascade's stages; T5 is read once, for all that were trained with it."""
-    made: list[Bundle] = []
+    bundles: list[Bundle] = []
     texts = ("text_encoder", "tokenizer")
     for path in paths:
         if (saved.folder_of(path) / "config.json").is_file() and not is_published(path):
             run = experiment.open_run(path, place)
-            made.append(run.config.task.bundle(run.assets, run.weights))
+            bundles.append(run.config.task.bundle(run.assets, run.weights))
             continue
         if path.is_file() and glide.found(path):
             words = tokenizer if tokenizer or tokenizer_gpt.found(path.parent) else paths[0].parent
-            made.append(read_bundle(path, dtype=dtype, variant=variant, tokenizer=words, place=place))
+            bundles.append(read_bundle(path, dtype=dtype, variant=variant, tokenizer=words, place=place))
             continue
         if not (path / "model_index.json").is_file():
             raise FileNotFoundError(
                 f"{path} is not a stage of a cascade: expected a directory with model_index.json, a file of "
                 "GLIDE's, or a run of `jaxdiff train`"
             )
-        shares = made and made[0].kind.startswith("IF") and str(read_json(path / "model_index.json").get("_class_name"))
+        shares = (
+            bundles
+            and bundles[0].kind.startswith("IF")
+            and str(read_json(path / "model_index.json").get("_class_name"))
+        )
         without = ["safety_checker", *(texts if shares and shares.startswith("IF") else ())]
         bundle = read_bundle(path, dtype=dtype, variant=variant, without=without, place=place)
         if texts[0] in without:
-            parts = {**bundle.components, texts[0]: made[0].components[texts[0]]}
-            bundle = dataclasses.replace(bundle, components=parts, tokenizers=dict(made[0].tokenizers))
-        made.append(bundle)
-    return made
+            parts = {**bundle.components, texts[0]: bundles[0].components[texts[0]]}
+            bundle = dataclasses.replace(bundle, components=parts, tokenizers=dict(bundles[0].tokenizers))
+        bundles.append(bundle)
+    return bundles
 
 
 def _own_config(path: Path, name: str) -> Mapping[str, Any]:
@@ -396,15 +404,15 @@ def computing(bundle: Bundle, dtype: str | None, decode_dtype: str | None) -> Bu
         inner = {"net": config(net.net, dtype)} if hasattr(net, "net") else {"dtype": dtype}  # a ControlNet's U-Net
         return dataclasses.replace(net, **inner)
 
-    made, own = {}, bundle.native is not None
+    parts, own = {}, bundle.native is not None
     for name, part in bundle.components.items():
         chosen = dtype or (None if own else "float32")
         if name in ("vae", "vqvae", "movq", "vqgan"):
             chosen = decode_dtype or ("float32" if getattr(part.config, "upcast", False) else chosen)
         if own and dtype:
             part = dataclasses.replace(part, params=jax.tree.map(lambda x: x.astype(dtype), part.params))
-        made[name] = dataclasses.replace(part, config=config(part.config, chosen)) if chosen else part
-    return dataclasses.replace(bundle, components=made)
+        parts[name] = dataclasses.replace(part, config=config(part.config, chosen)) if chosen else part
+    return dataclasses.replace(bundle, components=parts)
 
 
 def fused(bundle: Bundle, loras: Sequence[lora.Lora], weights: Sequence[float]) -> Bundle:

@@ -2,7 +2,7 @@
 
     python scripts/gan_plot.py runs/gan
 
-What the critic says of real and made pictures; how long the gradient is that the generator gets (--task.slopes True),
+What the critic says of real and made pictures; how long the gradient is that the generator gets (--task.slopes),
 which vanishes where a strong critic plays minimax; and the value of the game, -2 log 2 where both look alike.
 """
 

@@ -63,7 +63,7 @@ def trained(tmp_path_factory):
             return ["--task.model", str(model(path.stem == "sd_progressive")), *more(path.stem)]
         if getattr(task, "fills", False):
             return ["--task.begin", str(train(path.stem.removesuffix("_inpaint")))]
-        runs = {name: getattr(task, name, None) for name in ("before", "clip", "prior", "teacher")}
+        runs = {name: getattr(task, name, None) for name in ("before", "clip", "prior", "teacher", "text_encoder")}
         named = {name: train(run.name.removesuffix("-small")) for name, run in runs.items() if run}
         return [word for name, run in named.items() for word in (f"--task.{name}", str(run))]
 

@@ -15,13 +15,14 @@ from jaxdiff.cli.main import main
 from jaxdiff.loading import load
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs" / "families").glob("*.py"))
-OTHERS = [path for name in ("sound", "text") for path in sorted((CONFIGS[0].parents[1] / name).glob("*.py"))]
+DIGITS, *REST = (sorted((CONFIGS[0].parents[1] / name).glob("*.py")) for name in ("digits", "sound", "text", "spaces"))
+OTHERS = [path for paths in REST for path in paths]
 """Those of no pictures, which their own tests train."""
 OF_TASKS = ("made",)
 """One config of each kind of task; the others are `heavy`."""
 
 
-@pytest.mark.parametrize("path", [*CONFIGS, *OTHERS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*CONFIGS, *DIGITS, *OTHERS], ids=lambda path: path.stem)
 def test_every_config_passes_its_checks_and_survives_json(path, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     config, small = read_config(path), read_config(path, small=True)
@@ -51,7 +52,10 @@ def pictures(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, id=path.stem, marks=[] if path.stem in OF_TASKS else pytest.mark.heavy) for path in CONFIGS],
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.stem in OF_TASKS else pytest.mark.heavy)
+        for path in [*CONFIGS, *DIGITS]
+    ],
 )
 def test_a_family_is_trained_resumed_sampled_and_measured(path, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)

@@ -38,10 +38,10 @@ def run(args: Args, argv: list[str]) -> None:
     check_devices(args, batch)
     if args.against:
         torch_peer.check(list(names))
-    told, records = speed.machine(), []
+    machine, records = speed.machine(), []
     if args.against:
-        told["torch"] = importlib.metadata.version("torch")
-    print(report.machine(told), flush=True)
+        machine["torch"] = importlib.metadata.version("torch")
+    print(report.machine(machine), flush=True)
     with _no_compilation_cache():
         for name in names:
             for devices in args.devices if name in programs.CASES else (1,):
@@ -55,7 +55,7 @@ def run(args: Args, argv: list[str]) -> None:
     print("\n" + report.tables(records))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"machine": told, "command": argv, "records": records}, indent=1))
+        args.json.write_text(json.dumps({"machine": machine, "command": argv, "records": records}, indent=1))
 
 
 def read_subject(args: Args) -> BenchModel:

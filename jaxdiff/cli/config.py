@@ -45,14 +45,14 @@ def parse(argv: list[str], say: Callable[[str], None]) -> tuple[Experiment, Path
     """
     path, options = Path(argv[0]), [arg for arg in argv[1:] if arg != SMALL]
     default = read_config(path, small=SMALL in argv[1:])
-    given = _given(path, options, default)
-    config, workdir = given.experiment, given.workdir or Path("runs") / given.experiment.name
+    asked = _given(path, options, default)
+    config, workdir = asked.experiment, asked.workdir or Path("runs") / asked.experiment.name
     if (workdir / "config.json").is_file() and checkpoint.steps(workdir / "checkpoints"):
         saved = experiment.read(workdir)
         config = _given(path, options, saved).experiment
         if changes := differences(saved, config):
             say(f"{workdir} is resumed, and this command changes {_listed(changes)}")
-        if others := differences(config, given.experiment):
+        if others := differences(config, asked.experiment):
             say(f"{workdir} is resumed with its own config.json, of which {path} would change {_listed(others)}")
     return _shorter_warmup(config, options, say), workdir
 
@@ -130,10 +130,10 @@ def _running(path: Path, call: Callable[[], Any]) -> Any:
         raise ValueError(f"{where}, line {line}: {type(error).__name__}: {error}".splitlines()[0]) from error
 
 
-def _experiment(path: Path, name: str, made: Any) -> Experiment:
-    if not isinstance(made, Experiment):
-        raise ValueError(f"{path}: {name}() gives {type(made).__name__}: expected an Experiment")
-    return made
+def _experiment(path: Path, name: str, value: Any) -> Experiment:
+    if not isinstance(value, Experiment):
+        raise ValueError(f"{path}: {name}() gives {type(value).__name__}: expected an Experiment")
+    return value
 
 
 def differences(before: Experiment, after: Experiment) -> list[str]:

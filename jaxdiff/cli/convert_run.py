@@ -117,8 +117,8 @@ def read(args: Args) -> Bundle | Callable[[Path], None]:
     """Returns what is to be written: the networks of a model, or what writes the part that a run has trained."""
     if not args.model.is_file() and not (args.model / "model_index.json").is_file():
         names = ("variant", "tokenizer", "prediction", "vae", "lora", "textual_inversion")
-        if given := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]:
-            raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(given)}")
+        if wrong := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]:
+            raise ValueError(f"{args.model} is a run of `jaxdiff train`, which takes no {', '.join(wrong)}")
         if dalle_mini.find(args.model) is not None:
             return dalle_mini.read(args.model, dtype=args.dtype)
         opened = experiment.open_run(args.model)

@@ -40,10 +40,10 @@ def check(how: How) -> None:
       ValueError: names the option, and what it needs.
     """
     if not how.dry_run:
-        given = [name for name in ("topology", "compile") if getattr(how, name)]
-        given += ["slices"] if how.slices != 1 else []
-        if given:
-            raise ValueError(f"--{given[0]} is of a dry run: give --dry-run too")
+        wrong = [name for name in ("topology", "compile") if getattr(how, name)]
+        wrong += ["slices"] if how.slices != 1 else []
+        if wrong:
+            raise ValueError(f"--{wrong[0]} is of a dry run: give --dry-run too")
     elif how.slices != 1 and not how.topology:
         raise ValueError("--slices counts topologies: give --topology too")
     elif how.compile and not how.topology:

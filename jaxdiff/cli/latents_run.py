@@ -72,7 +72,7 @@ def run(argv: list[str]) -> None:
     if args.text_encoder:
         encoder, words = first_stage.find_text(args.text_encoder)
         text = encode.Text(read_component(encoder), clip_tokenizer.read(words))
-    made = encode.encode(
+    manifests = encode.encode(
         data,
         [data.split, *([held_out] if held_out and held_out != data.split else [])],
         saved.read_autoencoder(args.autoencoder),
@@ -82,7 +82,7 @@ def run(argv: list[str]) -> None:
         say=lambda text: print(text, flush=True),
         counting=lambda what, total: counting(what, total, waiting="compiling"),
     )
-    for split, manifest in made.items():
+    for split, manifest in manifests.items():
         state = "shards of other processes are missing"
         if manifest:
             rows = sum(shard.rows for shard in manifest.shards)

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     args, unknown = tyro.cli(Args, args=given, prog="jaxdiff sample", return_unknown_args=True)
     if asked:
         tyro.cli(takes(located(args)), args=["--help"], prog="jaxdiff sample")
-    if unknown and _is_published(located(args)):  # a pipeline of another kind may know them
+    if unknown and _alone(located(args)):  # a pipeline of another kind may know them
         tyro.cli(Args, args=given, prog="jaxdiff sample")
     check(args)
     if how.dry_run:
@@ -84,10 +84,11 @@ def located(args: Args, *, weights: bool = False) -> Args:
     return args if path == Path(args.model) else dataclasses.replace(args, model=str(path), revision=None)
 
 
-def _is_published(args: Args) -> bool:
-    from jaxdiff.loading import is_diffusion
+def _alone(args: Args) -> bool:
+    """Returns whether a published diffusion model draws by itself: one with other stages has options of its own."""
+    from jaxdiff.loading import imagines, is_diffusion
 
-    return is_diffusion(Path(args.model))
+    return is_diffusion(Path(args.model)) and not args.then and not imagines(Path(args.model))
 
 
 def _check_once(argv: list[str]) -> None:
@@ -136,6 +137,8 @@ def check(args: Args) -> None:
         raise ValueError(f"--best-of is {args.best_of} and --rerank {args.rerank}: give both, or neither")
     if args.rerank and not all(args.prompt):
         raise ValueError("--rerank chooses by the prompt, and a prompt is empty: give --prompt, or leave --rerank out")
+    if args.outpaint and args.image and args.image.suffix == ".npy":
+        raise ValueError(f"--outpaint extends a picture, and {args.image} is a file of latents: give a picture")
     if args.interpolate is not None and args.num < 2:
         raise ValueError(
             f"--interpolate leads through the pictures of a prompt, and --num is {args.num}: give 2 or more"
@@ -226,12 +229,20 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
         if path is not None and path.exists():
             print(f"replaces {path}", flush=True)
     noise = _noise(args, pipe, options, len(prompts))
+    latents_given = source is None and args.image is not None and args.image.suffix == ".npy"
+    if latents_given and len(options.image) != len(prompts):
+        raise ValueError(
+            f"{args.image} has latents of {len(options.image)} pictures, and {len(prompts)} are wanted: "
+            f"{len(args.prompt)} prompts, --num {args.num} of each"
+        )
     keys, embed = _keys(args), rerank.embedder(args.rerank)
     parts, latents = [], []
     with counting("pictures", len(prompts), waiting="compiling") as tell:
         for first in range(0, len(prompts), args.batch_size):
             at = slice(first, first + args.batch_size)
             here = options if noise is None else dataclasses.replace(options, init_noise=noise[at])
+            if latents_given:
+                here = dataclasses.replace(here, image=options.image[at])
             draw = lambda keys, words=prompts[at], here=here: _draw(args, pipe, words, keys, here, source)
             made = rerank.best_of(draw, keys[at], prompts[at], args.best_of, embed)
             parts.append(made[0])
@@ -256,7 +267,7 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     from jaxdiff.data.grid import grid
     from jaxdiff.evaluation import rerank
     from jaxdiff.pipelines.inputs import root_key
-    from jaxdiff.pipelines.pipeline import HasStages
+    from jaxdiff.pipelines.pipeline import HasOriginals, HasStages
 
     listed = {f.name for f in dataclasses.fields(pipe.Options)}
     options: Any = tyro.cli(own_options(pipe.Options), args=list(words), prog=f"jaxdiff sample --model {args.model}")
@@ -272,6 +283,8 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     files = getattr(options, "init", ())  # of a pipeline that makes one picture of each
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     keys, parts, embed = _keys(args), [], rerank.embedder(args.rerank)
+    originals = isinstance(pipe, HasOriginals)
+    make = pipe.both if isinstance(pipe, HasOriginals) else pipe
     if files:
         if args.num != Args.num:
             raise ValueError(f"--num is {args.num}, and --init gives {len(files)} pictures: leave --num out")
@@ -280,7 +293,7 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
         for first in range(0, len(prompts), args.batch_size):
             at = slice(first, first + args.batch_size)
             here = dataclasses.replace(options, init=files[at]) if files else options
-            draw = lambda keys, words=prompts[at], here=here: pipe(words, key=keys, options=here)
+            draw = lambda keys, words=prompts[at], here=here: make(words, key=keys, options=here)
             parts.append(rerank.best_of(draw, keys[at], prompts[at], args.best_of, embed))
             tell(min(at.stop, len(prompts)))
     if args.out.exists():
@@ -288,13 +301,17 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     named = {"model": args.model, "prompt": args.prompt, "num": 1 if files else args.num, "seed": args.seed}
     named |= {"best_of": args.best_of, "rerank": str(args.rerank)} if args.rerank else {}
     captions, columns = ([Path(file).name for file in files], None) if files else (prompts, args.num)
-    sheet = grid(np.concatenate(parts), captions, columns if args.num > 1 else None)
+    images = np.concatenate([part[0] for part in parts] if originals else parts)
+    sheet = grid(images, captions, columns if args.num > 1 else None)
     told = {name: value for name, value in dataclasses.asdict(args).items() if name in taken - {*OTHERS}} | own
     told = json.loads(json.dumps(told, default=str))
     if isinstance(pipe, HasStages) and pipe.runs:
         each = pipe.settings(_given(args, listed) | own)
         told["stages"] = [{"run": run, **stage} for run, stage in zip(pipe.runs, each, strict=True)]
     out.write(args.out, sheet, {**named, **told, "jaxdiff": __version__})
+    if isinstance(pipe, HasOriginals):
+        for path in pipe.write(args.out, np.concatenate([part[1] for part in parts])):
+            print(f"wrote {path}")
     print(f"{len(prompts)} picture{'s' if len(prompts) > 1 else ''}: {args.out}")
 
 
@@ -338,7 +355,8 @@ def _options(args: Args, known: Collection[str] | None = None) -> dict[str, Any]
     options = {name: value for name, value in named.items() if name in known and value not in (None, ())}
     for name in ("image", "original", "depth", "picture", "towards"):
         if name in options:
-            options[name] = decode(options[name])[None]
+            latents = name == "image" and options[name].suffix == ".npy"
+            options[name] = read_noise(options[name], "latents") if latents else decode(options[name])[None]
     if args.mask:
         options["mask"] = (decode(args.mask)[None].mean(-1, keepdims=True) >= 127.5).astype(np.float32)
     if args.hint:
@@ -353,7 +371,7 @@ def _options(args: Args, known: Collection[str] | None = None) -> dict[str, Any]
     return options
 
 
-def read_noise(path: Path) -> np.ndarray:
+def read_noise(path: Path, what: str = "noise") -> np.ndarray:
     """Returns the array of a .npy file.
 
     Raises:
@@ -368,8 +386,8 @@ def read_noise(path: Path) -> np.ndarray:
     except OSError:
         raise
     except Exception as error:  # damaged headers raise a dozen kinds, from SyntaxError to MemoryError
-        what = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is not a .npy file of noise: {what[:200]}") from error
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is not a .npy file of {what}: {why[:200]}") from error
 
 
 def _keys(args: Args) -> Any:

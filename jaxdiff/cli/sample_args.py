@@ -64,7 +64,7 @@ class Args:
       width: width of the pictures, likewise.
       chunks: maximum number of 75-token chunks of a long prompt to read.
       save_latents: .npy file to write the latents to [pictures, height, width, channels].
-      image: picture to start from, fill, edit or enlarge, depending on the model.
+      image: picture to start from, fill, edit or enlarge, depending on the model; or latents, as a .npy file.
       strength: how much to change --image, from 0 to 1; by default 0.8, or 1 with a mask.
       original: picture of the enlarged size from which enlarging starts, changed by --strength.
       mask: picture that is white where --image gets new content.
@@ -75,6 +75,7 @@ class Args:
       interpolate: seed to interpolate to: the pictures of a prompt go from --seed's first noise to this seed's.
       picture: picture for an IP-adapter, or for a model that makes variations of a picture.
       picture_weight: weight of the IP-adapter's picture.
+      denoising_start: part of the way, between 0 and 1, that another model walked, whose --save-latents are --image.
       denoising_end: part of the way, between 0 and 1, after which sampling ends; --save-latents keeps what is left.
       picture_guidance: how closely an editing model keeps to --image.
       noise_level: noise level that an upscaling model adds to --image; more lets it invent more detail.
@@ -142,6 +143,7 @@ class Args:
     interpolate: int | None = None
     picture: Path | None = None
     picture_weight: float | None = None
+    denoising_start: float | None = None
     denoising_end: float | None = None
     picture_guidance: float | None = None
     noise_level: int | None = None

@@ -29,13 +29,13 @@ def shapes(size: int, count: int, unit: int) -> tuple[tuple[int, int], ...]:
         raise ValueError(f"buckets is {count}: expected 1 or more shapes")
     if size % unit:
         raise ValueError(f"data.size is {size}: expected a multiple of {unit}, which the sides of the pictures must be")
-    made = []
+    shapes = []
     for n in range(count):
         ratio = WIDEST ** (2 * n / (count - 1) - 1) if count > 1 else 1.0
         sides = (size / math.sqrt(ratio), size * math.sqrt(ratio))
         height, width = (max(1, round(side / unit)) * unit for side in sides)
-        made.append((height, width))
-    return tuple(dict.fromkeys(made))
+        shapes.append((height, width))
+    return tuple(dict.fromkeys(shapes))
 
 
 def nearest(shapes: Sequence[tuple[int, int]], height: int, width: int) -> int:

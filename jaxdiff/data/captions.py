@@ -109,13 +109,13 @@ def repeated(items: list[Item]) -> list[Item]:
     """
     found, counts = [], set()
     for item in items:
-        told = _REPEATED.fullmatch(item.path.parent.name)
-        count, name = (int(told[1]), told[2].replace("_", " ")) if told else (1, "")
+        match = _REPEATED.fullmatch(item.path.parent.name)
+        count, name = (int(match[1]), match[2].replace("_", " ")) if match else (1, "")
         if not count:
             raise ValueError(f"{item.path.parent} says 0 times: expected 1 or more, or put it elsewhere")
-        bare = told is not None and item.caption == item.path.parent.name.replace("_", " ")
+        bare = match is not None and item.caption == item.path.parent.name.replace("_", " ")
         found += [item._replace(caption=name) if bare else item] * count
-        counts.add(told is not None)
+        counts.add(match is not None)
     if True not in counts:
         raise ValueError("data.repeats is True, and no folder is called 10_NAME, for 10 times: leave it out")
     return found

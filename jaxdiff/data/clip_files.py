@@ -23,23 +23,23 @@ def read(path: Path | str) -> tuple[dict[str, int], tuple[tuple[str, str], ...],
       ValueError: if the files hold no CLIP vocabulary, are damaged, or are of another kind of tokenizer.
     """
     path = Path(path)
-    vocab, lines, whole = path / "vocab.json", path / "merges.txt", path / "tokenizer.json"
+    vocab, lines, combined = path / "vocab.json", path / "merges.txt", path / "tokenizer.json"
     added: dict[Any, Any] = {}
     if vocab.is_file() and lines.is_file():
         ids, merges, file = _json(vocab), _lines(lines), lines
         vocab_file = vocab
         if (path / "added_tokens.json").is_file():
             added = _json(path / "added_tokens.json")
-    elif whole.is_file():
-        vocab_file = file = whole
-        saved = _json(whole)
-        model = _typed(saved.get("model"), dict, whole, "model")
+    elif combined.is_file():
+        vocab_file = file = combined
+        saved = _json(combined)
+        model = _typed(saved.get("model"), dict, combined, "model")
         for name, expected in {"type": "BPE", "end_of_word_suffix": "</w>"}.items():
             if model.get(name, expected) != expected:
-                raise ValueError(f"{whole}: {name} is {model[name]!r}: CLIP's tokenizer has {expected!r}")
-        ids, merges = _typed(model.get("vocab"), dict, whole, "vocab"), model.get("merges")
-        for token in _typed(saved.get("added_tokens", []), list, whole, "added_tokens"):
-            added[_content(token, whole, "added_tokens")] = token.get("id") if isinstance(token, dict) else None
+                raise ValueError(f"{combined}: {name} is {model[name]!r}: CLIP's tokenizer has {expected!r}")
+        ids, merges = _typed(model.get("vocab"), dict, combined, "vocab"), model.get("merges")
+        for token in _typed(saved.get("added_tokens", []), list, combined, "added_tokens"):
+            added[_content(token, combined, "added_tokens")] = token.get("id") if isinstance(token, dict) else None
     else:
         there = " and ".join(file.name for file in (vocab, lines) if file.is_file())
         only = f" ({there} alone is there)" if there else ""
@@ -47,7 +47,7 @@ def read(path: Path | str) -> tuple[dict[str, int], tuple[tuple[str, str], ...],
     ids = _checked_ids(ids, vocab_file)
     if not ids:
         raise ValueError(f"{vocab_file} has no vocabulary: expected an object of tokens and their ids")
-    added = _checked_ids(added, path / "added_tokens.json" if vocab_file == vocab else whole)
+    added = _checked_ids(added, path / "added_tokens.json" if vocab_file == vocab else combined)
     return ids, _checked_merges(merges, ids, file), _pad(path), _joined(added)
 
 

@@ -21,15 +21,15 @@ def words(text: str) -> Iterator[str]:
     text = "".join(letter.lower() for letter in _SPACE_RUN.sub(" ", text))  # 'ΣΑΣ' becomes 'σασ', not 'σας'
     start = 0
     while start < len(text):
-        whole = next((w for w in _WHOLE if text.startswith(w, start)), None)
+        special = next((w for w in _WHOLE if text.startswith(w, start)), None)
         of, end = kind(text[start]), start + 1
-        if whole:
-            end = start + len(whole)
+        if special:
+            end = start + len(special)
         elif of in "LO":
             while end < len(text) and kind(text[end]) == of:
                 end += 1
-        if whole in (START, END):  # lower case made it look like one; the reference splits it by kind once more
-            yield from ("<|", whole[2:-2], "|>")
+        if special in (START, END):  # lower case made it look like one; the reference splits it by kind once more
+            yield from ("<|", special[2:-2], "|>")
         elif of != "Z":
             yield text[start:end]
         start = end

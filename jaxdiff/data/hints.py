@@ -85,8 +85,8 @@ def check_named(source: Source, option: str) -> None:
     Raises:
       ValueError: names the pictures, at most ten.
     """
-    named, given = names_of(source), hints_of(source)
-    if lacking := [name for name, hint in zip(named, given, strict=True) if hint is None]:
+    named, hints = names_of(source), hints_of(source)
+    if lacking := [name for name, hint in zip(named, hints, strict=True) if hint is None]:
         raise ValueError(
             f"{option}, and {len(lacking)} of {len(named)} pictures have no hint: {listing(lacking)}; give each a "
             '"hint" in metadata.jsonl, or give task.folder'

@@ -115,13 +115,13 @@ def write(
     writer = ArrayRecordWriter(str(unfinished), "group_size:1,uncompressed")
     try:
         for examples in _read(source, part, plan, batch):
-            made = {name: x.astype(layout.fields[name][0]) for name, x in encode(examples).items()}
-            for name, x in made.items():
+            fields = {name: x.astype(layout.fields[name][0]) for name, x in encode(examples).items()}
+            for name, x in fields.items():
                 if not np.isfinite(x).all():
                     raise FloatingPointError(f"{name} of shard {part.name} are not finite in {plan.dtype}: try float32")
-            moments.add(made["moments"])
+            moments.add(fields["moments"])
             for i, one in enumerate(examples):
-                writer.write(layout.pack({name: x[i] for name, x in made.items()}, one["caption"], one["label"]))
+                writer.write(layout.pack({name: x[i] for name, x in fields.items()}, one["caption"], one["label"]))
                 captions.append(one["caption"])
                 labels.append(one["label"])
             done(len(examples))

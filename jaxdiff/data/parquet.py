@@ -176,10 +176,10 @@ def _columns(schema: Any, path: str) -> tuple[str, str | None, str | None]:
 def _told_names(schema: Any, column: str) -> tuple[str, ...]:
     """Returns the names of the classes that the hub writes beside the columns."""
     try:
-        told = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+        names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError):
         return ()
-    return tuple(told) if isinstance(told, list) and all(isinstance(name, str) for name in told) else ()
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
 
 def _one_line(error: BaseException) -> str:

@@ -79,12 +79,12 @@ def encode(tokenizer: ClipTokenizer, prompt: str, chunks: int = 1, length: int =
         found = tokenizer.tokens(text)
         ids += found
         weights += [weight] * len(found)
-    made = Encoded(np.tile(frame, (chunks, 1)), np.ones((chunks, length), np.float32))
+    encoded = Encoded(np.tile(frame, (chunks, 1)), np.ones((chunks, length), np.float32))
     for n in range(chunks):
         part = ids[n * room : (n + 1) * room]
-        made.tokens[n, 1 : 2 + len(part)] = [*part, frame[1]]
-        made.weights[n, 1 : 1 + len(part)] = weights[n * room : n * room + len(part)]
-    return made
+        encoded.tokens[n, 1 : 2 + len(part)] = [*part, frame[1]]
+        encoded.weights[n, 1 : 1 + len(part)] = weights[n * room : n * room + len(part)]
+    return encoded
 
 
 def cut(tokenizer: ClipTokenizer, prompt: str, chunks: int = 1, length: int = 77) -> str:

@@ -7,6 +7,7 @@ table II (mean formants of men's vowels).
 """
 
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,41 @@ def read(path: Path, rate: int) -> Float[np.ndarray, " n"]:
     return (np.frombuffer(data, "<i2").reshape(-1, channels).mean(1) / 32768).astype(np.float64)
 
 
+def read_folders(top: Path, rate: int, least: int, classes: int) -> dict[str, tuple[Float[np.ndarray, " n"], ...]]:
+    """Reads the WAV files below a folder, by the names of the folders that they lie in.
+
+    Args:
+      top: the folder.
+      rate: samples a second.
+      least: samples that each must have.
+      classes: folders that there must be; 0 is content with one.
+
+    Raises:
+      ValueError: see `read`; or if a sound is shorter, or there are fewer folders.
+    """
+    paths = sorted(top.rglob("*.wav"))
+    found: dict[str, tuple[np.ndarray, ...]] = dict.fromkeys(sorted({path.parent.name for path in paths}), ())
+    if len(found) < max(classes, 1):
+        raise ValueError(
+            f"{top} has {len(paths)} WAV files in {len(found)} folders: expected one for each of task.classes "
+            f"{classes}, and one at least"
+        )
+    for path in paths:
+        wave = read(path, rate)
+        if len(wave) < least:
+            raise ValueError(f"{path} has {len(wave)} samples: expected task.samples {least} or more")
+        found[path.parent.name] += (wave,)
+    return found
+
+
+def stretch(
+    waves: Sequence[Float[np.ndarray, " n"]], rng: np.random.Generator, samples: int
+) -> Float[np.ndarray, " m"]:
+    """Returns so many samples of one of several sounds, from anywhere in it."""
+    whole = waves[int(rng.integers(len(waves)))]
+    return whole[rng.integers(len(whole) - samples + 1) :][:samples]
+
+
 def write(path: Path, x: Float[np.ndarray, " n"], rate: int) -> None:
     """Writes samples in [-1, 1] as a WAV file of 16 bits."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +113,12 @@ def spectrogram(x: Float[np.ndarray, " n"]) -> UInt8[np.ndarray, "h w 3"]:
     return np.repeat(np.rint(255 * shade).astype(np.uint8)[..., None], 3, -1)
 
 
+def fade(samples: int, rate: int) -> Float[np.ndarray, " n"]:
+    """Returns how loud each sample of a sound is that begins and ends within 20 ms, from 0 to 1."""
+    time = np.arange(samples) / rate
+    return np.minimum(1, np.minimum(time, time[::-1]) / 0.02)
+
+
 def vowel(
     which: int, rng: np.random.Generator, samples: int, rate: int, hop: int
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "m 2"]]:
@@ -90,7 +132,7 @@ def vowel(
     octaves = np.linspace(begin, end, samples) + 0.02 * np.sin(2 * np.pi * 5 * time + rng.uniform(0, 6))
     pitch = 110 * 2**octaves
     phase = 2 * np.pi * np.cumsum(pitch) / rate + rng.uniform(0, 2 * np.pi)
-    loud = rng.uniform(0.5, 1) * np.minimum(1, np.minimum(time, time[::-1]) / 0.02)
+    loud = rng.uniform(0.5, 1) * fade(samples, rate)
     total = np.zeros(samples)
     formants = [*VOWELS.values()][which]
     for n in range(1, int(rate / 2 / pitch.min()) + 1):
@@ -98,5 +140,5 @@ def vowel(
         gain = sum(10.0**-k / (1 + ((at - f) / (60 + 0.03 * f)) ** 2) for k, f in enumerate(formants)) + 0.002
         total += np.where(at < rate / 2, gain, 0) * np.sin(n * phase)
     total *= loud / np.abs(total).max()
-    told = np.stack([octaves, loud], -1)[::hop]
-    return total, told[: samples // hop]
+    controls = np.stack([octaves, loud], -1)[::hop]
+    return total, controls[: samples // hop]

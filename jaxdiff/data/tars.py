@@ -173,10 +173,12 @@ def _row(parts: dict[str, Any], where: str) -> tuple[int, ...]:
 def _told_caption(content: bytes, where: str) -> str | None:
     """Returns the caption that a .json has, or None."""
     try:
-        told = json.loads(content)
+        fields = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}.json is damaged: {error}") from error
-    caption = next((told[name] for name in ("caption", "text") if name in told), None) if type(told) is dict else None
+    caption = (
+        next((fields[name] for name in ("caption", "text") if name in fields), None) if type(fields) is dict else None
+    )
     return caption if isinstance(caption, str) else None
 
 

@@ -110,9 +110,10 @@ def words(text: str) -> Iterator[str]:
 
 def _cleaned(letter: str) -> str:
     """Returns a letter, nothing in the place of a control character, or spaces around what is a word by itself."""
-    if kind(letter) == "Z" and letter != "\x85":
+    if kind(letter) == "Z" and letter not in "\v\f\x85":
         return " "
-    if letter == "\ufffd" or unicodedata.category(letter)[0] == "C":
+    # what no version of Unicode that the reference has knows of is a letter like others
+    if letter == "\ufffd" or unicodedata.category(letter) in ("Cc", "Cf", "Co", "Cs"):
         return ""
     return f" {letter} " if any(first <= ord(letter) <= last for first, last in _CHINESE) else letter
 

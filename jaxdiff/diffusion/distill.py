@@ -184,9 +184,9 @@ def latent_consistency(
         x_t = loss.noised(x0, loss.independent(keys, x0), t, schedule)
         x_s = ddim_step(x_t, teacher(x_t, t, {}), schedule, t, s)
         wanted = mapped(target_params, x_s, s, cond)
-        made = mapped(params, x_t, t, cond)
-        error = made - jax.lax.stop_gradient(wanted)
-        return loss.per_example(jnp.sqrt(error**2 + huber**2) - huber), made
+        estimate = mapped(params, x_t, t, cond)
+        error = estimate - jax.lax.stop_gradient(wanted)
+        return loss.per_example(jnp.sqrt(error**2 + huber**2) - huber), estimate
 
     return f
 

@@ -54,14 +54,14 @@ def make(c: "ProcessConfig", network: Network, teacher: Network) -> Objective:
 
 
 def _denoising(c: "ProcessConfig", network: Network) -> Objective:
-    made, noise, at = c.make_schedule(), _NOISE[c.coupling], None
+    schedule, noise, at = c.make_schedule(), _NOISE[c.coupling], None
     if c.offset_noise:
         noise = loss.offset(noise, c.offset_noise)
     if c.variance == "learned":
-        each = variance.hybrid(network, made, c.prediction, c.steps, weight_of(c), noise, bins=c.bins or None)
+        each = variance.hybrid(network, schedule, c.prediction, c.steps, weight_of(c), noise, bins=c.bins or None)
     else:
-        each = loss.denoising(network, made, c.prediction, weight_of(c), noise, c.input_perturbation)
-    at = time_sampler(c, made)
+        each = loss.denoising(network, schedule, c.prediction, weight_of(c), noise, c.input_perturbation)
+    at = time_sampler(c, schedule)
 
     def f(params: Params, known: Known, x0: Array, cond: Cond, keys: Key, teacher_cond: TeacherCond = None) -> Any:
         u = draws.uniform(keys)
@@ -88,18 +88,18 @@ def _bound(c: "ProcessConfig", network: Network) -> Objective:
 
 
 def _consistency(c: "ProcessConfig", network: Network, teacher: Network) -> Objective:
-    made, span = c.make_schedule(), process_check.span(c)
+    schedule, span = c.make_schedule(), process_check.span(c)
     position = lambda u: u
     if c.times == "log_normal":
-        position = lambda u: distill.log_normal_position(made, u, **_spread(c))
-    each = distill.consistency(network, made, position)
+        position = lambda u: distill.log_normal_position(schedule, u, **_spread(c))
+    each = distill.consistency(network, schedule, position)
 
     def f(params: Params, known: Known, x0: Array, cond: Cond, keys: Key, teacher_cond: TeacherCond = None) -> Any:
         u, taught = draws.uniform(keys), None
         if c.objective == "consistency_distillation":
             own = known.frozen["teacher"]
-            told = cond if teacher_cond is None else teacher_cond(own)
-            taught = prediction.denoiser(teacher, own, told, made, c.prediction)
+            condition = cond if teacher_cond is None else teacher_cond(own)
+            taught = prediction.denoiser(teacher, own, condition, schedule, c.prediction)
         count = distill.intervals(known.step, c.stage, *span)
         losses = each(params, known.ema if c.target == "average" else params, x0, u, cond, keys, count, taught)
         return _means(u, losses, {"intervals": count}, {})
@@ -108,14 +108,14 @@ def _consistency(c: "ProcessConfig", network: Network, teacher: Network) -> Obje
 
 
 def _progressive(c: "ProcessConfig", network: Network, teacher: Network) -> Objective:
-    made, span = c.make_schedule(), process_check.span(c)
-    each = distill.progressive(network, made, c.prediction, weight_of(c))
+    schedule, span = c.make_schedule(), process_check.span(c)
+    each = distill.progressive(network, schedule, c.prediction, weight_of(c))
 
     def f(params: Params, known: Known, x0: Array, cond: Cond, keys: Key, teacher_cond: TeacherCond = None) -> Any:
         u = draws.uniform(keys)
         before = distill.teacher(params, known.extra["teacher"], known.step, c.stage, *span)
-        told = cond if teacher_cond is None else jax.lax.stop_gradient(teacher_cond(before))
-        taught = prediction.denoiser(teacher, before, told, made, c.prediction)
+        condition = cond if teacher_cond is None else jax.lax.stop_gradient(teacher_cond(before))
+        taught = prediction.denoiser(teacher, before, condition, schedule, c.prediction)
         count = distill.intervals(known.step, c.stage, *span)
         losses = each(params, taught, x0, u, cond, keys, count)
         return _means(u, losses, {"student_steps": count}, {"teacher": before})
@@ -137,20 +137,20 @@ def weight_of(c: "ProcessConfig") -> loss.Weight | None:
     return getattr(loss, c.weight)(*(() if c.weight_number is None else (c.weight_number,)))
 
 
-def time_sampler(c: "ProcessConfig", made: Schedule) -> times.TimeSampler:
+def time_sampler(c: "ProcessConfig", schedule: Schedule) -> times.TimeSampler:
     """Returns the function that says where to train; for importance, where its steps lie."""
     if c.times == "uniform":
-        return times.uniform(made.first)
+        return times.uniform(schedule.first)
     if c.times in ("steps", "importance"):
         return times.levels(c.steps) if c.schedule == "ve" else times.steps(c.steps)
     if c.times == "mode":
         return times.mode()
-    return times.log_normal(made, **_spread(c)) if c.times == "log_normal" else times.logit_normal(**_spread(c))
+    return times.log_normal(schedule, **_spread(c)) if c.times == "log_normal" else times.logit_normal(**_spread(c))
 
 
 def _spread(c: "ProcessConfig") -> dict[str, float]:
-    given = {"mean": c.time_mean, "std": c.time_std}
-    return {name: number for name, number in given.items() if number is not None}
+    numbers = {"mean": c.time_mean, "std": c.time_std}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def _means(u: Array, losses: Array, metrics: Metrics, stats: Any) -> tuple[Array, Metrics, Any]:

@@ -133,11 +133,11 @@ class ProcessConfig:
                 raise ValueError("the learned schedule is part of the parameters: pass them to make_schedule")
             return learned.Learned(**params["schedule"])
         numbers = process_check.numbers(self)
-        made: Schedule = getattr(schedule, self.schedule)(**numbers)
+        found: Schedule = getattr(schedule, self.schedule)(**numbers)
         if self.zero_terminal:
-            assert isinstance(made, schedule.Discrete)
-            return schedule.zero_terminal(made)
-        return made
+            assert isinstance(found, schedule.Discrete)
+            return schedule.zero_terminal(found)
+        return found
 
     def out_channels(self, channels: int) -> int:
         """Returns the channels of the network's output, for x0 of `channels`."""

@@ -59,9 +59,9 @@ def _names(c: "ProcessConfig") -> None:
 
 
 def _ranges(c: "ProcessConfig") -> None:
-    _number("steps", c.steps, 3, 1_000_000, whole=True)
-    _number("stage", c.stage, 1, 10**9, whole=True)
-    _number("bins", c.bins, 0, 2**16, whole=True)
+    _number("steps", c.steps, 3, 1_000_000, integer=True)
+    _number("stage", c.stage, 1, 10**9, integer=True)
+    _number("bins", c.bins, 0, 2**16, integer=True)
     if c.bins == 1:
         raise ValueError(
             "bins = 1: expected the number of levels of the data, 256 for pictures, or 0 for continuous data"
@@ -78,24 +78,24 @@ def _ranges(c: "ProcessConfig") -> None:
     if c.weight_number is not None and c.weight != "sigmoid":
         _number("weight_number", c.weight_number, 1e-6, 1e6)
     if c.schedule != "learned":
-        made = getattr(schedule, c.schedule)
-        given = {**{k: p.default for k, p in inspect.signature(made).parameters.items()}, **numbers(c)}
+        function = getattr(schedule, c.schedule)
+        values = {**{k: p.default for k, p in inspect.signature(function).parameters.items()}, **numbers(c)}
         low, high = ("start", "end") if c.schedule in DISCRETE else ("beta_min", "beta_max")
         if c.schedule in BETAS:
             top = 1 if c.schedule in DISCRETE else math.inf
-            _ordered(c, "beta", given[low], given[high], top)
+            _ordered(c, "beta", values[low], values[high], top)
         if c.schedule == "ve":
-            _ordered(c, "sigma", given["sigma_min"], given["sigma_max"], math.inf)
-        if c.schedule == "edm" and given["sigma_max"] <= 0.002:
+            _ordered(c, "sigma", values["sigma_min"], values["sigma_max"], math.inf)
+        if c.schedule == "edm" and values["sigma_max"] <= 0.002:
             raise ValueError(f"sigma_max = {c.sigma_max}: expected more than 0.002, the smallest level of edm")
     if c.objective in SPANS:
         _check_span(c, SPANS[c.objective] if c.intervals is None else c.intervals)
 
 
-def _number(name: str, value: Any, low: float | int, high: float | int, whole: bool = False) -> None:
-    right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+def _number(name: str, value: Any, low: float | int, high: float | int, integer: bool = False) -> None:
+    right = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
     if not (right and low <= value <= high):
-        kind = "a whole number" if whole else "a number"
+        kind = "a whole number" if integer else "a number"
         raise ValueError(f"{name} = {value!r}: expected {kind} from {low:g} to {high:g}")
 
 
@@ -112,7 +112,7 @@ def _check_span(c: "ProcessConfig", pair: Any) -> None:
     if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
         raise ValueError(f"intervals = {pair!r}: expected two whole numbers, the first and the last")
     for number in pair:
-        _number("intervals", number, 1, 2**20, whole=True)
+        _number("intervals", number, 1, 2**20, integer=True)
     first, last = pair
     rises = c.objective in CONSISTENCY
     ratio = max(first, last) / min(first, last)

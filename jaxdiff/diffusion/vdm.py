@@ -67,8 +67,8 @@ def bound_loss(
 
         parts, form = jax.tree.flatten(cond)  # a mask's gradient is of no type that a Cond could hold
 
-        def middle(given: Any, clock: Any) -> Array:
-            params, schedule, x0, parts = given
+        def middle(inputs: Any, clock: Any) -> Array:
+            params, schedule, x0, parts = inputs
             (r, rate), cond = clock, jax.tree.unflatten(form, parts)
             ends = schedule.log_snr(jnp.array([schedule.first, 1.0], jnp.float32))
             t = r if isinstance(schedule, LogLinear) else schedule.time(ends[0] + r * (ends[1] - ends[0]))

@@ -197,8 +197,8 @@ def _inline(jaxpr: core.Jaxpr, values: dict[Any, Any], operations: list[_Operati
         inputs = [values.get(v, v) for v in eqn.invars if not isinstance(v, core.Literal)]
         called = next(iter(core.jaxprs_in_params(eqn.params)), None) if eqn.primitive.name in _INLINED else None
         if called is not None:
-            given = [_Value(v.aval) if isinstance(v, core.Literal) else values.get(v, v) for v in eqn.invars]
-            own: dict[Any, Any] = dict(zip(called.invars, given, strict=True))
+            inputs = [_Value(v.aval) if isinstance(v, core.Literal) else values.get(v, v) for v in eqn.invars]
+            own: dict[Any, Any] = dict(zip(called.invars, inputs, strict=True))
             own |= {v: _Value(v.aval) for v in called.constvars}
             _inline(called, own, operations)
             for outer, inner in zip(eqn.outvars, called.outvars, strict=True):

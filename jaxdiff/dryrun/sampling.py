@@ -131,8 +131,8 @@ def run(
         arguments = program.arguments(-(-count // found.ways) * found.ways)
         with jax.set_mesh(program.mesh):
             traced = jax.jit(program.function).trace(*arguments)
-            made = compiled.compile(traced.lower(), compiled.seconds(traced.jaxpr.jaxpr), tell)
-        for line in report.compiled(compiled.memory(made), *compiled.contents(made), topology):
+            executable = compiled.compile(traced.lower(), compiled.seconds(traced.jaxpr.jaxpr), tell)
+        for line in report.compiled(compiled.memory(executable), *compiled.contents(executable), topology):
             say(line)
     return found
 

@@ -42,13 +42,13 @@ def groups(params: Any) -> list[Group]:
     found: dict[str, list[tuple[str, Any]]] = {}
     for where, leaf in jax.tree_util.tree_leaves_with_path(params):
         found.setdefault(_how(leaf), []).append((path_string(where), leaf))
-    made = []
+    groups = []
     for how, leaves in found.items():
         path, largest = max(leaves, key=lambda item: math.prod(item[1].shape))
         only = [leaf for _, leaf in leaves]
         text = f"{path} {list(largest.shape)} as {largest.sharding.spec}"
-        made.append(Group(how, len(leaves), all_bytes(only), held_bytes(only), text))
-    return sorted(made, key=lambda group: -group.whole)
+        groups.append(Group(how, len(leaves), all_bytes(only), held_bytes(only), text))
+    return sorted(groups, key=lambda group: -group.whole)
 
 
 def _how(leaf: Any) -> str:

@@ -117,8 +117,8 @@ def describe(config: Experiment, mesh: AbstractMesh | Mesh, *, other: bool = Fal
     else:
         task, loaded, row = _read(config, *(OTHER if other else BLACK))
     optimizer, step = make_step(config, task)
-    whole = {name: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for name, x in row.items()}
-    shapes = jax.eval_shape(training.make_init_state(task, optimizer), jax.random.key(0), loaded, whole)
+    batch = {name: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for name, x in row.items()}
+    shapes = jax.eval_shape(training.make_init_state(task, optimizer), jax.random.key(0), loaded, batch)
     at = parallel.shardings(shapes, mesh, task.rules)
     like = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, at)
     return Subject(config, task, step(), like, mesh, row)

@@ -116,11 +116,11 @@ def _compile(
                 "--save-executable: this task's step holds numbers that are read from the data, which a dry run has "
                 "not; train without a saved executable"
             )
-        made = compiled.compile(lowered, expected, tell)
+        executable = compiled.compile(lowered, expected, tell)
     if topology:
-        memory, (sent, kernels) = compiled.memory(made), compiled.contents(made)
+        memory, (sent, kernels) = compiled.memory(executable), compiled.contents(executable)
         for line in report.compiled(memory, sent, kernels, topology):
             say(line)
     if save:
-        executables.save(save, made, executable_key(config, arguments, mesh), sorted(results[1]))
+        executables.save(save, executable, executable_key(config, arguments, mesh), sorted(results[1]))
         say(f"the compiled step: {save}; jaxdiff train ... --executable {save} runs it")

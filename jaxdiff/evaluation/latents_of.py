@@ -44,14 +44,14 @@ def measure(workdir: Path, num: int = 256, batch: int = 64) -> dict[str, float]:
             return likelihood.bits(task.bound(params, x, keys, count), x[0].size)
 
         parts = [images[i : i + batch] for i in range(0, len(images), batch)]
-        told = [bits(part, jax.random.split(jax.random.fold_in(key, i), len(part))) for i, part in enumerate(parts)]
-        found[f"bits/dim, {count} draws"] = float(np.mean(np.concatenate(told).astype(np.float64)))
+        measured = [bits(part, jax.random.split(jax.random.fold_in(key, i), len(part))) for i, part in enumerate(parts)]
+        found[f"bits/dim, {count} draws"] = float(np.mean(np.concatenate(measured).astype(np.float64)))
     if config.data.name == "shapes":
-        whole = ShapesSource(experiment.DataConfig(**{**vars(config.data), "split": "all"}))
+        everything = ShapesSource(experiment.DataConfig(**{**vars(config.data), "split": "all"}))
         encode = jax.jit(lambda image: task.encode(params, task.read(image))[0])
-        pictures = np.stack([whole[i]["image"] for i in range(len(whole))])
+        pictures = np.stack([everything[i]["image"] for i in range(len(everything))])
         parts = [encode(pictures[i : i + 256]) for i in range(0, len(pictures), 256)]
-        z = np.concatenate(parts).reshape(len(whole), -1).astype(np.float64)
-        found["MIG"] = disentanglement.mig(z, whole.factors)
-        found["beta-VAE score"] = disentanglement.beta_vae_score(z, whole.factors)
+        z = np.concatenate(parts).reshape(len(everything), -1).astype(np.float64)
+        found["MIG"] = disentanglement.mig(z, everything.factors)
+        found["beta-VAE score"] = disentanglement.beta_vae_score(z, everything.factors)
     return found

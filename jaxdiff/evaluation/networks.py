@@ -159,8 +159,8 @@ class FeatureExtractor:
                 kept.append(out)
             report(done := done + len(batch))
         assert moments is not None
-        whole = {name: np.concatenate([one[name] for one in kept]) for name in (kept[0] if kept else ())}
-        return Features(moments, whole.get(self.width), whole.get("logits_unbiased"))
+        features = {name: np.concatenate([one[name] for one in kept]) for name in (kept[0] if kept else ())}
+        return Features(moments, features.get(self.width), features.get("logits_unbiased"))
 
 
 def _save(file: Path, features: Features) -> None:

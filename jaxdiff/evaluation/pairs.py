@@ -25,22 +25,22 @@ def find(network: Literal["alex", "vgg"]) -> tuple[Path, Path]:
     return weights.find(weights.TRUNKS[network]), weights.find(weights.LINEAR[network])
 
 
-def check(made: Pictures, real: Pictures) -> None:
+def check(generated: Pictures, real: Pictures) -> None:
     """Refuses sets that are not pairs.
 
     Raises:
       ValueError: says which names are in one set only.
     """
-    if made.shape != real.shape or made.count != real.count:
-        sizes = [f"{x.count} of {x.shape[1]}x{x.shape[0]} in {x.name}" for x in (made, real)]
+    if generated.shape != real.shape or generated.count != real.count:
+        sizes = [f"{x.count} of {x.shape[1]}x{x.shape[0]} in {x.name}" for x in (generated, real)]
         raise ValueError(f"{' and '.join(sizes)}: pairs need as many pictures, of the same size")
-    if alone := sorted({*made.names} ^ {*real.names}):
+    if alone := sorted({*generated.names} ^ {*real.names}):
         raise ValueError(f"pairs need the same file names in both folders; in one only: {listing(alone)}")
 
 
 def compare(
     metrics: tuple[str, ...],
-    made: Pictures,
+    generated: Pictures,
     real: Pictures,
     *,
     network: Literal["alex", "vgg"] = "alex",
@@ -48,7 +48,7 @@ def compare(
     resamples: int = 100,
 ) -> dict[str, Estimate]:
     """Returns the means over all pairs of those of `config.PAIRED` that are asked for."""
-    check(made, real)
+    check(generated, real)
     at_once = batch_size * jax.device_count()
     run, params = None, None
     if "lpips" in metrics:
@@ -57,7 +57,7 @@ def compare(
         look = lambda p, xy: apply({"params": p}, lpips.prepare(xy[0]), lpips.prepare(xy[1]))
         run = Spread(look, "pmap", multiple=at_once)
     found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
-    for x, y in zip(made.batches(at_once), real.batches(at_once), strict=True):
+    for x, y in zip(generated.batches(at_once), real.batches(at_once), strict=True):
         if "psnr" in metrics:
             found["psnr"].append(pixels.psnr(x, y))
         if "ssim" in metrics:

@@ -26,27 +26,27 @@ def names(label: str, width: str) -> dict[str, str]:
 
 
 def check(
-    metrics: tuple[str, ...], made: int, real: int, width: str, widths: tuple[str, ...], k: int, resamples: int
+    metrics: tuple[str, ...], generated: int, real: int, width: str, widths: tuple[str, ...], k: int, resamples: int
 ) -> None:
     """Refuses sets that are too small, before anything is computed; `real` is 0 where a file does not say.
 
     Raises:
       ValueError: says the least number of pictures.
     """
-    smallest = min(made, real or made)
-    given = f"{made} made and {real or 'unknown'} real pictures"
+    smallest = min(generated, real or generated)
+    counts = f"{generated} made and {real or 'unknown'} real pictures"
     if "frechet" in metrics and smallest < (need := least(int(width))):
         fit = [w for w in widths if least(int(w)) <= smallest]
         other = f"take --width {max(fit, key=int)} (least {least(max(map(int, fit)))}), or " if fit else ""
         raise ValueError(
-            f"{given}: a Frechet distance over {width} features needs at least {need} of each, or its covariance is "
+            f"{counts}: a Frechet distance over {width} features needs at least {need} of each, or its covariance is "
             f"singular; raise --num, {other}leave frechet out of --metrics (kid needs {_whole(2, resamples)})"
         )
     neighbours_ = "neighbours" in metrics
     if smallest < (need := _whole(k + 1 if neighbours_ else 2, resamples)):
         why = f"{k}-nearest neighbours need" if neighbours_ else "distances between pictures need"
         halves = " in every half that the intervals are drawn from" if resamples else ""
-        raise ValueError(f"{given}: {why} {k + 1 if neighbours_ else 2}{halves}, at least {need} of each in all")
+        raise ValueError(f"{counts}: {why} {k + 1 if neighbours_ else 2}{halves}, at least {need} of each in all")
 
 
 def _whole(part: int, resamples: int) -> int:
@@ -56,7 +56,7 @@ def _whole(part: int, resamples: int) -> int:
 
 def compare(
     metrics: tuple[str, ...],
-    made: Features,
+    generated: Features,
     real: Features,
     label: str,
     width: str,
@@ -69,7 +69,7 @@ def compare(
 
     Args:
       metrics: metrics of `config.COMPARED`.
-      made: features of the made set; only its moments are needed where `resamples` is 0 and the metric is frechet.
+      generated: features of the made set; only its moments are needed where `resamples` is 0 and the metric is frechet.
       real: features of the real set, likewise.
       label: label of the network.
       width: width of its features.
@@ -88,26 +88,26 @@ def compare(
     if "frechet" in metrics:
         name = called["frechet"]
         spread = Estimate(0.0, np.nan, np.nan)
-        if resamples and made.values is not None:
+        if resamples and generated.values is not None:
             times = min(resamples, 20)  # each takes matrices of [width, width] apart
             if real.values is not None:
-                of(name, lambda x, y: {name: frechet_distance_of(x, y)}, made.values, real.values, times=times)
+                of(name, lambda x, y: {name: frechet_distance_of(x, y)}, generated.values, real.values, times=times)
             else:
-                of(name, lambda x: {name: _to(statistics.moments(x), real.moments)}, made.values, times=times)
+                of(name, lambda x: {name: _to(statistics.moments(x), real.moments)}, generated.values, times=times)
             spread = result[name]
-        value = _to(made.moments, real.moments)
+        value = _to(generated.moments, real.moments)
         moved = Estimate(value, value + spread.low - spread.value, value + spread.high - spread.value)
         result[name] = moved.within(0.0, np.inf)
     if "kid" in metrics:
         name = called["kid"]
-        of(name, lambda x, y: {name: kid(x, y, subsets=10).mean}, made.values, real.values)
+        of(name, lambda x, y: {name: kid(x, y, subsets=10).mean}, generated.values, real.values)
     if "neighbours" in metrics:
-        of("neighbours", lambda x, y: neighbours(y, x, k)._asdict(), made.values, real.values)
+        of("neighbours", lambda x, y: neighbours(y, x, k)._asdict(), generated.values, real.values)
     if "inception_score" in metrics:
         name = f"Inception score ({label})"
-        of(name, lambda x: {name: inception_score(x, 1 if len(x) < 1000 else 10).mean}, made.logits)
+        of(name, lambda x: {name: inception_score(x, 1 if len(x) < 1000 else 10).mean}, generated.logits)
     if "diversity" in metrics:
-        of("diversity", lambda x: {"pairwise distance": diversity(x), "Vendi score": vendi(x)}, made.values)
+        of("diversity", lambda x: {"pairwise distance": diversity(x), "Vendi score": vendi(x)}, generated.values)
     return result
 
 

@@ -55,11 +55,11 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
         assert pipe, "check"
         cells = sweep.cells(config.sweep.split(","), calls(config), pipe.calls)
     size = config.size or _side(pipe)
-    made = _first(config.generated, config.num, size) if config.generated else None
-    real = _reference(config, size or (made.shape[0] if made else 0))
-    for note in (*(made.notes if made else ()), *(real.notes if isinstance(real, Pictures) else ())):
+    generated = _first(config.generated, config.num, size) if config.generated else None
+    real = _reference(config, size or (generated.shape[0] if generated else 0))
+    for note in (*(generated.notes if generated else ()), *(real.notes if isinstance(real, Pictures) else ())):
         say(note)
-    count = made.count if made else config.num
+    count = generated.count if generated else config.num
     if config.autoencoder and isinstance(real, Pictures):
         count = min(config.num, real.count)
         real = dataclasses.replace(first(real, count), names=[samples.name(i) for i in range(count)])
@@ -70,10 +70,10 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
     if {*config.metrics} - {"bound", "ode", "bits"}:
         place = config.workdir / "pictures"
         if config.autoencoder and isinstance(real, Pictures):
-            made = _reconstructed(config, real, place, counting)
-        elif made is None:
-            made = _made(config, pipe, real, place, counting, steps=config.steps, sampler=config.sampler)
-        estimates = seen.measure(made, say)
+            generated = _reconstructed(config, real, place, counting)
+        elif generated is None:
+            generated = _made(config, pipe, real, place, counting, steps=config.steps, sampler=config.sampler)
+        estimates = seen.measure(generated, say)
     if pipe and isinstance(real, Pictures):
         estimates |= (_bits if isinstance(pipe, DiffusionPipeline) else _own_bits)(config, pipe, real, counting)
     return _write(config, report.markdown(estimates), {"metrics": report.as_json(estimates)}, seen.origin)
@@ -91,8 +91,8 @@ def _sweep(
     for cell in cells:
         say(f"{cell.sampler}, {cell.calls} calls")
         place = config.workdir / "sweep" / f"{cell.sampler}-{cell.wanted}"
-        made = _made(config, pipe, seen.real, place, counting, steps=cell.steps, sampler=cell.sampler)
-        rows.append((cell, seen.measure(made, say)))
+        generated = _made(config, pipe, seen.real, place, counting, steps=cell.steps, sampler=cell.sampler)
+        rows.append((cell, seen.measure(generated, say)))
     metrics = list(rows[0][1])
     picture = config.workdir / "results.png"
     sweep.plot(rows, metrics[0], picture, f"{config.num} pictures of {Path(config.model).name}")
@@ -135,15 +135,15 @@ class ReferenceSet:
                 )
             self._features = Features(real)
 
-    def measure(self, made: Pictures, say: Callable[[str], None]) -> dict[str, Estimate]:
-        """Measures all that is asked for of a made set."""
+    def measure(self, generated: Pictures, say: Callable[[str], None]) -> dict[str, Estimate]:
+        """Measures all that is asked for of a generated set."""
         config = self.config
         result: dict[str, Estimate] = {}
-        if isinstance(self.real, Pictures) and made.shape != self.real.shape:
-            say(f"{made.name} is {made.shape}, {self.real.name} {self.real.shape}: --size makes them equal")
+        if isinstance(self.real, Pictures) and generated.shape != self.real.shape:
+            say(f"{generated.name} is {generated.shape}, {self.real.name} {self.real.shape}: --size makes them equal")
         if self.metrics:
-            with self._counting("pictures seen", made.count) as tell:
-                features = self._look(made, self._keep, tell, config.workdir / "features")
+            with self._counting("pictures seen", generated.count) as tell:
+                features = self._look(generated, self._keep, tell, config.workdir / "features")
             result = report.compare(
                 self.metrics,
                 features,
@@ -160,26 +160,26 @@ class ReferenceSet:
             assert isinstance(self.real, Pictures)
             result |= pairs.compare(
                 paired,
-                made,
+                generated,
                 self.real,
                 network=config.lpips,
                 batch_size=config.batch_size,
                 resamples=config.resamples,
             )
         if "clip" in config.metrics:
-            result |= self._captions(made)
+            result |= self._captions(generated)
         return result
 
-    def _captions(self, made: Pictures) -> dict[str, Estimate]:
+    def _captions(self, generated: Pictures) -> dict[str, Estimate]:
         assert self._clip is not None
         assert self.config.clip is not None
-        texts = list(made.captions())[: made.count]
+        texts = list(generated.captions())[: generated.count]
         if not any(texts):
             raise ValueError(
-                f"the metric clip needs captions, and {made.name} has none: use --model, or give each picture one"
+                f"the metric clip needs captions, and {generated.name} has none: use --model, or give each picture one"
             )
-        with self._counting("pictures read by CLIP", made.count) as tell:
-            x, y = clip.vectors(self._clip, made, texts, self.config.batch_size, tell)
+        with self._counting("pictures read by CLIP", generated.count) as tell:
+            x, y = clip.vectors(self._clip, generated, texts, self.config.batch_size, tell)
         name = f"({self.config.clip.name})"
         return {
             **report.mean(f"CLIP score {name}", clip_score(x, y), self.config.resamples, 0.0, 100.0),
@@ -300,8 +300,8 @@ def _check_room(place: Path, num: int, side: int) -> None:
 
 def _first(place: Path, num: int, size: int = 0) -> Pictures:
     """Returns the first pictures of a folder, with their prompts if `samples.make` made them, else captions."""
-    made = first(folder(place, size), num)
-    return dataclasses.replace(made, captions=lambda: samples.prompts_of(place, made.count) or made.captions())
+    found = first(folder(place, size), num)
+    return dataclasses.replace(found, captions=lambda: samples.prompts_of(place, found.count) or found.captions())
 
 
 def _reconstructed(config: EvaluateConfig, real: Pictures, place: Path, counting: Counting) -> Pictures:
@@ -352,7 +352,7 @@ def _write(config: EvaluateConfig, table: str, results: dict[str, Any], origin: 
     config.workdir.mkdir(parents=True, exist_ok=True)
     options = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
     machine = {"jax": jax.__version__, "devices": [device.device_kind for device in jax.devices()]}
-    whole = {"options": options, "network": origin, **machine, **results}
-    (config.workdir / "results.json").write_text(json.dumps(whole, indent=2) + "\n")
+    contents = {"options": options, "network": origin, **machine, **results}
+    (config.workdir / "results.json").write_text(json.dumps(contents, indent=2) + "\n")
     (config.workdir / "results.md").write_text(f"Made by `{command(config)}`.\n\n{table}\n")
     return table

@@ -46,14 +46,14 @@ def _cell(sampler: str, wanted: int, count: Callable[[str, int], int]) -> Cell:
     error: Exception | None = None
     for steps in range(wanted, 0, -1):
         try:
-            made = count(sampler, steps)
+            calls = count(sampler, steps)
         except ValueError as problem:
             if sampler not in sampling.SAMPLERS:
                 raise
             error = problem
             continue
-        if made <= wanted:
-            return Cell(sampler, wanted, steps, made)
+        if calls <= wanted:
+            return Cell(sampler, wanted, steps, calls)
     raise ValueError(f"sampler {sampler!r} cannot make do with {wanted} network calls: {error or 'it needs more'}")
 
 

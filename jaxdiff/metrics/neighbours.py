@@ -29,20 +29,21 @@ class Neighbours(NamedTuple):
     coverage: float
 
 
-def neighbours(real: Float[np.ndarray, "n d"], made: Float[np.ndarray, "m d"], k: int = 5) -> Neighbours:
-    """Returns the four numbers of a made set against a real one.
+def neighbours(real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "m d"], k: int = 5) -> Neighbours:
+    """Returns the four numbers of a generated set against a real one.
 
     Raises:
       ValueError: if a set has no k-th neighbour.
     """
-    if not 1 <= k < min(len(real), len(made)):
+    if not 1 <= k < min(len(real), len(generated)):
         raise ValueError(
-            f"{len(real)} real and {len(made)} made pictures, k = {k}: expected at least {k + 1} pictures in each set"
+            f"{len(real)} real and {len(generated)} made pictures, k = {k}: expected at least {k + 1} pictures in each "
+            "set"
         )
-    real_radii, made_radii = (_radii(x, k) for x in (real, made))
-    balls = np.zeros(len(made), np.int64)
+    real_radii, made_radii = (_radii(x, k) for x in (real, generated))
+    balls = np.zeros(len(generated), np.int64)
     recalled, nearest = [], []
-    for rows, d in distances(real, made):
+    for rows, d in distances(real, generated):
         balls += (d <= real_radii[rows, None]).sum(axis=0)
         recalled.append((d <= made_radii).any(axis=1))
         nearest.append(d.min(axis=1))

@@ -245,12 +245,12 @@ class Cost:
 
 def cost(compiled: Any) -> Cost:
     """Returns the cost of a `jax.stages.Compiled`; None for what this platform does not tell."""
-    told = compiled.cost_analysis() or {}
+    costs = compiled.cost_analysis() or {}
     sizes = compiled.memory_analysis()
     memory = sizes and (
         sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes + sizes.temp_size_in_bytes
     )
-    return Cost(told.get("flops"), told.get("bytes accessed"), memory)
+    return Cost(costs.get("flops"), costs.get("bytes accessed"), memory)
 
 
 def reset_memory() -> None:

@@ -18,6 +18,9 @@ from jaxtyping import Array, Float
 
 from jaxdiff.typing import Key, Params
 
+Mean = Callable[[Array], Array]
+"""Averages over the devices what each found of its own examples: the identity where a program sees all of them."""
+
 
 class Bijector(NamedTuple):
     """A bijection.
@@ -26,13 +29,20 @@ class Bijector(NamedTuple):
       init: (key, x, cond) -> parameters.
       forward: (parameters, x, cond) -> (z, log |det dz/dx| [b]); cond [b h w c] or None is what its networks also see.
       inverse: (parameters, z, cond) -> (x, log |det dx/dz| [b]).
-      stats: (parameters, x, cond) -> means over the examples that move what lies under `MOVING` in the parameters.
+      learn: `forward` in training, (parameters, x, cond, mean) -> (z, log |det dz/dx| [b], moments), by the moments of
+        this batch in place of the averages under `MOVING`, which they move; None: there are none.
     """
 
     init: Callable[[Key, Array, Any], Params]
     forward: Callable[[Params, Array, Any], tuple[Array, Array]]
     inverse: Callable[[Params, Array, Any], tuple[Array, Array]]
-    stats: Callable[[Params, Array, Any], Params] = lambda params, x, cond: {}
+    learn: Callable[[Params, Array, Any, Mean], tuple[Array, Array, Params]] | None = None
+
+    def learning(self, params: Params, x: Array, cond: Any, mean: Mean | None) -> tuple[Array, Array, Params]:
+        """Returns what `learn` does; without a `mean`, or moments, what `forward` does and no moments."""
+        if mean is None or self.learn is None:
+            return *self.forward(params, x, cond), {}
+        return self.learn(params, x, cond, mean)
 
 
 MOVING = "moving"
@@ -77,12 +87,13 @@ def chain(parts: Sequence[tuple[str, Bijector]]) -> Bijector:
             x, _ = part.forward(params[name], x, cond)
         return params
 
-    def forward(params: Params, x: Array, cond: Any) -> tuple[Array, Array]:
-        total = _zeros(x)
+    def learn(params: Params, x: Array, cond: Any, mean: Mean | None = None) -> tuple[Array, Array, Params]:
+        total, found = _zeros(x), dict[str, Any]()
         for name, part in parts:
-            x, log_det = part.forward(params[name], x, cond)
+            x, log_det, own = part.learning(params[name], x, cond, mean)
             total += log_det
-        return x, total
+            found |= {name: own} if own else {}
+        return x, total, found
 
     def inverse(params: Params, z: Array, cond: Any) -> tuple[Array, Array]:
         total = _zeros(z)
@@ -91,15 +102,7 @@ def chain(parts: Sequence[tuple[str, Bijector]]) -> Bijector:
             total += log_det
         return z, total
 
-    def stats(params: Params, x: Array, cond: Any) -> Params:
-        found: dict[str, Any] = {}
-        for name, part in parts:
-            own = part.stats(params[name], x, cond)
-            found |= {name: own} if own else {}
-            x, _ = part.forward(params[name], x, cond)
-        return found
-
-    return Bijector(init, forward, inverse, stats)
+    return Bijector(init, lambda *given: learn(*given)[:2], inverse, learn)
 
 
 def swapped(part: Bijector) -> Bijector:
@@ -167,10 +170,11 @@ def factored(first: Bijector, shape: tuple[int, ...], rest: Bijector) -> Bijecto
         y, _ = first.forward(params["first"], x, cond)
         return {**params, "rest": rest.init(two, y[..., half:], cond)}
 
-    def forward(params: Params, x: Array, cond: Any) -> tuple[Array, Array]:
-        y, one = first.forward(params["first"], x, cond)
-        z, two = rest.forward(params["rest"], y[..., half:], cond)
-        return jnp.concatenate([y[..., :half].reshape(len(x), -1), z.reshape(len(x), -1)], 1), one + two
+    def learn(params: Params, x: Array, cond: Any, mean: Mean | None = None) -> tuple[Array, Array, Params]:
+        y, one, moments = first.learning(params["first"], x, cond, mean)
+        z, two, others = rest.learning(params["rest"], y[..., half:], cond, mean)
+        found = {name: own for name, own in (("first", moments), ("rest", others)) if own}
+        return jnp.concatenate([y[..., :half].reshape(len(x), -1), z.reshape(len(x), -1)], 1), one + two, found
 
     def inverse(params: Params, z: Array, cond: Any) -> tuple[Array, Array]:
         out, left = z[:, :size].reshape(-1, *shape[:-1], half), z[:, size:]
@@ -178,15 +182,7 @@ def factored(first: Bijector, shape: tuple[int, ...], rest: Bijector) -> Bijecto
         x, one = first.inverse(params["first"], jnp.concatenate([out, y], -1), cond)
         return x, one + two
 
-    def stats(params: Params, x: Array, cond: Any) -> Params:
-        y, _ = first.forward(params["first"], x, cond)
-        found = {
-            "first": first.stats(params["first"], x, cond),
-            "rest": rest.stats(params["rest"], y[..., half:], cond),
-        }
-        return {name: own for name, own in found.items() if own}
-
-    return Bijector(init, forward, inverse, stats)
+    return Bijector(init, lambda *given: learn(*given)[:2], inverse, learn)
 
 
 def flat(shape: tuple[int, ...]) -> Bijector:

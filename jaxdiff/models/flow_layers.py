@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array
 
-from jaxdiff.models.bijectors import MOVING, Bijector
+from jaxdiff.models.bijectors import MOVING, Bijector, Mean
 from jaxdiff.models.transforms import Transform
 from jaxdiff.typing import Key, Params
 
@@ -42,15 +42,15 @@ _LEAST = 1e-4
 def batch_norm() -> Bijector:
     """Returns (x - m) / sqrt(v + e) a channel, with mean and variance as moving averages over the batches before.
 
-    What moves them are means over the examples (`stats`), so that the bijection does not depend on how a batch is
-    split; where the paper's uses this batch's own, it is one step late.
+    In training they are this batch's own, through which the gradient goes: by averages alone, whose gradient is 0, the
+    weights would grow faster than the averages follow, and runs diverge.
 
-    Source: Dinh et al. 2017, arXiv 1605.08803, section 3.7 and appendix E.
+    Source: Dinh et al. 2017, arXiv 1605.08803, section 3.7 and appendix E, without the lag, as in their code.
     """
 
-    def stats(params: Params, x: Array, cond: Any) -> Params:
+    def moments(x: Array, mean: Mean) -> Params:
         axes = tuple(range(x.ndim - 1))
-        return {MOVING: {"mean": x.mean(axes), "second": (x * x).mean(axes)}}
+        return {MOVING: {"mean": mean(x.mean(axes)), "second": mean((x * x).mean(axes))}}
 
     def told(params: Params) -> tuple[Array, Array]:
         moved = params[MOVING]
@@ -64,7 +64,11 @@ def batch_norm() -> Bijector:
         mean, log_scale = told(params)
         return z * jnp.exp(log_scale)[None, None, None] + mean[None, None, None], _spread(log_scale, z)
 
-    return Bijector(lambda key, x, cond: stats({}, x, cond), forward, inverse, stats)
+    def learn(params: Params, x: Array, cond: Any, mean: Mean) -> tuple[Array, Array, Params]:
+        own = moments(x, mean)
+        return *forward(own, x, cond), own
+
+    return Bijector(lambda key, x, cond: moments(x, lambda own: own), forward, inverse, learn)
 
 
 def scaling() -> Bijector:

@@ -127,8 +127,8 @@ def _cudnn(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> Ar
 
     def kernel(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
         bias = None if mask is None else jnp.broadcast_to(mask[:, None, None], (len(q), 1, q.shape[1], k.shape[1]))
-        told = mask is None and m % 2 and not (causal and n <= m)
-        keys = jnp.full(len(q), m, jnp.int32) if told else None
+        hides_padding = mask is None and m % 2 and not (causal and n <= m)
+        keys = jnp.full(len(q), m, jnp.int32) if hides_padding else None
         return jax.nn.dot_product_attention(
             q, k, v, mask=bias, is_causal=causal, key_value_seq_lengths=keys, implementation="cudnn"
         )

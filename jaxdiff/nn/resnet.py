@@ -128,9 +128,9 @@ class Upsample(nn.Module):
         x = x.astype(self.dtype)
         size = size or (2 * h, 2 * w)
         kernel = kernel.astype(self.dtype)
-        whole = size == (2 * h, 2 * w) and not direct_convolutions.value
+        doubles = size == (2 * h, 2 * w) and not direct_convolutions.value
         as_written = lambda x, kernel: conv(double(x)[:, : size[0], : size[1]], kernel)
-        y = by_platform(x, kernel, cpu=_double_then_conv if whole else None, default=as_written)
+        y = by_platform(x, kernel, cpu=_double_then_conv if doubles else None, default=as_written)
         if self.bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)[None, None, None]
         return y

@@ -88,8 +88,8 @@ def compile(
         _check_batch(_size(batch), ways // processes, " of this process" if processes > 1 else "")
         return jax.make_array_from_process_local_data(batch_at, batch)
 
-    whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x) * processes, *x.shape[1:]), x.dtype), batch)
-    shapes = jax.eval_shape(init_state, jax.random.key(0), loaded, whole)
+    global_batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x) * processes, *x.shape[1:]), x.dtype), batch)
+    shapes = jax.eval_shape(init_state, jax.random.key(0), loaded, global_batch)
     like = _placed(shapes, shard_by_rules(shapes, mesh, rules))
     state_at = jax.tree.map(lambda leaf: leaf.sharding, like)
     step = jax.jit(
@@ -106,12 +106,12 @@ def _init(
     init_state: Callable[..., Any], loaded: Params, batch: Callable[[], Batch], state_at: Any
 ) -> tuple[Callable[[Key], Any], Callable[[Key], Any]]:
     """Functions that make the first state, and what is frozen in it; what was loaded is an argument, no constant."""
-    made = jax.jit(init_state, out_shardings=state_at, donate_argnums=1)
+    init = jax.jit(init_state, out_shardings=state_at, donate_argnums=1)
     frozen_at = getattr(state_at, "frozen", {})
     frozen = jax.jit(lambda *args: init_state(*args).frozen, out_shardings=frozen_at, donate_argnums=1)
     nothing = lambda key: frozen_at
     some = lambda key: frozen(key, loaded, batch())
-    return lambda key: made(key, loaded, batch()), some if jax.tree.leaves(frozen_at) else nothing
+    return lambda key: init(key, loaded, batch()), some if jax.tree.leaves(frozen_at) else nothing
 
 
 def place(

@@ -67,16 +67,16 @@ def lower(function: Callable[..., Any], arguments: Sequence[Any], results: Any, 
       results: a tree of the results' shardings.
       donated: how many.
     """
-    given, kept = jax.tree.flatten(tuple(arguments[:donated])), jax.tree.flatten(tuple(arguments[donated:]))
+    consumed, kept = jax.tree.flatten(tuple(arguments[:donated])), jax.tree.flatten(tuple(arguments[donated:]))
 
     def flat(first: list[Any], rest: list[Any]) -> list[Any]:
-        return jax.tree.leaves(function(*jax.tree.unflatten(given[1], first), *jax.tree.unflatten(kept[1], rest)))
+        return jax.tree.leaves(function(*jax.tree.unflatten(consumed[1], first), *jax.tree.unflatten(kept[1], rest)))
 
     at = lambda leaves: [leaf.sharding for leaf in leaves]
     jitted = jax.jit(
-        flat, in_shardings=(at(given[0]), at(kept[0])), out_shardings=jax.tree.leaves(results), donate_argnums=0
+        flat, in_shardings=(at(consumed[0]), at(kept[0])), out_shardings=jax.tree.leaves(results), donate_argnums=0
     )
-    return jitted.lower(given[0], kept[0])
+    return jitted.lower(consumed[0], kept[0])
 
 
 def save(path: Path, executable: Any, key: Mapping[str, Any], names: Sequence[str] = ()) -> None:
@@ -92,8 +92,12 @@ def save(path: Path, executable: Any, key: Mapping[str, Any], names: Sequence[st
       OSError: if it cannot be written.
     """
     body, _, _ = serialize_executable.serialize(executable)
-    told = {"results": executable.out_tree.num_leaves, "names": [*names], "sha256": hashlib.sha256(body).hexdigest()}
-    header = json.dumps({**key, **told})
+    contents = {
+        "results": executable.out_tree.num_leaves,
+        "names": [*names],
+        "sha256": hashlib.sha256(body).hexdigest(),
+    }
+    header = json.dumps({**key, **contents})
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(header.encode() + b"\n" + body)
@@ -134,9 +138,9 @@ def load(
         raise ValueError(f"{path} is damaged: save it again")
     leaves = lambda count: [0] * count
     takes = jax.tree.structure(((leaves(counts[0]), leaves(counts[1])), {}))
-    unloaded, told, no_kwargs = _Reader(io.BytesIO(body), devices[0].client, devices).load()
+    unloaded, avals, no_kwargs = _Reader(io.BytesIO(body), devices[0].client, devices).load()
     out = jax.tree.structure(leaves(results))
-    return jax.stages.Compiled(unloaded.load(), [], jax.tree.unflatten(takes, told), out, no_kwargs=no_kwargs), names
+    return jax.stages.Compiled(unloaded.load(), [], jax.tree.unflatten(takes, avals), out, no_kwargs=no_kwargs), names
 
 
 class _Reader(serialize_executable._JaxPjrtUnpickler):

@@ -144,10 +144,10 @@ class Spread:
                 self._traces += 1
                 # classes in the arguments would have to be known to the file's format: it gets plain leaves
                 flat = lambda leaves: self._function(*jax.tree.unflatten(tree, leaves))
-                made = jax.export.export(jax.jit(flat, out_shardings=self._out), disabled_checks=_CUDNN)(leaves)
+                exported = jax.export.export(jax.jit(flat, out_shardings=self._out), disabled_checks=_CUDNN)(leaves)
                 folder.mkdir(parents=True, exist_ok=True)
                 part = path.with_suffix(f".{os.getpid()}")
-                part.write_bytes(made.serialize())
+                part.write_bytes(exported.serialize())
                 part.rename(path)
             try:
                 self._loaded[path.name] = jit_forward(

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -95,6 +95,9 @@ class DirectPipeline:
         Raises:
           ValueError: for a prompt that names no class, a name that is no option, and a number that makes no sense.
         """
+        return self._drawn(prompts, key, options, fields)
+
+    def _drawn(self, prompts: str | Sequence[str], key: Key, options: Any, fields: dict[str, Any]) -> Any:
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(prompts))) if key.ndim == 0 else key
         batch: dict[str, Any] = {"keys": jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)}
@@ -122,6 +125,22 @@ class DirectPipeline:
             expected = f"one of {listing(self.labels)}" if self.labels else "no prompt, since this model reads none"
             raise ValueError(f"the prompt {wrong[0]!r} is no class of this model: expected {expected}")
         return np.array([self.labels.index(prompt) if prompt else 0 for prompt in prompts], np.int32)
+
+
+P = TypeVar("P", bound=DirectPipeline)
+
+
+def kept(make: Callable[[Any], P]) -> Callable[[Any], P]:
+    """Returns a function of weights: the pipeline that `make` makes of the first ones, so that it compiles once."""
+    made: list[P] = []
+
+    def with_weights(weights: Any) -> P:
+        if not made:
+            made.append(make(weights))
+        made[0].weights = weights
+        return made[0]
+
+    return with_weights
 
 
 class LikelihoodPipeline(DirectPipeline):

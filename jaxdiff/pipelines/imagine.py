@@ -21,6 +21,8 @@ from jaxtyping import Array, Float
 from jaxdiff import __version__
 from jaxdiff.data import prompt as prompt_text
 from jaxdiff.diffusion import denoiser
+from jaxdiff.models import causal_prior
+from jaxdiff.models.causal_prior import CausalPriorConfig
 from jaxdiff.models.image_clip import ClipImage
 from jaxdiff.models.prior import Prior, denormalised
 from jaxdiff.models.text_clip import ClipText
@@ -28,11 +30,12 @@ from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import inputs
 from jaxdiff.pipelines.program import FIRST, unit_noise
-from jaxdiff.pipelines.vary import VaryOptions, make_look
+from jaxdiff.pipelines.vary import MixOptions, make_look
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.scheduler import Process
 from jaxdiff.sampling.kernel import drive
 from jaxdiff.sampling.table import table_kernel, with_aux
+from jaxdiff.sampling.tokens import Numbers
 from jaxdiff.typing import Cond, Key, Network, Params
 
 PARTS = ("prior", "text_encoder")
@@ -61,6 +64,48 @@ class PriorOptions:
         for name, most in (("prior_steps", 1000), ("prior_draws", 64)):
             check_count(name, getattr(self, name), 1 + (name == "prior_steps"), most)
         check_number("prior_guidance", self.prior_guidance)
+
+    def numbers(self, process: Process) -> Any:
+        """Returns what the program is given of them: a sampler's table."""
+        calls = process.calls(self.prior_steps)
+        table = with_aux(process.table(calls.times, self.prior_steps), guidance=self.prior_guidance)
+        return jax.tree.map(lambda x: np.asarray(x, np.float32), table)
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalOptions:
+    """The options of a prior that says embeddings one number after another (`models.causal_prior`).
+
+    Attributes:
+      prior_temperature: temperature of each number's distribution; 1 is the model's own, less keeps nearer its modes.
+      prior_top_p: draw each number from the likeliest that hold this part of the probability.
+      prior_guidance: how closely the embedding follows the prompt; 1 is off.
+      prior_draws: embeddings drawn for each picture, of which the one nearest the text is kept.
+    """
+
+    prior_temperature: float = 1.0
+    prior_top_p: float = 1.0
+    prior_guidance: float = 4.0
+    prior_draws: int = 1
+
+    def check(self) -> None:
+        """Refuses what makes no sense.
+
+        Raises:
+          ValueError: names the option.
+        """
+        check_count("prior_draws", self.prior_draws, 1, 64)
+        for name in ("prior_temperature", "prior_top_p", "prior_guidance"):
+            check_number(name, getattr(self, name))
+        if not self.prior_temperature > 0:
+            raise ValueError(f"prior_temperature is {self.prior_temperature}: expected a number above 0")
+        if not 0 < self.prior_top_p <= 1:
+            raise ValueError(f"prior_top_p is {self.prior_top_p}: expected a number above 0 and at most 1")
+
+    def numbers(self, process: None) -> Numbers:
+        """Returns what the program is given of them: how codes are drawn."""
+        drawn = map(np.float32, (self.prior_temperature, 0, self.prior_top_p, self.prior_guidance))
+        return Numbers(*drawn)._replace(top_k=np.int32(np.iinfo(np.int32).max))
 
 
 def check_count(name: str, value: Any, least: int, most: int) -> None:
@@ -97,6 +142,7 @@ class PriorPipeline:
     Attributes:
       width: width of the embeddings.
       clip: hash of the CLIP that made them in training; an empty text where nobody says it.
+      Options: the class of its options.
     """
 
     def __init__(
@@ -119,7 +165,9 @@ class PriorPipeline:
         widths = {name: getattr(net, "embed", None) or net.projection for name, net in self.nets.items()}
         check_widths(bundle, widths)
         self.width = widths["prior"]
-        self.process = bundle.process()
+        coded = isinstance(self.nets["prior"], CausalPriorConfig)
+        self.Options: Any = CausalOptions if coded else PriorOptions
+        self.process: Any = None if coded else bundle.process()
         self.clip: str = bundle.index.get("clip", "") if bundle.native else ""
         self.tokenizer = bundle.tokenizers["tokenizer"]
         self.params: dict[str, Any] = {name: parts[name].params for name in names}
@@ -138,7 +186,7 @@ class PriorPipeline:
         *,
         keys: Any,
         negative: Sequence[str] | None = None,
-        options: PriorOptions = PriorOptions(),
+        options: Any = None,
     ) -> tuple[Array, Array]:
         """Returns embeddings [b e], and what is told in their place for guidance [b e], both on the devices.
 
@@ -146,12 +194,13 @@ class PriorPipeline:
           prompts: one for each picture.
           keys: [b].
           negative: what to keep away from, one for each; None: nothing.
-          options: options of the prior.
+          options: an instance of `Options`; None: all defaults.
 
         Raises:
           ValueError: for options that make no sense; nothing has been compiled then.
           FloatingPointError: if embeddings are not finite.
         """
+        options = self.Options() if options is None else options
         options.check()
         inputs.warn_of_cut(prompts, self.cut)
         batch = {"keys": keys, "text": self.tokens(prompts)}
@@ -159,15 +208,12 @@ class PriorPipeline:
         if negative is not None:
             batch["imagines_away"] = np.zeros((len(prompts), 0), np.uint8)
         batch["draws"] = np.zeros((len(prompts), 0, options.prior_draws), np.uint8)  # its shape says how many
-        calls = self.process.calls(options.prior_steps)
-        table = with_aux(self.process.table(calls.times, options.prior_steps), guidance=options.prior_guidance)
-        table = jax.tree.map(lambda x: np.asarray(x, np.float32), table)
-        out = self._run((self.params, table), batch, host=False)
+        out = self._run((self.params, options.numbers(self.process)), batch, host=False)
         if not np.asarray(out["finite"]).all():
             raise FloatingPointError("embeddings are not finite: the weights are damaged, or dtype is too narrow")
         return out["embed"], out["away"]
 
-    def look(self, prompts: Sequence[str], options: VaryOptions) -> tuple[Array, Array, Array]:
+    def look(self, prompts: Sequence[str], options: MixOptions) -> tuple[Array, Array, Array]:
         """Returns embeddings of pictures as they are, as `options` move them, and what stands for none: [b e] each.
 
         Raises:
@@ -176,10 +222,9 @@ class PriorPipeline:
         options.check()
         if "image_encoder" not in self.nets:
             raise ValueError("picture is for models with CLIP's image encoder, and this one's directory has none")
-        batch: dict[str, Any] = options.pictures(len(prompts))
-        batch["mix"] = np.full(len(prompts), options.mix, np.float32)
+        batch: dict[str, Any] = options.batch(len(prompts), lambda text: self.tokens([text])[0])
         if options.described is not None:
-            batch |= {"text": self.tokens(prompts), "described": self.tokens([options.described] * len(prompts))}
+            batch["text"] = self.tokens(prompts)
         out = self._look(self.params, batch, host=False)
         return out["seen"], out["embed"], self._away(self.params, out["seen"], host=False)
 
@@ -197,15 +242,15 @@ class PriorPipeline:
         return np.stack([prompt_text.encode(self.tokenizer, text, 1, length)[0] for text in prompts])[:, 0]
 
 
-def make_program(nets: Mapping[str, Any], process: Process) -> Callable[[Any, Any], dict[str, Array]]:
-    """Returns the function ((params, table), batch) -> {embed, away, finite}.
+def make_program(nets: Mapping[str, Any], process: Process | None) -> Callable[[Any, Any], dict[str, Array]]:
+    """Returns the function ((params, numbers of the options), batch) -> {embed, away, finite}; no process: codes.
 
     `batch` has `keys` [b], ids [b l] of `text` and of `away`, and arrays of no bytes: the last side of `draws` is how
     many embeddings are drawn, and `imagines_away` is there where one of `away` is wanted.
     """
 
     def program(whole: tuple[Params, Any], batch: Any) -> dict[str, Array]:
-        params, table = whole
+        params, numbers = whole
         text, away = (read(nets["text_encoder"], params["text_encoder"], batch[name]) for name in ("text", "away"))
         both = "imagines_away" in batch
         double = lambda a, b: jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a, b)
@@ -213,14 +258,17 @@ def make_program(nets: Mapping[str, Any], process: Process) -> Callable[[Any, An
         if both:
             text, away = double(text, away), double(away, away)
             keys = jnp.concatenate([keys, _folded(keys, 1)])
-        denoise = denoiser.make(
-            network(nets["prior"]), params["prior"], text, away, process.schedule, process.kind, process.says
-        )
-        draws = []
-        for n in range(batch["draws"].shape[2]):
-            own = _folded(keys, 2 + n) if n else keys
+
+        def draw(own: Any) -> Array:
+            if process is None:
+                return causal_prior.sample(nets["prior"], params["prior"], text, away, own, numbers)
+            denoise = denoiser.make(
+                network(nets["prior"]), params["prior"], text, away, process.schedule, process.kind, process.says
+            )
             x = unit_noise(own, FIRST, (nets["prior"].embed,))
-            draws.append(denormalised(params["prior"], _array(drive(_kernel(denoise, table), table, x, own))))
+            return denormalised(params["prior"], _array(drive(_kernel(denoise, numbers), numbers, x, own)))
+
+        draws = [draw(_folded(keys, 2 + n) if n else keys) for n in range(batch["draws"].shape[2])]
         assert text.pooled is not None
         embed = nearest(jnp.stack(draws), text.pooled)
         made = {"embed": embed, "finite": jnp.isfinite(embed).all(1)}

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.pipelines import inputs
+from jaxdiff.pipelines import canvas, inputs
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
-from jaxdiff.pipelines.imagine import PriorOptions, PriorPipeline
+from jaxdiff.pipelines.imagine import PriorPipeline
 from jaxdiff.pipelines.vary import VaryOptions
 from jaxdiff.pretrained.index import bare
 from jaxdiff.pretrained.read import Bundle
@@ -51,7 +51,7 @@ class Imagined:
       prior: imagines embeddings of prompts.
       decoder: draws them.
       runs: where both were read, where that is known.
-      Options: what a call may be given: the decoder's options, those of `PriorOptions`, and of `VaryOptions` where
+      Options: what a call may be given: the decoder's options, those of the prior, and of `VaryOptions` where
         the prior has CLIP's image encoder.
     """
 
@@ -75,11 +75,12 @@ class Imagined:
             )
         self.prior, self.decoder, self.runs = prior, decoder, tuple[str, ...]()
         fields = {f.name: (f.type, f.default) for f in dataclasses.fields(decoder.Options) if f.name not in _GIVEN}
-        self._more = (PriorOptions, VaryOptions) if "image_encoder" in prior.nets else (PriorOptions,)
+        self._more = (prior.Options, VaryOptions) if "image_encoder" in prior.nets else (prior.Options,)
         fields |= {f.name: (f.type, f.default) for kind in self._more for f in dataclasses.fields(kind)}
         fields.setdefault("negative", (str | Sequence[str] | None, None))
         made = [(name, kind, dataclasses.field(default=default)) for name, (kind, default) in fields.items()]
-        listed = [(kind.__doc__ or "").partition("Attributes:\n")[2].rstrip() for kind in self._more]
+        shown = [kind for one in self._more for kind in reversed(one.__mro__[:-1])]
+        listed = [(kind.__doc__ or "").partition("Attributes:\n")[2].rstrip() for kind in shown]
         doc = "\n".join([(decoder.Options.__doc__ or "").rstrip(), *listed, ""])
         self.Options = dataclasses.make_dataclass("Options", made, frozen=True, namespace={"__doc__": doc})
 
@@ -121,8 +122,7 @@ class Imagined:
         given |= fields
         taken = {kind: {f.name for f in dataclasses.fields(kind)} & given.keys() for kind in self._more}
         own = {kind: kind(**{name: given.pop(name) for name in names}) for kind, names in taken.items()}
-        chosen, vary = own[PriorOptions], own.get(VaryOptions, VaryOptions())
-        assert isinstance(chosen, PriorOptions)
+        chosen, vary = own[self.prior.Options], own.get(VaryOptions, VaryOptions())
         assert isinstance(vary, VaryOptions)
         chosen.check()
         vary.check()
@@ -158,7 +158,7 @@ class Imagined:
         if wrong := [name for name in ("image", "init_noise", "sampler") if given.get(name) is not None]:
             raise ValueError(f"{wrong[0]} does not go with keep, which starts from the picture's own noise, by ddim")
         same = {name: given[name] for name in ("steps", "height", "width") if name in given}
-        image = vary.pictures(len(prompts))["picture"]
+        image = canvas.check_pictures(vary.picture, len(prompts), "picture")
         back = {**same, "sampler": "ddim_inverse", "image": image, "embed": seen, "guidance": None}
         own = jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(_PART - 1)))(keys)
         noise = self.decoder(prompts, key=own, latents=True, **back)[1]

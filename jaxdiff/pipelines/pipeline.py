@@ -1,6 +1,7 @@
 """The protocol of every pipeline: all that previews, evaluation and the command line use."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -50,4 +51,17 @@ class HasLikelihood(Protocol):
 
     def bits_per_dim(self, images: Any, prompts: Sequence[str], keys: Any) -> np.ndarray:
         """Bits/dim [b] of uint8 [b h w 3], given their prompts; picture i draws from keys[i] alone."""
+        ...
+
+
+@runtime_checkable
+class HasOriginals(Protocol):
+    """A model of what is no picture, such as sounds, which pictures show and files of their own hold."""
+
+    def both(self, prompts: Sequence[str], *, key: Any, options: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns pictures uint8 [b h w 3], and what they show [b ...]."""
+        ...
+
+    def write(self, out: Path, made: np.ndarray) -> list[Path]:
+        """Writes what pictures at `out` show into files beside them, and returns these."""
         ...

@@ -6,6 +6,8 @@ All of it is one compiled function of weights, tables, tokens and keys. The deco
 beside the text's states and as a vector beside the time (`models.prior.TextProjection`); without guidance a learned
 vector stands for the embedding. Of the two networks that enlarge, the second makes the last call alone.
 
+A model of variations has CLIP's image encoder in the place of the prior, and draws a picture's embedding (`vary`).
+
 Source: Ramesh et al. 2022, arXiv 2204.06125; Lee et al. 2022, Karlo-v1.0.
 """
 
@@ -29,6 +31,7 @@ from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import imagine, inputs
 from jaxdiff.pipelines.program import FIRST, to_pixels, unit_noise
+from jaxdiff.pipelines.vary import MixOptions, make_look
 from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.scheduler import Process
@@ -37,7 +40,7 @@ from jaxdiff.sampling.table import table_kernel, with_aux
 from jaxdiff.typing import Cond, Network, Params
 
 STEPS = ("prior", "decoder", "super_res")
-PARTS = ("prior", "decoder", "text_encoder", "text_proj", "super_res_first", "super_res_last")
+DRAWS = ("decoder", "text_encoder", "text_proj", "super_res_first", "super_res_last")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +64,36 @@ class Options:
     larger_steps: int = 7
 
 
+@dataclasses.dataclass(frozen=True)
+class VariationOptions(MixOptions):
+    """Lists what a call of an unCLIP model of variations may be given.
+
+    Attributes:
+      picture: uint8 [b h w 3] whose embedding is drawn again.
+      towards: uint8 [b h w 3], to whose embedding `mix` leads.
+      described: what the picture shows, in words; `mix` leads from there to the prompt.
+      mix: how far, from 0 to 1.
+      straight: lead along the straight line to the embedding of `towards`, as Kandinsky does, not on the sphere.
+      decoder_steps: steps of the decoder's sampler.
+      decoder_guidance: how closely the picture follows embedding and prompt; 1 is off.
+      larger_steps: steps of the sampler that makes the picture larger; at least 2.
+    """
+
+    decoder_steps: int = 25
+    decoder_guidance: float = 8.0
+    larger_steps: int = 7
+
+
 class UnclipPipeline:
     """An unCLIP model of a directory, ready to sample; another prompt, seed or guidance compiles nothing.
 
     Attributes:
       Options: the class of what a call may be given.
+      embeds: the part that makes embeddings.
     """
 
-    Options = Options
+    Options: type = Options
+    embeds = "prior"
 
     def __init__(
         self,
@@ -83,21 +108,19 @@ class UnclipPipeline:
         Raises:
           ValueError: if parts are missing, or their widths do not fit each other.
         """
-        parts = bundle.components
-        imagine.check_parts(bundle, PARTS)
-        self.nets = {name: part.config for name, part in parts.items()}
-        widths = {
-            "prior": self.nets["prior"].embed,
-            "text_proj": self.nets["text_proj"].embed,
-            "text_encoder": self.nets["text_encoder"].projection,
-        }
+        parts, own = bundle.components, (self.embeds, *DRAWS)
+        imagine.check_parts(bundle, own)
+        self.nets = {name: parts[name].config for name in own}
+        widths = {name: self.nets[name].embed for name in (self.embeds, "text_proj") if name != "image_encoder"}
+        widths |= {name: net.projection for name, net in self.nets.items() if name in ("text_encoder", "image_encoder")}
         imagine.check_widths(bundle, widths)
-        self.processes = {name: scheduler.process(bundle.schedulers[f"{name}_scheduler"]) for name in STEPS}
+        steps = [name for name in STEPS if f"{name}_scheduler" in bundle.schedulers]
+        self.processes = {name: scheduler.process(bundle.schedulers[f"{name}_scheduler"]) for name in steps}
         self.tokenizer = bundle.tokenizers["tokenizer"]
         self.sizes = {name: parts[name].json["sample_size"] for name in ("decoder", "super_res_first")}
-        self.params: dict[str, Any] = {name: parts[name].params for name in PARTS}
+        self.params: dict[str, Any] = {name: parts[name].params for name in own}
         program = make_program(self.nets, self.processes, self.sizes)
-        identity = repr((__version__, self.nets, self.sizes, [parts[name].json for name in PARTS]))
+        identity = repr((__version__, self.nets, self.sizes, [parts[name].json for name in own]))
         self._run = Spread(program, spec, devices, programs=programs, identity=identity)
         if spec != "pmap":
             self.params = jax.device_put(self.params, param_shardings(self.params, self._run.mesh))
@@ -107,31 +130,54 @@ class UnclipPipeline:
     ) -> Any:
         """Returns pictures uint8 [b h w 3], one for each prompt.
 
-        With `latents` also the embeddings that the prior imagined.
+        With `latents` also the embeddings that were drawn.
 
         Raises:
           ValueError: for a key or an option that makes no sense; nothing has been compiled then.
           FloatingPointError: if pictures are not finite.
         """
-        o = _options({**({} if options is None else vars(options)), **fields})
+        o = self._options({**({} if options is None else vars(options)), **fields})
         prompts, keys = inputs.prompts(prompts), inputs.check_key(key)
-        prompts = prompts * (len(keys) if keys.ndim and len(prompts) == 1 else 1)
+        several = [keys if keys.ndim else None, getattr(o, "picture", None), getattr(o, "towards", None)]
+        if len(prompts) == 1:
+            prompts *= max((len(x) for x in several if x is not None), default=1)
         if keys.ndim and len(keys) != len(prompts):
             raise ValueError(f"there are {len(keys)} keys for {len(prompts)} pictures: pass one, or one for each")
         inputs.warn_of_cut(prompts, self.cut)
         batch: dict[str, Any] = {"keys": keys if keys.ndim else jax.random.split(keys, len(prompts))}
         batch |= {"text": self._tokens(prompts), "no_text": self._tokens([""] * len(prompts))}
-        batch["draws"] = np.zeros((len(prompts), 0, o.prior_draws), np.uint8)  # its shape says how many
-        tables = {
-            "prior": with_aux(_table(self.processes["prior"], o.prior_steps), guidance=o.prior_guidance),
-            "decoder": with_aux(_table(self.processes["decoder"], o.decoder_steps), guidance=o.decoder_guidance),
-            "super_res": _table(self.processes["super_res"], o.larger_steps),
-        }
-        tables = jax.tree.map(lambda x: np.asarray(x, np.float32), tables)
+        batch |= self._batch(o, len(prompts))
+        tables = {name: self._table(name, o) for name in self.processes}
         out = self._run((self.params, tables), batch)
         if not np.isfinite(out["picture"]).all():
             raise FloatingPointError("pictures are not finite: the weights are damaged, or dtype is too narrow")
         return (out["pixels"], out["embed"]) if latents else out["pixels"]
+
+    def _options(self, given: Mapping[str, Any]) -> Any:
+        """Returns the options of a call, checked; those that are not given have their defaults."""
+        known = {field.name: field.default for field in dataclasses.fields(self.Options)}
+        if unknown := [name for name in given if name not in known]:
+            raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(known)}")
+        values = {**known, **given}
+        for name in (name for name in known if name.endswith("_steps")):
+            imagine.check_count(name, values[name], 2, 1000)
+        for name in (name for name in known if name.endswith("_guidance")):
+            imagine.check_number(name, values[name])
+        return self.Options(**values)
+
+    def _batch(self, options: Any, count: int) -> dict[str, Any]:
+        """Returns what the part that makes embeddings is given."""
+        imagine.check_count("prior_draws", options.prior_draws, 1, 64)
+        return {"draws": np.zeros((count, 0, options.prior_draws), np.uint8)}  # its shape says how many
+
+    def _table(self, name: str, options: Any) -> Any:
+        process, steps = (
+            self.processes[name],
+            getattr(options, "larger_steps" if name == "super_res" else f"{name}_steps"),
+        )
+        table = process.table(process.calls(steps).times, steps)
+        table = table if name == "super_res" else with_aux(table, guidance=getattr(options, f"{name}_guidance"))
+        return jax.tree.map(lambda x: np.asarray(x, np.float32), table)
 
     def compiled(self) -> int:
         """Counts the programs that have been compiled for this pipeline."""
@@ -146,23 +192,17 @@ class UnclipPipeline:
         return np.stack(rows)[:, 0]
 
 
-def _options(given: Mapping[str, Any]) -> Options:
-    """Returns the options of a call, checked; those that are not given have their defaults."""
-    known = {field.name: field.default for field in dataclasses.fields(Options)}
-    if unknown := [name for name in given if name not in known]:
-        raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(known)}")
-    values = {**known, **given}
-    for name in ("prior_steps", "decoder_steps", "larger_steps"):
-        imagine.check_count(name, values[name], 2, 1000)
-    imagine.check_count("prior_draws", values["prior_draws"], 1, 64)
-    for name in ("prior_guidance", "decoder_guidance"):
-        imagine.check_number(name, values[name])
-    return Options(**values)
+class VariationsPipeline(UnclipPipeline):
+    """Karlo's model of variations: it draws embeddings of pictures that are given, and reads a prompt beside them."""
 
+    Options = VariationOptions
+    embeds = "image_encoder"
 
-def _table(process: Process, steps: int) -> Any:
-    calls = process.calls(steps)
-    return process.table(calls.times, steps)
+    def _batch(self, options: Any, count: int) -> dict[str, Any]:
+        options.check()
+        if options.picture is None:
+            raise ValueError("this model makes variations of a picture: pass picture")
+        return dict(options.batch(count, lambda text: self._tokens([text])[0]))
 
 
 def make_program(
@@ -170,7 +210,7 @@ def make_program(
 ) -> Callable[[Any, Any], dict[str, Array]]:
     """Returns the function ((params, tables by `STEPS`), batch) -> {pixels, picture, embed}.
 
-    `batch` has `keys` [b], and the ids [b l] of `text` and of `no_text`.
+    `batch` has `keys` [b], the ids [b l] of `text` and of `no_text`, and what the part that makes embeddings is given.
     """
 
     def program(whole: tuple[Params, Mapping[str, Any]], batch: Any) -> dict[str, Array]:
@@ -194,13 +234,16 @@ def make_program(
                 table_kernel(denoise, tables[name].b.shape[1]), tables[name], unit_noise(keys, FIRST, shape), keys
             )
 
-        prior, shape = imagine.network(nets["prior"]), (nets["prior"].embed,)
-        draws = [
-            denormalised(params["prior"], walk("prior", prior, params["prior"], (told, away), shape, n))
-            for n in range(batch["draws"].shape[2])
-        ]
-        assert told.pooled is not None
-        embed = imagine.nearest(jnp.stack(draws), told.pooled)
+        def imagined() -> Array:
+            prior, shape = imagine.network(nets["prior"]), (nets["prior"].embed,)
+            draws = [
+                denormalised(params["prior"], walk("prior", prior, params["prior"], (told, away), shape, n))
+                for n in range(batch["draws"].shape[2])
+            ]
+            assert told.pooled is not None
+            return imagine.nearest(jnp.stack(draws), told.pooled)
+
+        embed = imagined() if "prior" in nets else make_look(nets)(params, batch)["embed"]
         none = jnp.broadcast_to(params["text_proj"]["no_embed"].astype(jnp.float32)[None], embed.shape)
         conds = tuple(
             decoder_cond(nets["text_proj"], params["text_proj"], seen, text)

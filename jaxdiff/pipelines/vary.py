@@ -3,7 +3,7 @@
 With CLIP's embedding z of a picture, z' of another and text vectors t (wanted) and s (what the picture shows):
 
     variation      z
-    interpolation  slerp(z, z', mix)
+    interpolation  slerp(z, z', mix), or (1 - mix) z + mix z' as Kandinsky's pipelines have it
     text diff      slerp(z, |z| (t - s) / |t - s|, mix)
 
 Source: Ramesh et al. 2022, arXiv 2204.06125, section 3.
@@ -24,7 +24,7 @@ from jaxdiff.typing import Params
 
 
 @dataclasses.dataclass(frozen=True)
-class VaryOptions:
+class MixOptions:
     """The options of a call that starts from a picture's embedding, and not from a prior.
 
     Attributes:
@@ -32,14 +32,14 @@ class VaryOptions:
       towards: uint8 [b h w 3], to whose embedding `mix` leads.
       described: what the picture shows, in words; `mix` leads from there to the prompt.
       mix: how far, from 0 to 1.
-      keep: start from the noise that the picture comes from (DDIM inversion), so that its composition stays.
+      straight: lead along the straight line to the embedding of `towards`, as Kandinsky does, not on the sphere.
     """
 
     picture: Any = None
     towards: Any = None
     described: str | None = None
     mix: float = 0.5
-    keep: bool = False
+    straight: bool = False
 
     def check(self) -> None:
         """Refuses what makes no sense.
@@ -52,17 +52,46 @@ class VaryOptions:
         given = [name for name in ("towards", "described") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError("towards and described were both given: the picture moves to one of them")
-        if self.picture is None and (wrong := [*given, *(["keep"] if self.keep else [])]):
-            raise ValueError(f"{wrong[0]} is about a picture: pass picture")
+        if self.picture is None and given:
+            raise ValueError(f"{given[0]} is about a picture: pass picture")
+        if self.straight and self.towards is None:
+            raise ValueError("straight is about the way between two pictures: pass towards")
 
-    def pictures(self, count: int) -> dict[str, np.ndarray]:
-        """Returns `picture` and `towards`, one for each of `count` prompts.
+    def batch(self, count: int, tokens: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns what `make_look` takes of `count` prompts, but their ids.
+
+        Args:
+          count: how many; a single picture serves all.
+          tokens: a text -> its ids [l].
 
         Raises:
-          ValueError: if they are no pictures, or of another number.
+          ValueError: if what is given are no pictures, or they are of another number.
         """
         given = {"picture": self.picture, "towards": self.towards}
-        return {name: canvas.check_pictures(x, count, name) for name, x in given.items() if x is not None}
+        made = {name: canvas.check_pictures(x, count, name) for name, x in given.items() if x is not None}
+        made |= {"mix": np.full(count, self.mix, np.float32), "straight": np.full(count, self.straight)}
+        return made if self.described is None else made | {"described": np.stack([tokens(self.described)] * count)}
+
+
+@dataclasses.dataclass(frozen=True)
+class VaryOptions(MixOptions):
+    """The options of a picture whose decoder has a way back to noise.
+
+    Attributes:
+      keep: start from the noise that the picture comes from (DDIM inversion), so that its composition stays.
+    """
+
+    keep: bool = False
+
+    def check(self) -> None:
+        """Refuses what makes no sense.
+
+        Raises:
+          ValueError: names the option.
+        """
+        super().check()
+        if self.keep and self.picture is None:
+            raise ValueError("keep is about a picture: pass picture")
 
 
 def slerp(a: Float[Array, "b e"], b: Float[Array, "b e"], t: Float[Array, " b"]) -> Float[Array, "b e"]:
@@ -83,7 +112,7 @@ def slerp(a: Float[Array, "b e"], b: Float[Array, "b e"], t: Float[Array, " b"])
 def make_look(nets: Mapping[str, Any]) -> Callable[[Any, Any], dict[str, Array]]:
     """Returns the function (params, batch) -> {seen, embed}: embeddings of `picture` as it is, and as it is moved.
 
-    `batch` has `picture` and `mix` [b], and `towards`, or ids of `text` and `described`.
+    `batch` is as `MixOptions.batch` makes it, with the ids of the prompts as `text` where it has `described`.
     """
 
     def program(params: Params, batch: Any) -> dict[str, Array]:
@@ -100,7 +129,9 @@ def make_look(nets: Mapping[str, Any]) -> Callable[[Any, Any], dict[str, Array]]
 
         seen = moved = see(batch["picture"])
         if "towards" in batch:
-            moved = slerp(seen, see(batch["towards"]), batch["mix"])
+            other, share = see(batch["towards"]), batch["mix"][:, None]
+            line = (1 - share) * seen + share * other
+            moved = jnp.where(batch["straight"][:, None], line, slerp(seen, other, batch["mix"]))
         if "described" in batch:
             change = read(batch["text"]) - read(batch["described"])
             size = jnp.linalg.norm(seen, axis=1, keepdims=True)

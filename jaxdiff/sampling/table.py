@@ -114,12 +114,12 @@ def clipped(table: Table, clip: float | None, threshold: tuple[float, float] | N
 
 
 def with_aux(table: Table, **values: Any) -> Table:
-    """Returns the table with `values` told to the denoiser: [N, ...] arrays, or numbers for every call alike."""
-    told = {name: np.broadcast_to(v, (table.calls,)) if np.ndim(v) == 0 else v for name, v in values.items()}
-    for name, value in told.items():
+    """Returns the table that gives `values` to the denoiser: [N, ...] arrays, or numbers for every call alike."""
+    columns = {name: np.broadcast_to(v, (table.calls,)) if np.ndim(v) == 0 else v for name, v in values.items()}
+    for name, value in columns.items():
         if len(value) != table.calls:
             raise ValueError(f"aux {name!r} has {len(value)} entries for {table.calls} network calls")
-    return dataclasses.replace(table, aux={**table.aux, **told})
+    return dataclasses.replace(table, aux={**table.aux, **columns})
 
 
 def pad(table: Table, slots: int) -> Table:

@@ -36,8 +36,8 @@ class Numbers(NamedTuple):
 
 def guided(logits: Float[Array, "b k"], guidance: Any) -> Float[Array, "c k"]:
     """Returns guided logits of a batch whose first half has its condition, and whose second half has not."""
-    told, untold = jnp.split(logits, 2)
-    return untold + guidance * (told - untold)
+    with_condition, without = jnp.split(logits, 2)
+    return without + guidance * (with_condition - without)
 
 
 def draw(keys: Key, logits: Float[Array, "b k"], numbers: Numbers) -> Int[Array, " b"]:

@@ -113,8 +113,8 @@ class Config(TaskConfig):
         """Reads the vocabulary in the folder `tokenizer` of a run, or learns it from the captions."""
         place = folder / "tokenizer"
         if new and source is not None:
-            made = tokenizer_clip.learn(source.captions(), self.vocabulary)
-            write = lambda at: tokenizer_clip.write(made, at, self.text.length)
+            vocabulary = tokenizer_clip.learn(source.captions(), self.vocabulary)
+            write = lambda at: tokenizer_clip.write(vocabulary, at, self.text.length)
             by_first(lambda: first_stage.write_once(place, write))
         if not place.is_dir():
             raise FileNotFoundError(f"{place} is missing, and the weights are of no use without it: put it back")
@@ -148,8 +148,8 @@ class Config(TaskConfig):
             seen: Any = ClipImage(self.image).apply(
                 {"params": params["image"]}, normalised(batch["image"].astype(jnp.float32) / 255)
             )
-            told: Any = ClipText(self.text).apply({"params": params["text"]}, batch["tokens"])
-            return contrastive.unit(seen[1]), contrastive.unit(told[1])
+            read: Any = ClipText(self.text).apply({"params": params["text"]}, batch["tokens"])
+            return contrastive.unit(seen[1]), contrastive.unit(read[1])
 
         def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
             x, y = vectors(params, batch)
@@ -195,5 +195,7 @@ def read(path: Path) -> ClipParts:
         raise ValueError(
             f"{path} is a run of the task {kind}: expected one of the task clip, or a CLIPModel's directory"
         )
-    made = run.config.bundle(run.assets, run.weights)
-    return ClipParts(made.components["image_encoder"], made.components["text_encoder"], made.tokenizers["tokenizer"])
+    bundle = run.config.bundle(run.assets, run.weights)
+    return ClipParts(
+        bundle.components["image_encoder"], bundle.components["text_encoder"], bundle.tokenizers["tokenizer"]
+    )

@@ -10,7 +10,7 @@ _SEARCHED = 4096
 
 def images(source: Source, condition: str, labels: tuple[str, ...], prompts: tuple[str, ...]) -> list[np.ndarray]:
     """Returns a picture for each prompt: the first with that caption or class; the n-th example where there is none."""
-    captions, few = source.captions() if condition == "text" else [], range(min(len(source), _SEARCHED))
+    captions, few = source.captions() if condition in ("text", "clip") else [], range(min(len(source), _SEARCHED))
     found = []
     for n, prompt in enumerate(prompts):
         at = captions.index(prompt) if prompt in captions else None

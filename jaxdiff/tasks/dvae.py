@@ -118,8 +118,8 @@ class Config(TaskConfig):
         z = jax.nn.softmax(discrete.perturbed(logits, keys) / temperature)
         log_p, kl = self._terms(params, image, logits, z)
         weight = discrete.annealed(known.step, 0.0, self.kl, self.kl_steps)
-        told = {"log_p": log_p.mean() / dims, "kl": kl.mean() / logits[0, ..., 0].size}
-        return (weight * kl - log_p).mean() / dims, {**told, "temperature": temperature, "kl_weight": weight}, {}
+        metrics = {"log_p": log_p.mean() / dims, "kl": kl.mean() / logits[0, ..., 0].size}
+        return (weight * kl - log_p).mean() / dims, {**metrics, "temperature": temperature, "kl_weight": weight}, {}
 
     def _held_out(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
         image = batch["image"]
@@ -127,8 +127,8 @@ class Config(TaskConfig):
         log_p, kl = self._terms(params, image, logits, discrete.one_hot(discrete.perturbed(logits, keys)))
         pixels = to_pixels(self._apply(params, "decode", logits))
         chosen = discrete.one_hot(logits).sum((1, 2)).mean(0)
-        told = {"kl": kl.mean() / logits[0, ..., 0].size, "psnr": likeness.psnr(image, pixels).mean()}
-        return likelihood.bits(log_p - kl, image[0].size).mean(), told, {"chosen": chosen}
+        metrics = {"kl": kl.mean() / logits[0, ..., 0].size, "psnr": likeness.psnr(image, pixels).mean()}
+        return likelihood.bits(log_p - kl, image[0].size).mean(), metrics, {"chosen": chosen}
 
 
 def _summary(stats: Any) -> Mapping[str, float]:

@@ -17,7 +17,7 @@ from jaxdiff.data import labels as labels_file
 from jaxdiff.data.source import DataConfig, Example, Source
 from jaxdiff.objectives import likelihood
 from jaxdiff.parallel import MeshSpec
-from jaxdiff.pipelines.direct import DirectPipeline, LikelihoodPipeline, NoOptions
+from jaxdiff.pipelines.direct import DirectPipeline, LikelihoodPipeline, NoOptions, kept
 from jaxdiff.tasks.task import Spec, TaskConfig
 from jaxdiff.training import Known, OptimizerConfig, Preview, Task, Variables
 from jaxdiff.training.workdir import by_first
@@ -176,13 +176,10 @@ class FamilyConfig(TaskConfig):
         return LikelihoodPipeline(weights, draw, bits, f"{self.likelihood}{', grey' if self.grey else ''}{of}", **how)
 
     def _preview(self, assets: Assets, spec: Spec) -> Any:
-        made: list[DirectPipeline] = []
-        names = [assets.labels[i % self.told] if self.told else "" for i in range(self.previews)]
+        names = tuple(assets.labels[i % self.told] if self.told else "" for i in range(self.previews))
+        with_weights = kept(lambda weights: self.pipeline(assets, weights, spec))
 
         def preview(weights: Variables, key: Key) -> Preview:
-            if not made:
-                made.append(self.pipeline(assets, weights, spec))
-            made[0].weights = weights
-            return Preview(made[0](names, key=key), tuple(names))
+            return Preview(with_weights(weights)(names, key=key), names)
 
         return preview

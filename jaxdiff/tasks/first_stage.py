@@ -148,14 +148,14 @@ class Config(TaskConfig):
 
 def reconstructions(read: Callable[[Variables], Component], assets: Assets, spec: Spec) -> Any:
     """Returns the preview of the autoencoder that `read` makes of a run's weights: images beside reconstructions."""
-    made: list[AutoencoderPipeline] = []
+    pipelines: list[AutoencoderPipeline] = []
 
     def preview(weights: Variables, key: Key) -> Preview:
         part = read(weights)
-        if not made:
-            made.append(AutoencoderPipeline(part, assets.size, spec))
-        made[0].part = dataclasses.replace(made[0].part, params=part.params)
-        pairs = np.concatenate([assets.images, made[0].reconstruct(assets.images)], 2)
+        if not pipelines:
+            pipelines.append(AutoencoderPipeline(part, assets.size, spec))
+        pipelines[0].part = dataclasses.replace(pipelines[0].part, params=part.params)
+        pairs = np.concatenate([assets.images, pipelines[0].reconstruct(assets.images)], 2)
         return Preview(pairs, ("original, reconstruction",) * len(pairs))
 
     return preview

@@ -147,27 +147,27 @@ class LossConfig:
         self, net: AutoencoderConfig, params: Params, known: Known, batch: Batch, keys: Key
     ) -> tuple[Array, Metrics, Any]:
         """Returns the loss of the autoencoder and its critic, metrics and stats."""
-        made = self._make(net, params, known, batch, keys)
+        output = self._make(net, params, known, batch, keys)
         if self.adversarial == "none":
-            distance, told = self._distance(known, made.x, made.y)
-            return distance + made.prior, {**made.metrics, **told}, made.stats
-        kind, stop, y = self.adversarial, jax.lax.stop_gradient, jax.lax.stop_gradient(made.y)
+            distance, metrics = self._distance(known, output.x, output.y)
+            return distance + output.prior, {**output.metrics, **metrics}, output.stats
+        kind, stop, y = self.adversarial, jax.lax.stop_gradient, jax.lax.stop_gradient(output.y)
         critic = lambda part, image: _apply(self.critic, part, image)
-        differ = lambda y: self._distance(known, made.x, y)
+        differ = lambda y: self._distance(known, output.x, y)
         fool_with = lambda y: adversarial.generator_loss(critic(stop(params["critic"]), y), kind)
-        (distance, told), by_distance = jax.value_and_grad(differ, has_aux=True)(y)
+        (distance, metrics), by_distance = jax.value_and_grad(differ, has_aux=True)(y)
         fool, by_fool = jax.value_and_grad(fool_with)(y)
-        tell = adversarial.critic_loss(critic(params["critic"], made.x), critic(params["critic"], y), kind)
+        tell = adversarial.critic_loss(critic(params["critic"], output.x), critic(params["critic"], y), kind)
         on = (known.step >= self.adversarial_start).astype(jnp.float32)
         weight = on * self.adversarial_weight * known.extra["balance"]
-        loss = adversarial.passed_on(distance, by_distance, made.y) + made.prior
-        loss += weight * adversarial.passed_on(fool, by_fool, made.y) + on * tell
+        loss = adversarial.passed_on(distance, by_distance, output.y) + output.prior
+        loss += weight * adversarial.passed_on(fool, by_fool, output.y) + on * tell
         kernel = stop(params["generator"]["decoder"]["conv_out"]["kernel"])
-        last = lambda kernel: conv(stop(made.before), kernel.astype(net.dtype)).astype(jnp.float32)
+        last = lambda kernel: conv(stop(output.before), kernel.astype(net.dtype)).astype(jnp.float32)
         _, pull = jax.vjp(last, kernel)
-        stats = {**made.stats, "last": [pull(gradient)[0] for gradient in (by_distance, by_fool)]}
+        stats = {**output.stats, "last": [pull(gradient)[0] for gradient in (by_distance, by_fool)]}
         sides = {"fool": fool, "tell": tell, "balance": known.extra["balance"]}
-        return loss, {**made.metrics, **told, **sides}, stats
+        return loss, {**output.metrics, **metrics, **sides}, stats
 
     def held_out(
         self, net: AutoencoderConfig, params: Params, known: Known, batch: Batch, keys: Key
@@ -176,9 +176,9 @@ class LossConfig:
 
         What is measured is what the decoder makes of the input as it is trained, corrupted or not.
         """
-        made = dataclasses.replace(self, sample=False)._make(net, params, known, batch, keys)
-        distance, told = self._distance(known, made.x, made.y)
-        pixels = to_pixels(made.y)
+        output = dataclasses.replace(self, sample=False)._make(net, params, known, batch, keys)
+        distance, metrics = self._distance(known, output.x, output.y)
+        pixels = to_pixels(output.y)
         near = {
             "psnr": likeness.psnr(batch["image"], pixels).mean(),
             "ssim": likeness.ssim(batch["image"], pixels).mean(),
@@ -188,19 +188,19 @@ class LossConfig:
             look = lambda pixels: likeness.moments(perceptual.looked_at(known.frozen[self.frechet], pixels))
             stats["frechet"] = {"real": look(batch["image"]), "made": look(pixels)}
         if isinstance(net, VQConfig):
-            stats["chosen"] = made.stats["codebook"].chosen
-        return distance + made.prior, {**made.metrics, **told, **near}, stats
+            stats["chosen"] = output.stats["codebook"].chosen
+        return distance + output.prior, {**output.metrics, **metrics, **near}, stats
 
     def summary(self, stats: Any) -> Mapping[str, float]:
         """Returns the Frechet distance of held-out reconstructions, and the part of the codes that they use at all."""
-        told = {}
+        metrics = {}
         if "frechet" in stats:
-            real, made = (_moments(stats["frechet"][name]) for name in ("real", "made"))
-            told["frechet"] = frechet_distance(*real, *made)
+            real, generated = (_moments(stats["frechet"][name]) for name in ("real", "made"))
+            metrics["frechet"] = frechet_distance(*real, *generated)
         if "chosen" in stats:
-            told["usage"] = float((np.asarray(stats["chosen"]) > 0).mean())
-            told["perplexity"] = float(codebook.usage(jnp.asarray(stats["chosen"]))[1])
-        return told
+            metrics["usage"] = float((np.asarray(stats["chosen"]) > 0).mean())
+            metrics["perplexity"] = float(codebook.usage(jnp.asarray(stats["chosen"]))[1])
+        return metrics
 
     def absorb(self, extra: Any, stats: Any) -> Any:
         """Moves the averages over steps, the codebook and the critic's weight."""

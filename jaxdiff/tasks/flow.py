@@ -1,13 +1,10 @@
 """Normalising flows: a bijection from pictures to noise, whose density is that of the noise times a determinant.
 
-A density at points is no probability, so pictures of whole levels x are dequantised, y = (x + u) / L with u in [0, 1):
-
-    log P(x) >= E_u log p(y) - d log L - log q(u | x)
-
-with u uniform (Uria et al. 2013), or drawn by a flow q of its own (Ho et al. 2019, arXiv 1902.00275, section 3.1).
+A density at points is no probability, so pictures of whole levels are dequantised first (`models.dequantise`).
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import jax
@@ -16,14 +13,17 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxdiff.data.source import DataConfig
-from jaxdiff.models import bijectors
-from jaxdiff.models.bijectors import Bijector
+from jaxdiff.models import bijectors, dequantise
+from jaxdiff.models.bijectors import Bijector, Mean
 from jaxdiff.models.config import NetConfig
 from jaxdiff.models.flow import ORDERED, FlowConfig
 from jaxdiff.objectives import likelihood
+from jaxdiff.parallel import MeshSpec
+from jaxdiff.parallel.compile import DEVICES
 from jaxdiff.pipelines.direct import Tempered
-from jaxdiff.tasks.family import FamilyConfig
-from jaxdiff.training import Known, OptimizerConfig, Variables
+from jaxdiff.tasks.family import Assets, FamilyConfig
+from jaxdiff.tasks.task import Spec
+from jaxdiff.training import Known, OptimizerConfig, Task, Variables
 from jaxdiff.typing import Batch, Key, Metrics, Params
 
 
@@ -36,14 +36,14 @@ class Config(FamilyConfig):
       prior: the density of the noise.
       dequantise: how u is drawn.
       least: a of the logit that comes first, between 0 and a half.
-      memory: how slowly the averages of batch norm forget.
+      memory: how slowly the averages of batch norm forget; 0.9 in the code of RealNVP.
     """
 
     net: NetConfig = FlowConfig()
     prior: Literal["gaussian", "logistic"] = "gaussian"
     dequantise: Literal["uniform", "variational"] = "uniform"
     least: float = 0.05
-    memory: float = 0.99
+    memory: float = 0.9
 
     likelihood = "bound, by dequantising"
     options = Tempered
@@ -64,26 +64,35 @@ class Config(FamilyConfig):
                 "to 0, or choose a family of couplings"
             )
 
+    def check_batch(self, batch_size: int, parts: int) -> None:
+        """Refuses a batch of one, and parts of a batch, where its moments are taken."""
+        moments = self._net.norm == "batch"
+        if moments and batch_size < 2:
+            raise ValueError(f"train.batch_size is {batch_size}: moments of a batch need two examples or more")
+        if moments and parts > 1:
+            raise ValueError(
+                f"train.accumulate is {parts}: the moments of task.net.norm 'batch' are of the whole batch: set it to "
+                "1, or task.net.norm to actnorm"
+            )
+
+    @property
+    def _net(self) -> FlowConfig:
+        net: Any = self.net
+        return net
+
     def _calls(self, shape: tuple[int, ...]) -> int:
         """Returns calls of the whole flow: one, or of an autoregressive one, as many as numbers."""
-        return int(np.prod(shape)) if getattr(self.net, "family", "") == "maf" else 1
+        return int(np.prod(shape)) if self._net.family == "maf" else 1
 
     def _flow(self, shape: tuple[int, ...]) -> Bijector:
-        net: Any = self.net
-        return bijectors.chain([("logit", bijectors.logit(self.least)), ("flow", net.bijector(shape))])
-
-    def _noise(self, shape: tuple[int, ...]) -> Bijector:
-        """Returns the flow from noise to u, given the picture: two couplings and a sigmoid."""
-        own: Any = self.net
-        net = dataclasses.replace(own, family="realnvp")
-        parts = [(f"coupling_{i}", net.checkerboard(shape, i)) for i in range(2)]
-        return bijectors.chain([*parts, ("sigmoid", bijectors.swapped(bijectors.logit(0.0)))])
+        return bijectors.chain([("logit", bijectors.logit(self.least)), ("flow", self._net.bijector(shape))])
 
     def _init(self, key: Key, x: Array, label: Array | None) -> Variables:
         first, second, noise = jax.random.split(key, 3)
         cond, params = self._told(label), {}
         if self.dequantise == "variational":
-            params["dequantise"] = self._noise(x.shape[1:]).init(second, 0.0 * x, self._seen(x, cond))
+            told = dequantise.seen(x, self.levels, cond)
+            params["dequantise"] = dequantise.noise(self._net, x.shape[1:]).init(second, 0.0 * x, told)
         y = (x + jax.random.uniform(noise, x.shape)) / self.levels
         kept, moving = bijectors.apart(self._flow(x.shape[1:]).init(first, y, cond))
         return Variables({**params, "flow": kept}, extra=moving)
@@ -92,16 +101,26 @@ class Config(FamilyConfig):
         slow = lambda old, new: self.memory * old + (1 - self.memory) * new
         return {"absorb": lambda extra, stats: jax.tree.map(slow, extra, stats)}
 
-    def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
-        loss, metrics, _ = super()._loss(params, known, batch, keys)
+    def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
+        """Returns the training of the flow; moments of a batch are those of all devices."""
+        mean = functools.partial(jax.lax.pmean, axis_name=DEVICES) if spec == "pmap" else lambda own: own
+        loss = functools.partial(self._loss, mean=mean)
+        return dataclasses.replace(super().task(assets, spec), loss=loss)
+
+    def _loss(
+        self, params: Params, known: Known, batch: Batch, keys: Key, mean: Mean = lambda own: own
+    ) -> tuple[Array, Metrics, Any]:
         if not known.extra:
-            return loss, metrics, {}
+            return super()._loss(params, known, batch, keys)
         x, label = self.read(batch["image"]), batch.get("label")
-        if len(x) < 2:
-            raise ValueError("train.batch_size is 1 on a device: statistics of a batch need two examples or more")
-        flow = bijectors.joined(params["flow"], known.extra)
-        stats = self._flow(x.shape[1:]).stats(flow, (x + 0.5) / self.levels, self._told(label))
-        return loss, metrics, jax.lax.stop_gradient(stats)
+        run = self._flow(x.shape[1:]).learning
+        cond = self._told(label)
+        y, log_q = dequantise.draw(self._net, params.get("dequantise"), x, self.levels, cond, keys)
+        z, det, _ = run(bijectors.joined(params["flow"], known.extra), y, cond, mean)
+        # The averages are of the averaged weights, with which they are used.
+        kept = bijectors.joined(known.ema["flow"], known.extra)
+        *_, moments = run(kept, jax.lax.stop_gradient(y), cond, mean)
+        return self._bound(z, det, log_q).mean(), {}, moments
 
     def _params(self, weights: Variables) -> Params:
         return bijectors.joined(weights.params["flow"], weights.extra)
@@ -110,27 +129,18 @@ class Config(FamilyConfig):
         """Returns what couplings are told of the class, [b 1 1 classes]."""
         return None if label is None else jax.nn.one_hot(label, self.classes)[:, None, None]
 
-    def _seen(self, x: Array, cond: Array | None) -> Array:
-        """Returns what the flow of u is told: the picture, and the class."""
-        seen = likelihood.unit(x, self.levels)
-        if cond is None:
-            return seen
-        return jnp.concatenate([seen, jnp.broadcast_to(cond, (*x.shape[:3], self.classes))], -1)
+    def _bound(self, z: Array, det: Array, log_q: Array) -> Array:
+        density = bijectors.log_normal if self.prior == "gaussian" else bijectors.log_logistic
+        dims = z.shape[1]
+        return likelihood.bits(density(z) + det - dims * np.log(self.levels) - log_q, dims)
 
     def _bits(
         self, weights: Variables, x: Array, label: Array | None, keys: Key, *, measured: bool = False
     ) -> tuple[Array, Metrics]:
-        shape, cond, params = x.shape[1:], self._told(label), weights.params
-        if self.dequantise == "uniform":
-            u, log_q = jax.vmap(lambda key: jax.random.uniform(key, shape))(keys), jnp.zeros(len(x))
-        else:
-            noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-            u, det = self._noise(shape).forward(params["dequantise"], noise, self._seen(x, cond))
-            log_q = bijectors.log_normal(noise.reshape(len(x), -1)) - det
-        z, det = self._flow(shape).forward(self._params(weights), (x + u) / self.levels, cond)
-        density = bijectors.log_normal if self.prior == "gaussian" else bijectors.log_logistic
-        dims = int(np.prod(shape))
-        return likelihood.bits(density(z) + det - dims * np.log(self.levels) - log_q, dims), {}
+        cond = self._told(label)
+        y, log_q = dequantise.draw(self._net, weights.params.get("dequantise"), x, self.levels, cond, keys)
+        z, det = self._flow(x.shape[1:]).forward(self._params(weights), y, cond)
+        return self._bound(z, det, log_q), {}
 
     def _draw(self, weights: Variables, numbers: Any, keys: Key, label: Array | None, shape: tuple[int, ...]) -> Array:
         draw = jax.random.normal if self.prior == "gaussian" else jax.random.logistic

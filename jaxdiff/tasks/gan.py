@@ -135,7 +135,8 @@ class Config(FamilyConfig):
         how = (jax.vmap(jax.random.uniform)(at), self.game, self.penalty, self.r1, self.slopes)
         loss, metrics, (u, logits) = adversarial.both_sides(judge, params["critic"], x, y, *how)
         if self.labelled:
-            loss_of_class = adversarial.class_loss(logits, jnp.asarray(classes), batch["told"])
+            # over the labelled part: the sum of both losses in the paper
+            loss_of_class = adversarial.class_loss(logits, jnp.asarray(classes), batch["told"]) / self.labelled
             right = (logits.argmax(-1) == classes).mean()
             loss, metrics = loss + loss_of_class, {**metrics, "class": loss_of_class, "class_right": right}
         return loss, metrics, {"spectral": jax.lax.stop_gradient(u)}

@@ -115,18 +115,18 @@ class Config(picture.Config):
             vocabulary = known.task.assets(known.folder, data).vocabulary
             by_first(lambda: vocabulary.write(folder / "vocabulary.json"))
             new = False
-        made = super().assets(folder, data, source, new=new)
+        assets = super().assets(folder, data, source, new=new)
         if source is None or not self.fills or not self.preview.prompts:
-            return made
-        return made._replace(
+            return assets
+        return assets._replace(
             shown=np.stack([source[i % len(source)]["image"] for i in range(len(self.preview.prompts))])
         )
 
     def task(self, assets: Any, spec: Spec = MeshSpec()) -> Task:
         """Returns the training of the model."""
-        made = super().task(assets, spec)
+        task = super().task(assets, spec)
         if self.begin is None:
-            return made
+            return task
         begin, plain = self.begin, dataclasses.replace(self, fills=False, begin=None).task(assets, spec)
 
         def load(place: Callable[[Params], Any]) -> Params:
@@ -138,10 +138,10 @@ class Config(picture.Config):
             return {"begin": load_params(begin, jax.tree.map(placed, shapes, place(shapes)))}
 
         def init(key: Key, loaded: Params, batch: Batch) -> Variables:
-            first = made.init(key, {}, batch)
+            first = task.init(key, {}, batch)
             return first._replace(params=widened(loaded["begin"], self.net.patch))
 
-        return dataclasses.replace(made, load=load, init=init)
+        return dataclasses.replace(task, load=load, init=init)
 
     def sampled(self) -> "Config":
         """Returns the task of a run that is no longer trained: without the run it began as."""
@@ -153,18 +153,18 @@ class Config(picture.Config):
             return row
         return {**row, "mask": masks.draw(rng, *one["image"].shape[:2], whole=self.whole)}
 
-    def _cond(self, assets: Any, params: Params, frozen: Params, told: Batch) -> Cond:
-        cond = super()._cond(assets, params, frozen, told)
+    def _cond(self, assets: Any, params: Params, frozen: Params, batch: Batch) -> Cond:
+        cond = super()._cond(assets, params, frozen, batch)
         if not self.fills:
             return cond
-        kept = 1 - told["mask"].astype(jnp.float32)
-        known = told["image"].astype(jnp.float32) / 127.5 - 1
+        kept = 1 - batch["mask"].astype(jnp.float32)
+        known = batch["image"].astype(jnp.float32) / 127.5 - 1
         return dataclasses.replace(cond, image=jnp.concatenate([known * kept, kept], -1))
 
     def bundle(self, assets: Any, weights: Variables) -> Bundle:
         """Returns the U-Net, the text encoder and the process, as every pipeline takes them."""
-        made = super().bundle(assets, weights)
-        return dataclasses.replace(made, index={"known": True}) if self.fills else made
+        bundle = super().bundle(assets, weights)
+        return dataclasses.replace(bundle, index={"known": True}) if self.fills else bundle
 
     def _preview_inputs(self, assets: Any) -> dict[str, Any]:
         if not self.fills:

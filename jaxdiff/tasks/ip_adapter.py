@@ -133,7 +133,7 @@ class Config(PublishedConfig):
 
     def _preview_parts(self, assets: Assets, weights: Variables) -> dict[str, Any]:
         whole = self._whole(assets, weights.params, weights.frozen)
-        return {"unet": whole["unet"], "picture_tokens": whole["projection"]}
+        return {**whole, "picture_tokens": whole.pop("projection")}
 
     def _preview_inputs(self, assets: Assets) -> dict[str, Any]:
         return {"picture": np.stack(assets.more)}

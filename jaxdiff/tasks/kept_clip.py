@@ -73,10 +73,14 @@ def _write(folder: Path, parts: ClipParts, source: Source) -> None:
     first_stage.write_once(folder / "tokenizer", words)
     chosen = np.unique(np.linspace(0, len(source) - 1, min(_MEASURED, len(source))).round().astype(int)).tolist()
     seen = embeddings(parts.image, [source[i]["image"] for i in chosen]).astype(np.float64)
-    told = {"clip": first_stage.fingerprint(parts.image), "mean": seen.mean(0).tolist(), "std": seen.std(0).tolist()}
-    if not np.isfinite(told["mean"]).all() or not np.asarray(told["std"]).all():
+    measured = {
+        "clip": first_stage.fingerprint(parts.image),
+        "mean": seen.mean(0).tolist(),
+        "std": seen.std(0).tolist(),
+    }
+    if not np.isfinite(measured["mean"]).all() or not np.asarray(measured["std"]).all():
         raise ValueError("the CLIP gives embeddings that do not differ between pictures: it was never trained")
-    write_text(folder / _FILE, json.dumps(told))
+    write_text(folder / _FILE, json.dumps(measured))
 
 
 def embeddings(part: Component, images: list[np.ndarray]) -> np.ndarray:
@@ -90,8 +94,8 @@ def embeddings(part: Component, images: list[np.ndarray]) -> np.ndarray:
 
 def embed(net: ClipImageConfig, params: Params, image: UInt8[Array, "b h w 3"]) -> Float[Array, "b e"]:
     """Returns CLIP's embeddings of pictures, to which no gradient flows."""
-    made: Any = ClipImage(net).apply({"params": params}, prepare(image.astype(jnp.float32) / 255, net.size))
-    return jax.lax.stop_gradient(made[1].astype(jnp.float32))
+    output: Any = ClipImage(net).apply({"params": params}, prepare(image.astype(jnp.float32) / 255, net.size))
+    return jax.lax.stop_gradient(output[1].astype(jnp.float32))
 
 
 def read(folder: Path) -> Kept:
@@ -108,17 +112,17 @@ def read(folder: Path) -> Kept:
                 "another workdir"
             )
     image, text = (first_stage.outline(folder / name) for name in ("image_encoder", "text_encoder"))
-    told = read_json(folder / _FILE)
+    measured = read_json(folder / _FILE)
     try:
-        mean, deviation = (np.asarray(told[name], np.float32) for name in ("mean", "std"))
-        fits = mean.shape == deviation.shape == (image.config.projection,) and isinstance(told["clip"], str)
+        mean, deviation = (np.asarray(measured[name], np.float32) for name in ("mean", "std"))
+        fits = mean.shape == deviation.shape == (image.config.projection,) and isinstance(measured["clip"], str)
     except (KeyError, TypeError, ValueError):
         fits = False
     if not fits or not np.isfinite([mean, deviation]).all():
         raise ValueError(
             f"{folder / _FILE} is damaged: expected clip, mean and std of {image.config.projection} numbers"
         )
-    return Kept(folder, image, text, clip_tokenizer.read(folder / "tokenizer"), told["clip"], mean, deviation)
+    return Kept(folder, image, text, clip_tokenizer.read(folder / "tokenizer"), measured["clip"], mean, deviation)
 
 
 def hash_of(run: Path) -> str:

@@ -31,12 +31,11 @@ from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import encode, first_stage
 from jaxdiff.pipelines.bundles import diffusion_bundle
-from jaxdiff.pretrained import clip_tokenizer
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.read import Bundle, Component, read_component
 from jaxdiff.pretrained.single_file import KINDS, PRESETS
 from jaxdiff.pretrained.write import write_component
-from jaxdiff.tasks import picture, saved
+from jaxdiff.tasks import frozen_text, picture, saved
 from jaxdiff.tasks import teacher as teachers
 from jaxdiff.training import OptimizerConfig, Variables
 from jaxdiff.training.workdir import by_first
@@ -75,24 +74,20 @@ class Config(picture.Config):
     """Diffusion on latents.
 
     Attributes:
-      condition: what steers the pictures: their captions, read by a text encoder that is trained (text) or by a frozen
-        one (clip); their class; or nothing.
       picture: what else does, as three channels beside the latents: the picture in their size (low_resolution), the
         same blurred, a map whose colours say what is where (semantic_map), or none.
       maps: folder of the semantic maps, each a file with the name of its picture; scaled by the nearest pixel.
       blur: deviation of the Gaussian, in latents.
       autoencoder: a run of `jaxdiff train`, or a directory, whose autoencoder a new run takes; None: that of the
         latents, where data are some.
-      text_encoder: directory with CLIP's text_encoder and tokenizer; None: those of the latents.
+      text_encoder: where a frozen text encoder comes from; None: that of the latents.
       scale: scale of the latents; None: one over their standard deviation, measured.
     """
 
-    condition: Literal["text", "clip", "class", "none"] = "text"  # type: ignore[assignment]  # one more than of pixels
     picture: Literal["none", "low_resolution", "blurred", "semantic_map"] = "none"
     maps: Path | None = None
     blur: float = 2.0
     autoencoder: Path | None = None
-    text_encoder: Path | None = None
     scale: float | None = None
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
@@ -116,8 +111,6 @@ class Config(picture.Config):
         for name, value in (("scale", self.scale), ("blur", self.blur)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"task.{name} is {value}: expected a number above 0")
-        if self.text_encoder and self.condition != "clip":
-            raise ValueError(f"task.text_encoder is given, and task.condition {self.condition!r} does not read it")
 
     def _sides(self, data: DataConfig) -> tuple[int, ...]:
         return ()  # known when the autoencoder is
@@ -128,7 +121,7 @@ class Config(picture.Config):
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Any:
         """Reads what a run keeps; a new one gets it from the paths of the config, or from the latents it trains on."""
-        told = super().assets(folder, data, source, new=new)
+        plain = super().assets(folder, data, source, new=new)
         of = source if isinstance(source, LatentSource) else None
         if new and source is not None:
             self._keep(folder, data, source)
@@ -137,19 +130,16 @@ class Config(picture.Config):
                 f"{folder / 'autoencoder'} is missing, and the weights are of no use without it: put it back"
                 + (f" (the run began with {self.autoencoder})" if self.autoencoder else "")
             )
-        vae, clip = first_stage.outline(folder / "autoencoder"), None
-        if self.condition == "clip":
-            encoder, words = first_stage.find_text(folder)
-            clip = encode.Text(first_stage.outline(encoder), clip_tokenizer.read(words))
+        vae = first_stage.outline(folder / "autoencoder")
         self._check_net(vae, of.plan.shapes if of else ((data.size, data.size),))
         if of:
             self._check_latents(of, folder, data)
-        made = Assets(data.size, folder, vae, told.vocabulary, told.labels, clip)
+        assets = Assets(data.size, folder, vae, plain.vocabulary, plain.labels, plain.clip)
         if source is not None and self.maps:
-            made = made._replace(maps=hints.beside(self.maps, names_of(source), "task.maps"))
+            assets = assets._replace(maps=hints.beside(self.maps, names_of(source), "task.maps"))
         if source is not None and self.picture != "none" and self.preview.prompts:
-            made = made._replace(shown=self._shown(source, vae, made))
-        return made
+            assets = assets._replace(shown=self._shown(source, vae, assets))
+        return assets
 
     def described(self, data: DataConfig) -> tuple[Any, Params, Batch] | None:
         """Takes Stable Diffusion 1's autoencoder and CLIP where none are named, and latents that are cached."""
@@ -168,8 +158,8 @@ class Config(picture.Config):
             row["small"] = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
         text = encode.Text(parts["text_encoder"], words) if clip else None
         if text:
-            told = text.encoder.config
-            row["context"] = jax.ShapeDtypeStruct((1, told.length, told.width), jnp.float16)
+            net = text.encoder.config
+            row["context"] = jax.ShapeDtypeStruct((1, net.length, net.width), jnp.float16)
         if self.condition == "text":
             row["tokens"] = jax.ShapeDtypeStruct((1, self.text.length), jnp.int32)
         if self.condition == "class":
@@ -198,14 +188,11 @@ class Config(picture.Config):
                 vae = first_stage.with_scale(vae, 1 / deviation)
             write = lambda: first_stage.write_once(folder / "autoencoder", lambda at: write_component(vae, at))
             by_first(write)
-        if self.condition != "clip":
-            return
-        beside = of.folder if of and of.plan.text_encoder else None
-        if not (self.text_encoder or taught or beside):
-            raise ValueError("task.condition is 'clip': give task.text_encoder, the directory of a model with one")
-        encoder, words = first_stage.find_text(Path(self.text_encoder or taught or beside or ""))
-        text = encode.Text(read_component(encoder), clip_tokenizer.read(words))
-        by_first(lambda: encode.write_text_encoder(folder, text))
+
+    def _text_encoder(self, source: Source) -> Path | None:
+        if self.teacher or self.text_encoder or not isinstance(source, LatentSource) or not source.plan.text_encoder:
+            return super()._text_encoder(source)
+        return source.folder
 
     def _check_latents(self, of: LatentSource, folder: Path, data: DataConfig) -> None:
         """Refuses latents and text states of other networks than the run's."""
@@ -244,10 +231,9 @@ class Config(picture.Config):
         return np.stack([one["small"][0] if "small" in one else _reduced(one["image"], vae) for one in rows])
 
     def _kept(self, assets: Any, place: Any) -> Params:
-        read = lambda name: (
-            read_component(assets.folder / name, shardings=lambda tree: place({name: tree})[name]).params
-        )
-        return {name: read(name) for name in ("autoencoder", *["text_encoder"] * bool(assets.clip))}
+        at = lambda tree: place({"autoencoder": tree})["autoencoder"]
+        vae = read_component(assets.folder / "autoencoder", shardings=at).params
+        return {"autoencoder": vae, **super()._kept(assets, place)}
 
     def _row(self, assets: Any, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
         row: Any = one
@@ -257,14 +243,10 @@ class Config(picture.Config):
         return {name: row[name][which] for name in ("moments", *["small"] * (self.picture != "none"))}
 
     def _teller(self, assets: Any) -> Any:
-        words, plain = assets.clip, super()._teller(assets)
+        plain = super()._teller(assets)
 
         def tell(one: Any) -> dict[str, np.ndarray]:
-            if self.condition != "clip":
-                return plain(one)
-            if "context" in one:
-                return {"context": one["context"]}
-            return {"tokens": words.tokenizer.encode(one["caption"], words.encoder.config.length)}
+            return {"context": one["context"]} if self.condition == "clip" and "context" in one else plain(one)
 
         return tell
 
@@ -277,32 +259,25 @@ class Config(picture.Config):
     def _away(self, assets: Any, frozen: Params, batch: Batch) -> dict[str, Any]:
         if "context" not in batch:
             return super()._away(assets, frozen, batch)
-        empty = assets.clip.tokenizer.encode("", assets.clip.encoder.config.length)
-        return {"context": self._states(assets, frozen, empty[None])}
+        return {"context": frozen_text.states(assets.clip, frozen, frozen_text.tokens(assets.clip, "")[None])}
 
-    def _states(self, assets: Assets, frozen: Params, tokens: Any) -> Array:
-        assert assets.clip
-        return first_stage.states(assets.clip.encoder, frozen["text_encoder"], jnp.asarray(tokens))
-
-    def _cond(self, assets: Any, params: Params, frozen: Params, told: Batch) -> Cond:
-        if "context" in told:
-            cond = Cond(context=told["context"].astype(jnp.float32))
-        elif assets.clip:
-            cond = Cond(context=self._states(assets, frozen, told["tokens"]))
+    def _cond(self, assets: Any, params: Params, frozen: Params, batch: Batch) -> Cond:
+        if "context" in batch:
+            cond = Cond(context=batch["context"].astype(jnp.float32))
         else:
-            cond = super()._cond(assets, params, frozen, told)
+            cond = super()._cond(assets, params, frozen, batch)
         if self.picture == "none":
             return cond
-        small = told.get("small")
+        small = batch.get("small")
         if small is None:
-            small = jnp.round(first_stage.reduced(told["image"], first_stage.factor(assets.vae)))
+            small = jnp.round(first_stage.reduced(batch["image"], first_stage.factor(assets.vae)))
         small = small.astype(jnp.float32) / 127.5 - 1
         return dataclasses.replace(cond, image=blurred(small, self.blur) if self.picture == "blurred" else small)
 
     def bundle(self, assets: Any, weights: Variables) -> Bundle:
         """Returns the U-Net, the autoencoder, the text encoder and the process, as every pipeline takes them."""
         assert isinstance(self.net, UNetConfig)
-        made = diffusion_bundle(
+        bundle = diffusion_bundle(
             self.net,
             weights.params,
             process=self._sampled(weights.params),
@@ -312,11 +287,9 @@ class Config(picture.Config):
             labels=assets.labels,
             vae=dataclasses.replace(assets.vae, params=weights.frozen["autoencoder"]),
         )
-        if assets.clip:
-            encoder = dataclasses.replace(assets.clip.encoder, params=weights.frozen["text_encoder"])
-            made.components["text_encoder"] = encoder
-            made.tokenizers["tokenizer"] = assets.clip.tokenizer
-        return dataclasses.replace(made, index={"picture": self.picture} if self.picture != "none" else {})
+        if self.condition == "clip":
+            frozen_text.add(bundle, assets.clip, weights)
+        return dataclasses.replace(bundle, index={"picture": self.picture} if self.picture != "none" else {})
 
     def _preview_inputs(self, assets: Any) -> dict[str, Any]:
         if self.picture == "none":
@@ -348,15 +321,17 @@ def _reduced(image: np.ndarray, vae: Component) -> np.ndarray:
 def _deviation(vae: Component, source: Any) -> float:
     """Measures the standard deviation of the latents of some pictures, evenly spread over the data."""
     run = Spread(
-        lambda whole, batch: first_stage.moments(vae, whole, batch["image"]),
+        lambda params, batch: first_stage.moments(vae, params, batch["image"]),
         devices=jax.local_devices()[:1],
         multiple=16,
     )
     chosen = np.unique(np.linspace(0, len(source) - 1, min(_MEASURED, len(source))).round().astype(int))
     parts = np.array_split(chosen, math.ceil(len(chosen) / 16))
     images = (np.stack([source[i]["image"] for i in part.tolist()]) for part in parts)
-    made = np.concatenate([run(vae.params, {"image": image}) for image in images]).astype(np.float64)
-    mean, log_var = np.split(made, 2, -1) if vae.kind == "AutoencoderKL" else (made, np.full(made.shape, -np.inf))
+    moments = np.concatenate([run(vae.params, {"image": image}) for image in images]).astype(np.float64)
+    mean, log_var = (
+        np.split(moments, 2, -1) if vae.kind == "AutoencoderKL" else (moments, np.full(moments.shape, -np.inf))
+    )
     return float(np.sqrt((mean**2 + np.exp(log_var)).mean() - mean.mean() ** 2))
 
 

@@ -31,8 +31,10 @@ from jaxdiff.parallel import MeshSpec
 from jaxdiff.pipelines import plan
 from jaxdiff.pipelines.bundles import diffusion_bundle
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pipelines.encode import Text
 from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.read import Bundle
+from jaxdiff.tasks import frozen_text
 from jaxdiff.tasks import teacher as teachers
 from jaxdiff.tasks.task import Spec, TaskConfig
 from jaxdiff.training import Known, OptimizerConfig, Preview, Task, Variables
@@ -49,12 +51,16 @@ class Assets(NamedTuple):
       vocabulary: vocabulary of a model that reads text.
       labels: names of the classes, of a model that knows classes.
       shown: what previews begin with, uint8 [n i j 3], of a model that a picture steers.
+      folder: folder of the run.
+      clip: the frozen text encoder, without its weights, and its tokenizer.
     """
 
     size: int
     vocabulary: BytePair | None = None
     labels: tuple[str, ...] = ()
     shown: np.ndarray | None = None
+    folder: Path = Path()
+    clip: Text | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +88,10 @@ class Config(TaskConfig):
       process: noise process and training objective.
       net: denoising network.
       text: text encoder, trained with the network.
-      condition: what the network is told: the caption, the class, or nothing.
+      condition: what the network is told: the caption, read by a text encoder that is trained (text) or by a frozen one
+        (clip); the class; or nothing.
+      text_encoder: run of the task clip, or directory with CLIP's text_encoder and tokenizer, of which a new run with
+        the condition clip keeps a copy.
       drop: probability that training leaves the condition out, for classifier-free guidance.
       vocabulary: largest size of the byte-pair vocabulary, which is learned from the captions.
       preview: sample grids that the run writes.
@@ -92,7 +101,8 @@ class Config(TaskConfig):
     process: ProcessConfig = ProcessConfig()
     net: NetConfig = UNetConfig()
     text: TextConfig = TextConfig()
-    condition: Literal["text", "class", "none"] = "text"
+    condition: Literal["text", "clip", "class", "none"] = "text"
+    text_encoder: Path | None = None
     drop: float = 0.1
     vocabulary: int = 1024
     preview: PreviewConfig = PreviewConfig()
@@ -108,7 +118,7 @@ class Config(TaskConfig):
 
     def _kept(self, assets: Any, place: Callable[[Params], Any]) -> Params:
         """Returns the weights that the model stands on and does not train."""
-        return {}
+        return frozen_text.load(assets.folder, place) if self.condition == "clip" else {}
 
     def _row(self, assets: Any, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Returns what of an example goes into a batch, beside its condition."""
@@ -162,6 +172,8 @@ class Config(TaskConfig):
             )
         if not 0 <= self.drop <= 1:
             raise ValueError(f"task.drop is {self.drop}: expected at least 0 and at most 1")
+        if self.text_encoder and self.condition != "clip":
+            raise ValueError(f"task.text_encoder is given, and task.condition {self.condition!r} does not read it")
         if self.condition == "text":
             self.text.check()
             BytePair.learn((), self.vocabulary)  # refuses a size too small
@@ -202,7 +214,15 @@ class Config(TaskConfig):
                     f"{folder / 'labels.txt'} names other classes than {data.name}: give the data of the run"
                 )
             return Assets(data.size, labels=names)
+        if self.condition == "clip":
+            if new and source is not None:
+                frozen_text.keep(folder, self._text_encoder(source))
+            return Assets(data.size, folder=folder, clip=frozen_text.read(folder))
         return Assets(data.size)
+
+    def _text_encoder(self, source: Source) -> Path | None:
+        """Returns where the frozen text encoder of a new run comes from."""
+        return teachers.read(self.teacher).folder if self.teacher else self.text_encoder
 
     def _write(self, folder: Path, data: DataConfig, source: Source) -> None:
         """Writes the files of a new run."""
@@ -270,6 +290,8 @@ class Config(TaskConfig):
         vocabulary: Any = assets.vocabulary
 
         def tell(one: Mapping[str, Any]) -> dict[str, np.ndarray]:
+            if self.condition == "clip":
+                return {"tokens": frozen_text.tokens(assets.clip, one["caption"])}
             if self.condition == "text":
                 return {"tokens": vocabulary.encode(one["caption"], self.text.length)}
             return {"label": np.asarray(one["label"], np.int32)} if self.condition == "class" else {}
@@ -301,14 +323,16 @@ class Config(TaskConfig):
 
         def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
             gone = losses.dropped(keys, self.drop)
-            told = dict(self._drawn(assets, known.frozen, batch, keys))
+            inputs = dict(self._drawn(assets, known.frozen, batch, keys))
             for name, x in self._away(assets, known.frozen, batch).items():
                 here = batch[name].astype(x.dtype)
-                told[name] = jnp.where(gone.reshape(-1, *[1] * (here.ndim - 1)), jnp.broadcast_to(x, here.shape), here)
+                inputs[name] = jnp.where(
+                    gone.reshape(-1, *[1] * (here.ndim - 1)), jnp.broadcast_to(x, here.shape), here
+                )
             apply = lambda params, x, t, cond: network.apply({"params": params["unet"]}, x, t, cond, keys)
             teacher = lambda params, x, t, cond: plain.apply({"params": params["unet"]}, x, t, cond)
             objective = self.process.loss(apply, teacher)
-            cond = lambda params: self._cond(assets, params, known.frozen, told)
+            cond = lambda params: self._cond(assets, params, known.frozen, inputs)
             return objective(params, known, self._x0(assets, known.frozen, batch, keys), cond(params), keys, cond)
 
         return loss
@@ -320,7 +344,7 @@ class Config(TaskConfig):
     def bundle(self, assets: Any, weights: Variables) -> Bundle:
         """Returns the U-Net, the text encoder and the process, as every pipeline takes them."""
         assert isinstance(self.net, UNetConfig)
-        return diffusion_bundle(
+        bundle = diffusion_bundle(
             self.net,
             weights.params,
             process=self._sampled(weights.params),
@@ -329,6 +353,9 @@ class Config(TaskConfig):
             vocabulary=assets.vocabulary,
             labels=assets.labels,
         )
+        if self.condition == "clip":
+            frozen_text.add(bundle, assets.clip, weights)
+        return bundle
 
     def _sampled(self, params: Params | None = None) -> scheduler.Process:
         """Says how the trained model is sampled; of a learned schedule, by the trained parameters."""
@@ -345,12 +372,14 @@ class Config(TaskConfig):
             says=process.says,
         )
 
-    def _cond(self, assets: Any, params: Params, frozen: Params, told: Batch) -> Cond:
+    def _cond(self, assets: Any, params: Params, frozen: Params, batch: Batch) -> Cond:
         """Returns the network's condition for a batch with "tokens" [b l], "label" [b] or neither."""
         if self.condition == "text":
-            context, mask, pooled = TextTransformer(self.text).apply({"params": params["text"]}, told["tokens"])
+            context, mask, pooled = TextTransformer(self.text).apply({"params": params["text"]}, batch["tokens"])
             return Cond(context=context, context_mask=mask, pooled=pooled)
-        return Cond(label=told.get("label"))
+        if self.condition == "clip":
+            return Cond(context=frozen_text.states(assets.clip, frozen, batch["tokens"]))
+        return Cond(label=batch.get("label"))
 
     def _check_preview(self, assets: Any) -> None:
         for prompt in self.preview.prompts if self.condition == "class" else ():
@@ -387,15 +416,18 @@ def preview(
         and the arrays of an earlier one are gone.
       inputs: what else each call is given, or is given in another way; called once.
     """
-    made: list[tuple[DiffusionPipeline, dict[str, Any]]] = []
+    pipelines: list[tuple[DiffusionPipeline, dict[str, Any]]] = []
     options = {"steps": wanted.steps, "sampler": wanted.sampler, "guidance": wanted.guidance}
 
     def draw(weights: Variables, key: Key) -> Preview:
-        if not made:
-            made.append((make(weights), {**options, **inputs()}))
-        pipe, given = made[0]
-        pipe.params |= parts(weights)
-        return Preview(pipe(wanted.prompts, key=key, **given), wanted.prompts)
+        if not pipelines:
+            pipelines.append((make(weights), {**options, **inputs()}))
+        pipe, fields = pipelines[0]
+        params = parts(weights)
+        stale = [name for name, part in pipe.params.items() if name not in params and jax.tree.leaves(part)]
+        assert not stale, f"arrays of {stale} were given to an earlier step"
+        pipe.params |= params
+        return Preview(pipe(wanted.prompts, key=key, **fields), wanted.prompts)
 
     return draw
 

@@ -91,10 +91,10 @@ class Config(TaskConfig):
             return {"image": one["image"], "tokens": assets.tokenizer.encode(one["caption"], length)}
 
         def init(key: Key, loaded: Params, batch: Batch) -> Variables:
-            made = dict(imagine.first(self.net, key))
+            params = dict(imagine.first(self.net, key))
             for name in _MEASURED:
-                del made[name]
-            return Variables(made, dict(loaded), self.process.init_extra())
+                del params[name]
+            return Variables(params, dict(loaded), self.process.init_extra())
 
         def apply(params: Params, x: Array, t: Array, cond: Any) -> Array:
             return network(self._whole(params, assets), x, t, cond)

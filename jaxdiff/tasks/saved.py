@@ -59,10 +59,10 @@ def read_config(path: Path) -> tuple[TaskConfig, DataConfig]:
     folder = folder_of(path)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{path} is not a run of `jaxdiff train`: it has no config.json")
-    told = read_json(folder / "config.json")
+    fields = read_json(folder / "config.json")
     try:
-        config: TaskConfig = kinds.build(TaskConfig, told.get("task"))  # type: ignore[type-abstract]  # a tag names the class
-        return config, kinds.build(DataConfig, told.get("data"))
+        config: TaskConfig = kinds.build(TaskConfig, fields.get("task"))  # type: ignore[type-abstract]  # a tag names the class
+        return config, kinds.build(DataConfig, fields.get("data"))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
 

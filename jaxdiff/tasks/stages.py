@@ -34,8 +34,8 @@ def chain(path: Path, image: bool = False) -> list[Path]:
 
 def _before(path: Path, image: bool) -> Path | None:
     """Returns the run that a run follows; None for runs from before there were tasks, too."""
-    told = saved.read_json(saved.folder_of(path) / "config.json")
-    if not isinstance(told, dict) or "task" not in told:
+    fields = saved.read_json(saved.folder_of(path) / "config.json")
+    if not isinstance(fields, dict) or "task" not in fields:
         return None
     return saved.read_config(path)[0].follows(image)
 

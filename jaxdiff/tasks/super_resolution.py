@@ -101,11 +101,11 @@ class Config(picture.Config):
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Any:
         """Reads vocabulary.json or labels.txt of a run, or makes it; previews enlarge pictures of the data."""
-        made = super().assets(folder, data, source, new=new)
+        assets = super().assets(folder, data, source, new=new)
         if source is None or not self.preview.prompts:
-            return made
-        images = described.images(source, self.condition, made.labels, self.preview.prompts)
-        return made._replace(shown=np.asarray(self._small(np.stack(images))))
+            return assets
+        images = described.images(source, self.condition, assets.labels, self.preview.prompts)
+        return assets._replace(shown=np.asarray(self._small(np.stack(images))))
 
     def _small(self, image: Any) -> Any:
         """Returns uint8 [b low low 3] of uint8 [b h w 3]: each pixel the mean of those that it stands for."""
@@ -126,18 +126,18 @@ class Config(picture.Config):
         x = noised(x, level, draws.noise_like(draws.fold(own, _EPS), x))
         return {**batch, "joined": enlarge(x) if self.noise == "small" else x, "level": level}
 
-    def _cond(self, assets: Any, params: Params, frozen: Params, told: Batch) -> Cond:
-        cond = super()._cond(assets, params, frozen, told)
-        return dataclasses.replace(cond, image=told["joined"], augment=told.get("level"))
+    def _cond(self, assets: Any, params: Params, frozen: Params, batch: Batch) -> Cond:
+        cond = super()._cond(assets, params, frozen, batch)
+        return dataclasses.replace(cond, image=batch["joined"], augment=batch.get("level"))
 
     def bundle(self, assets: Any, weights: Variables) -> Bundle:
         """Returns the U-Net, the text encoder, the process and the levels of noise, as later stages have them."""
-        made = super().bundle(assets, weights)
+        bundle = super().bundle(assets, weights)
         index: dict[str, Any] = {"low": self.low}
         if not self.levels:
-            return dataclasses.replace(made, index={**index, "picture": "low_resolution"})
+            return dataclasses.replace(bundle, index={**index, "picture": "low_resolution"})
         index |= {"max_noise_level": self.levels - 1, "noise_level": self.level, "noise": self.noise}
-        return dataclasses.replace(made, index=index, schedulers={"image_noising_scheduler": NOISING})
+        return dataclasses.replace(bundle, index=index, schedulers={"image_noising_scheduler": NOISING})
 
     def _preview_inputs(self, assets: Any) -> dict[str, Any]:
         return {"image": assets.shown}

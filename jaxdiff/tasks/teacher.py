@@ -53,9 +53,9 @@ def read(path: Path, field: str = "task.teacher") -> Teacher:
     if not checkpoint.steps(found.folder / "checkpoints"):
         raise FileNotFoundError(f"{field} is {path}, which has no checkpoint yet: train it first")
     try:
-        told = json.loads(config.read_text(encoding="utf-8"))
-        task = kinds.build(base, told["task"])
-        size = kinds.build(DataConfig, told.get("data", {})).size
+        fields = json.loads(config.read_text(encoding="utf-8"))
+        task = kinds.build(base, fields["task"])
+        size = kinds.build(DataConfig, fields.get("data", {})).size
     except KeyError:
         raise ValueError(f"{config} is from before runs had a task: resume that run, which writes it anew") from None
     except (ValueError, TypeError) as error:

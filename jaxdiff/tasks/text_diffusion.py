@@ -2,18 +2,20 @@
 
 A caption is `length` symbols, small letters, digits and a few signs, filled up with an end. The loss is the bound in
 bits a symbol, at a time that is drawn for each caption (`diffusion.masked`, `diffusion.categorical`). Multinomial
-diffusion is D3PM's uniform chain, trained on the bound alone. A preview is texts under empty pictures.
+diffusion is D3PM's uniform chain, trained on the bound alone.
 
 Sources: Sahoo et al. 2024, arXiv 2406.07524; Hoogeboom et al. 2021 (multinomial), arXiv 2102.05379, section 4.
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from PIL import Image, ImageDraw, ImageFont
 
 from jaxdiff.data.source import DataConfig, Example
 from jaxdiff.diffusion import categorical, masked
@@ -21,6 +23,8 @@ from jaxdiff.models.config import NetConfig
 from jaxdiff.models.token_transformer import TokenTransformer, TokenTransformerConfig
 from jaxdiff.objectives import likelihood
 from jaxdiff.parallel import MeshSpec
+from jaxdiff.pipelines.direct import Tempered, kept
+from jaxdiff.pipelines.originals import OriginalsPipeline
 from jaxdiff.sampling import walk
 from jaxdiff.tasks.task import Spec, TaskConfig
 from jaxdiff.training import Known, OptimizerConfig, Preview, Task, Variables
@@ -40,6 +44,13 @@ def encode(text: str, length: int) -> np.ndarray:
 def decode(symbols: Any) -> str:
     """Returns the text before the first end."""
     return "".join(SYMBOLS[int(i)] for i in symbols).partition("\n")[0]
+
+
+def drawn(text: str, length: int) -> np.ndarray:
+    """Returns a picture of a text, uint8 [14 w 3], as wide as any of that length."""
+    image = Image.new("RGB", (7 * length + 4, 14), "white")
+    ImageDraw.Draw(image).text((2, 1), text, "black", ImageFont.load_default(10))
+    return np.asarray(image)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +82,7 @@ class Config(TaskConfig):
 
     def task(self, assets: Any, spec: Spec = MeshSpec()) -> Task:
         """Returns the training of the network."""
-        previews = {"texts": self._preview()} if self.previews else {}
+        previews = {"texts": self._preview(spec)} if self.previews else {}
         return Task(init=self._init, loss=self._loss, example=self._example, previews=previews)
 
     def _example(self, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -106,20 +117,32 @@ class Config(TaskConfig):
             nats = of.steps * term.sum(1) + categorical.prior_term(of, x).sum(1)
         return likelihood.bits(-nats, self.length).mean(), {}, {}
 
-    def draw(self, params: Params, keys: Key) -> Array:
+    def draw(self, params: Params, keys: Key, temperature: Any = 1.0) -> Array:
         """Returns the symbols of texts, one from each key."""
+        says = lambda x, t: self._says(params, x, t) / temperature
         if self.process == "masked":
-            says = lambda x, t: self._says(params, x, t)
             return walk.unmasked(LEVELS, says, keys, (self.length,), self.steps)
-        return walk.levels(self._chain(), lambda x, t: self._says(params, x, t / self.steps), keys, (self.length,))
+        return walk.levels(self._chain(), lambda x, t: says(x, t / self.steps), keys, (self.length,))
 
-    def _preview(self) -> Any:
-        drawn = jax.jit(self.draw)
+    def pipeline(self, assets: Any, weights: Variables, spec: Spec = MeshSpec()) -> OriginalsPipeline:
+        """Returns what draws texts, shows them as pictures, and writes OUT.txt with a line for each."""
+
+        def draw(weights: Any, numbers: Any, keys: Any, label: Any) -> Array:
+            return self.draw(weights.params, keys, numbers["temperature"])
+
+        def write(out: Path, symbols: np.ndarray) -> list[Path]:
+            path = out.with_suffix(".txt")
+            path.write_text("".join(f"{decode(one)}\n" for one in symbols))
+            return [path]
+
+        show = lambda symbols: np.stack([drawn(decode(one), self.length) for one in symbols])
+        return OriginalsPipeline(weights, draw, show, write, options=Tempered, calls=self.steps, spec=spec)
+
+    def _preview(self, spec: Spec) -> Any:
+        with_weights = kept(lambda weights: self.pipeline(None, weights, spec))
 
         def preview(weights: Variables, key: Key) -> Preview:
-            texts = tuple(
-                decode(one) for one in np.asarray(drawn(weights.params, jax.random.split(key, self.previews)))
-            )
-            return Preview(np.full((self.previews, 8, 96, 3), 230, np.uint8), texts)
+            images, symbols = with_weights(weights).both([""] * self.previews, key=key)
+            return Preview(images, tuple(map(decode, symbols)))
 
         return preview

@@ -194,13 +194,13 @@ class Config(TaskConfig):
         )
 
     def _preview(self, assets: Assets, spec: Spec) -> Any:
-        made: list[TokenPipeline] = []
+        pipelines: list[TokenPipeline] = []
         prompts, options = self.preview.prompts, self.preview.options()
 
         def preview(weights: Variables, key: Key) -> Preview:
-            if not made:
-                made.append(self.pipeline(assets, weights, spec))
-            made[0].weights = weights._replace(extra={})
-            return Preview(made[0](prompts, key=key, options=options), prompts)
+            if not pipelines:
+                pipelines.append(self.pipeline(assets, weights, spec))
+            pipelines[0].weights = weights._replace(extra={})
+            return Preview(pipelines[0](prompts, key=key, options=options), prompts)
 
         return preview

@@ -81,6 +81,8 @@ class Config(picture.Config):
             )
         if net.tokens not in ("", "image", *(["text", "text_image"] if text else [])):
             raise ValueError(f"task.net.tokens is {net.tokens!r} and task.condition {self.condition!r}: it has no text")
+        if self.condition == "clip":
+            raise ValueError("task.condition is 'clip': a decoder's text encoder is trained with it, give 'text'")
         if not 0 <= self.drop_embed <= 1:
             raise ValueError(f"task.drop_embed is {self.drop_embed}: expected at least 0 and at most 1")
         if self.teacher is not None:
@@ -96,7 +98,7 @@ class Config(picture.Config):
         Raises:
           ValueError: if the prior stands on another CLIP.
         """
-        told = super().assets(folder, data, source, new=new)
+        plain = super().assets(folder, data, source, new=new)
         if new and source is not None:
             kept_clip.keep(folder, self.clip, source)
         kept = kept_clip.read(folder)
@@ -105,14 +107,14 @@ class Config(picture.Config):
                 f"task.prior is {self.prior}, which stands on another CLIP ({other[:12]}) than {self.clip or folder} "
                 f"({kept.clip[:12]}): give the same one"
             )
-        made = Assets(data.size, kept, told.vocabulary, told.labels)
+        assets = Assets(data.size, kept, plain.vocabulary, plain.labels)
         if source is None or not self.preview.prompts:
-            return made
+            return assets
         part = read_component(folder / _PART)
-        images = described.images(source, self.condition, made.labels, self.preview.prompts)
+        images = described.images(source, self.condition, assets.labels, self.preview.prompts)
         seen = kept_clip.embeddings(part, images)
         away = np.asarray(imagine.nothing({_PART: part.config}, {_PART: part.params}, jnp.asarray(seen)))
-        return made._replace(shown=(seen, away))
+        return assets._replace(shown=(seen, away))
 
     def _kept(self, assets: Any, place: Any) -> Params:
         return kept_clip.load(assets.kept, (_PART,), place)
@@ -123,8 +125,8 @@ class Config(picture.Config):
         gone = draws.uniform(draws.fold(keys, draws.AUGMENT)) < self.drop_embed
         return {**batch, "embed": jnp.where(gone[:, None], imagine.nothing({_PART: net}, frozen, embed), embed)}
 
-    def _cond(self, assets: Any, params: Params, frozen: Params, told: Batch) -> Cond:
-        return dataclasses.replace(super()._cond(assets, params, frozen, told), embed=told["embed"])
+    def _cond(self, assets: Any, params: Params, frozen: Params, batch: Batch) -> Cond:
+        return dataclasses.replace(super()._cond(assets, params, frozen, batch), embed=batch["embed"])
 
     def bundle(self, assets: Any, weights: Variables) -> Bundle:
         """Returns the U-Net, the text encoder and the process, as every pipeline takes them."""

@@ -2,8 +2,7 @@
 
     log p(x) = sum_t log p(x_t | x_1 .. x_{t-1}, h, y)
 
-Sounds are WAV files in a folder, a subfolder for each class, or vowels made on the fly; pictures are not looked at, so
-`data.name` is 'synthetic'. A preview is a WAV file for each class, and their spectrograms as a picture.
+Sounds are WAV files in a folder, a subfolder for each class, or vowels made on the fly; `data.name` is 'synthetic'.
 """
 
 import dataclasses
@@ -15,19 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxdiff.data import labels as labels_file
 from jaxdiff.data import sound
 from jaxdiff.data.source import DataConfig, Example, Source
 from jaxdiff.models.config import NetConfig
 from jaxdiff.models.wavenet import WaveNet, WaveNetConfig, sample
 from jaxdiff.objectives import likelihood
 from jaxdiff.parallel import MeshSpec
+from jaxdiff.pipelines.direct import Tempered, kept
+from jaxdiff.pipelines.sounds import SoundPipeline, Voiced, voice
 from jaxdiff.tasks.task import Spec, TaskConfig
 from jaxdiff.training import Known, OptimizerConfig, Preview, Task, Variables
+from jaxdiff.training.workdir import by_first
 from jaxdiff.typing import Batch, Key, Metrics, Params
 
 
 class Assets(NamedTuple):
-    """Holds the names of the classes, and of each the sounds that a run learns from; none: they are made."""
+    """Holds the names of the classes, and the sounds that a run learns from, by folder; none: they are made."""
 
     labels: tuple[str, ...]
     sounds: tuple[tuple[np.ndarray, ...], ...] = ()
@@ -65,8 +68,7 @@ class Config(TaskConfig):
         most = {"classes": 0 if self.sounds else len(sound.VOWELS), "levels": 2**16, "previews": 64}
         least = {"classes": 0, "hop": 0, "previews": 0, "levels": 2, "rate": 1000, "samples": sound.WINDOW}
         for name, low in least.items():
-            high = most.get(name) or 2**20
-            if not low <= (value := getattr(self, name)) <= high:
+            if not low <= (value := getattr(self, name)) <= (high := most.get(name) or 2**20):
                 raise ValueError(f"task.{name} is {value}: expected {low} to {high}")
         if self.hop and (self.samples % self.hop or self.sounds):
             raise ValueError(
@@ -77,28 +79,20 @@ class Config(TaskConfig):
             raise ValueError(f"data.name is {data.name!r}, pictures: a WaveNet takes 'synthetic', and task.sounds")
 
     def assets(self, folder: Path, data: DataConfig, source: Source | None = None, *, new: bool = False) -> Assets:
-        """Reads the sounds, and refuses too few classes, a sound that is too short, and one of another rate."""
+        """Reads the sounds of a run that learns; of one that is read, the names of its classes in labels.txt."""
         if not self.sounds:
             return Assets(tuple(sound.VOWELS))
-        top = Path(self.sounds).expanduser()
-        paths = sorted(top.rglob("*.wav"))
-        labels = tuple(sorted({path.parent.name for path in paths}))
-        if not paths or self.classes > len(labels):
-            raise ValueError(
-                f"{top} has {len(paths)} WAV files in {len(labels)} folders: expected one for each of task.classes "
-                f"{self.classes}, and one at least"
-            )
-        found: dict[str, list[np.ndarray]] = {label: [] for label in labels}
-        for path in paths:
-            wave = sound.read(path, self.rate)
-            if len(wave) < self.samples:
-                raise ValueError(f"{path} has {len(wave)} samples: expected task.samples {self.samples} or more")
-            found[path.parent.name].append(wave)
-        return Assets(labels, tuple(tuple(found[label]) for label in labels))
+        if source is None:
+            return Assets(labels_file.read(folder / "labels.txt", self.classes) if self.classes else ())
+        found = sound.read_folders(Path(self.sounds).expanduser(), self.rate, self.samples, self.classes)
+        labels = tuple(found)[: self.classes]
+        if new and labels:
+            by_first(lambda: labels_file.write(folder / "labels.txt", labels))
+        return Assets(labels, tuple(found.values()))
 
     def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
         """Returns the training of the network."""
-        previews = {"sounds": self._preview(assets)} if self.previews else {}
+        previews = {"sounds": self._preview(assets, spec)} if self.previews else {}
         return Task(init=self._init, loss=self._loss, example=self._example(assets), previews=previews)
 
     def _network(self) -> WaveNet:
@@ -107,10 +101,11 @@ class Config(TaskConfig):
 
     def _example(self, assets: Assets) -> Any:
         def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-            which = int(rng.integers(self.classes or len(assets.labels)))
+            which, told = int(rng.integers(self.classes or len(assets.sounds or sound.VOWELS))), np.zeros((0, 2))
             if assets.sounds:
-                whole = assets.sounds[which][rng.integers(len(assets.sounds[which]))]
-                x, told = whole[rng.integers(len(whole) - self.samples + 1) :][: self.samples], np.zeros((0, 2))
+                x = sound.stretch(assets.sounds[which], rng, self.samples)
+            elif self.sounds:
+                x = np.zeros(self.samples)  # of a run that is read, the shape alone
             else:
                 x, told = sound.vowel(which, rng, self.samples, self.rate, self.hop or 1)
             row = {"sound": sound.mu_law(x, self.levels), "label": np.asarray(which, np.int32)}
@@ -127,23 +122,28 @@ class Config(TaskConfig):
         return Variables(self._network().init(key, *self._inputs(jax.tree.map(lambda x: x[:1], batch)))["params"])
 
     def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
-        x = jnp.asarray(batch["sound"])
         logits: Any = self._network().apply({"params": params}, *self._inputs(batch))
-        log_p = likelihood.categorical(logits, x)
-        return likelihood.bits(log_p.sum(1), x.shape[1]).mean(), {}, {}
+        log_p = likelihood.categorical(logits, jnp.asarray(batch["sound"])).sum(1)
+        return likelihood.bits(log_p, self.samples).mean(), {}, {}
 
-    def _preview(self, assets: Assets) -> Any:
+    def pipeline(self, assets: Assets, weights: Variables, spec: Spec = MeshSpec()) -> SoundPipeline:
+        """Returns what draws sounds."""
+
+        def draw(weights: Any, numbers: Any, keys: Any, label: Any) -> Array:
+            told = voice(numbers, len(keys), self.samples, self.rate, self.hop) if self.hop else None
+            pick = lambda key, logits: jax.random.categorical(key, logits / numbers["temperature"])
+            return sample(self._network(), weights.params, keys, self.samples, pick, label, told)
+
+        how: dict[str, Any] = {"options": Voiced if self.hop else Tempered, "calls": self.samples, "spec": spec}
+        how["labels"] = assets.labels[: self.classes]
+        return SoundPipeline(weights, draw, levels=self.levels, rate=self.rate, **how)
+
+    def _preview(self, assets: Assets, spec: Spec) -> Any:
+        names = tuple(assets.labels[i % self.classes] if self.classes else "" for i in range(self.previews))
+        with_weights = kept(lambda weights: self.pipeline(assets, weights, spec))
+
         def preview(weights: Variables, key: Key) -> Preview:
-            rows = [self._example(assets)({}, np.random.default_rng(i)) for i in range(self.previews)]
-            batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-            batch["label"] = np.arange(self.previews, dtype=np.int32) % (self.classes or 1)
-            levels = draw(weights.params, jax.random.split(key, self.previews), *self._inputs(batch)[1:])
-            names = tuple(assets.labels[i] if self.classes else "" for i in batch["label"])
-            waves = sound.from_mu_law(np.asarray(levels), self.levels).astype(np.float32)
-            return Preview(waves, names, "sound", self.rate)
-
-        @jax.jit
-        def draw(params: Params, keys: Key, label: Any, local: Any) -> Array:
-            return sample(self._network(), params, keys, self.samples, jax.random.categorical, label, local)
+            pipe = with_weights(weights)
+            return Preview(pipe.waves(pipe.both(names, key=key)[1]), names, "sound", self.rate)
 
         return preview

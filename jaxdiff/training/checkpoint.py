@@ -298,8 +298,8 @@ def _once(tree: Any) -> Any:
     """
     if jax.process_count() > 1:
         return tree
-    whole = lambda x: isinstance(x, jax.Array) and x.is_fully_replicated
-    return jax.tree.map(lambda x: x.addressable_data(0) if whole(x) else x, tree)
+    is_whole = lambda x: isinstance(x, jax.Array) and x.is_fully_replicated
+    return jax.tree.map(lambda x: x.addressable_data(0) if is_whole(x) else x, tree)
 
 
 def _read_last(directory: Path, read: Callable[[Path], T]) -> tuple[T, list[Path]]:

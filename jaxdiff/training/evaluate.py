@@ -30,8 +30,8 @@ def make_eval_step(
 
 def averaged(state: TrainState) -> Params:
     """Returns the averaged parameters, and in place of those that no average follows themselves."""
-    whole = isinstance(state.ema_params, Mapping) and isinstance(state.params, Mapping)
-    return {**state.params, **state.ema_params} if whole else state.ema_params
+    by_name = isinstance(state.ema_params, Mapping) and isinstance(state.params, Mapping)
+    return {**state.params, **state.ema_params} if by_name else state.ema_params
 
 
 def make_evaluate(
@@ -59,7 +59,7 @@ def make_evaluate(
         if not seen:
             raise ValueError("no held-out batch to evaluate on: the held-out set is smaller than one batch.")
         metrics, stats = jax.tree.map(lambda *each: sum(each) / len(each), *jax.device_get(seen))
-        told = {**metrics, **(summary(stats) if summary else {})}
-        return state, {f"ema_{name}": float(value) for name, value in told.items()}
+        measured = {**metrics, **(summary(stats) if summary else {})}
+        return state, {f"ema_{name}": float(value) for name, value in measured.items()}
 
     return evaluate

@@ -84,22 +84,22 @@ class MetricsLog:
             longest, usual = (0.0, 0.0), 0.0
         else:
             longest, usual = max(self._times), statistics.median(time for time, _ in self._times)
-        told = gather([*longest, usual])
-        seconds, _, usual = told[0]
+        times = gather([*longest, usual])
+        seconds, _, usual = times[0]
         if len(self._times) < 3 or seconds < STALL * usual:
             return {}
-        late = max(range(len(told)), key=lambda process: told[process][1])
+        late = max(range(len(times)), key=lambda process: times[process][1])
         warnings.warn(
             f"a step took {seconds:.3g} s, {seconds / usual:.0f} times the median: process {late} waited longest "
-            f"for its data, {told[late][1]:.3g} s",
+            f"for its data, {times[late][1]:.3g} s",
             stacklevel=2,
         )
         return {"stall_seconds": seconds, "stall_process": float(late)}
 
-    def event(self, step: int, event: str, told: Mapping[str, Any]) -> None:
+    def event(self, step: int, event: str, values: Mapping[str, Any]) -> None:
         """Writes a line that says what happened."""
         if self._file is not None:
-            self._file.write(json.dumps({"step": step, "event": event, **told}) + "\n")
+            self._file.write(json.dumps({"step": step, "event": event, **values}) + "\n")
             self._file.flush()
 
     def rewind(self, step: int) -> None:
@@ -133,14 +133,14 @@ class MetricsLog:
         times = sorted(time for time, _ in self._times)
         total = sum(times)
         rate = len(times) * self._batch_size / total
-        told = {"images_per_second": rate, "images_per_second_device": rate / self._devices}
-        told |= {f"step_seconds_p{p}": times[min(len(times) * p // 100, len(times) - 1)] for p in (50, 90, 99)}
-        told["input_wait"] = min(sum(waited for _, waited in self._times) / total, 1.0)
+        values = {"images_per_second": rate, "images_per_second_device": rate / self._devices}
+        values |= {f"step_seconds_p{p}": times[min(len(times) * p // 100, len(times) - 1)] for p in (50, 90, 99)}
+        values["input_wait"] = min(sum(waited for _, waited in self._times) / total, 1.0)
         if self._share:
-            told["mfu"] = self._share * len(times) / total
+            values["mfu"] = self._share * len(times) / total
         if memory := (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"):
-            told["memory_gib"] = memory / 2**30
-        return told
+            values["memory_gib"] = memory / 2**30
+        return values
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Shows pictures, uint8 [h, w, 3] by name, in TensorBoard."""

@@ -69,11 +69,11 @@ def by_first(act: Callable[[], object]) -> None:
             act()
         except Exception as error:
             failure = error
-    told = processes.gather(failure and [isinstance(failure, ValueError), str(failure)])[0]
+    failed = processes.gather(failure and [isinstance(failure, ValueError), str(failure)])[0]
     if failure:
         raise failure
-    if told:
-        raise (ValueError if told[0] else OSError)(told[1])
+    if failed:
+        raise (ValueError if failed[0] else OSError)(failed[1])
 
 
 @contextlib.contextmanager

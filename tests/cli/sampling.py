@@ -24,6 +24,8 @@ def make_place(top):
     """Models, and what goes with them; `runs/NAME` are runs of our own, by what they are told."""
     for name, parts in MODELS.items():
         directory.save(top / name, {**small.TINY, **parts})
+    directory.save(top / "xl", small.TINY_XL, _class_name="StableDiffusionXLPipeline")
+    np.save(top / "latents.npy", np.ones((2, 8, 8, 4), np.float32))
     directory.save_part(top / "control", "tiny control")
     where = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
     save_file(weights({f"{where}.lora_A.weight": (2, 8), f"{where}.lora_B.weight": (8, 2)}), top / "lora.safetensors")

@@ -92,6 +92,37 @@ def test_what_the_picture_says_ran_ran(plans, tmp_path, model, args):
         assert said[flag.replace("-", "_")] == float(value)
 
 
+def test_two_models_share_a_walk(plans, tmp_path, monkeypatch):
+    """What one leaves after a part of the steps is where another begins, each picture from its own latents."""
+    first = ["--num", "2", "--denoising-end", "0.8", "--save-latents", str(tmp_path / "left.npy")]
+    assert helper.run(tmp_path / "a.png", "xl", first)["denoising_end"] == 0.8
+    assert plans[-1]["part"] == (None, 0.8)
+    assert np.load(tmp_path / "left.npy").shape == (2, 8, 8, 4)
+    seen, grey = [], helper.grey
+    monkeypatch.setattr(helper, "grey", lambda *args, **how: (seen.append(args[2]), grey(*args, **how))[1])
+    np.save(tmp_path / "left.npy", np.arange(2)[:, None, None, None] * np.ones((2, 8, 8, 4), np.float32))
+    then = ["--num", "2", "--batch-size", "1", "--denoising-start", "0.8", "--image", str(tmp_path / "left.npy")]
+    assert helper.run(tmp_path / "b.png", "xl", then)["denoising_start"] == 0.8
+    assert plans[-1]["part"] == (0.8, None)
+    assert [float(batch["image"].mean()) for batch in seen] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "words"),
+    [
+        ("xl", "--denoising-start 0.5", "pass its latents as image"),
+        ("xl", "--image latents.npy --denoising-start 0.5 --num 3", "latents of 2 pictures, and 3 are wanted"),
+        ("xl", "--image noise.npy --num 2", "image is float64 of shape (2, 8, 8, 3)"),
+        ("sd", "--image latents.npy --outpaint 1 1 1 1", "--outpaint extends a picture, and latents.npy is a file"),
+        ("sd", "--denoising-start 0.5 --image latents.npy --num 2", "only models that share a grid"),
+    ],
+)
+def test_latents_that_do_not_fit_are_refused(capsys, tmp_path, model, args, words):
+    code, told = failure(capsys, "--model", model, "--out", str(tmp_path / "a.png"), *args.split())
+    assert code == 1
+    assert words in told
+
+
 def test_a_lora_given_twice_counts_twice(plans, tmp_path):
     helper.run(tmp_path / "a.png", "sd", ["--lora", "lora.safetensors:0.5", "lora.safetensors"])
     np.testing.assert_array_equal(plans[0]["weights"]["lora"], [1.5])

@@ -1,6 +1,7 @@
 """Bijections: inverses, determinants against the Jacobian, ActNorm's first batch, densities that integrate to 1."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ import pytest
 from families import keys, pictures, randomised
 from scipy import stats
 
+from jaxdiff import parallel, training
 from jaxdiff.data.source import DataConfig
 from jaxdiff.models import bijectors, flow_layers, transforms
 from jaxdiff.models.flow import FlowConfig
 from jaxdiff.models.unet import UNetConfig
+from jaxdiff.parallel import MeshSpec
 from jaxdiff.tasks import flow
 from jaxdiff.tasks.family import Assets
 from jaxdiff.training import Known, OptimizerConfig, Variables
@@ -55,39 +58,93 @@ def test_a_flow_is_inverted_and_its_determinant_is_that_of_the_jacobian(family):
     assert np.abs(det).min() > 1e-3
 
 
-def test_batch_norm_is_a_bijection_by_averages_that_move():
-    """It begins with the first batch; its inverse, its determinant, and the rule that moves it, by hand."""
+def test_batch_norm_is_a_bijection_and_in_training_by_the_moments_of_the_batch():
+    """By hand: the inverse, the determinant, the rule that moves the averages, and the gradient through the moments."""
     of, rng = flow_layers.batch_norm(), np.random.default_rng(0)
     x = jnp.asarray(3 + 2 * rng.standard_normal((6, 2, 3, 2)), jnp.float32)
-    params = of.init(jax.random.key(0), x, None)
-    z, det = of.forward(params, x, None)
+
+    @jax.jit
+    def run(x):
+        params = of.init(jax.random.key(0), x, None)
+        z, det = of.forward(params, x, None)
+        other = jax.tree.map(lambda average: average + 1.0, params)
+        learn = lambda scale: of.learn(other, scale * x, None, lambda own: own)[:2]
+        return z, det, of.inverse(params, z, None), learn(1.0), jax.jacobian(learn)(1.0)
+
+    z, det, (back, other), learned, moved = run(x)
     np.testing.assert_allclose(z.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(z.std((0, 1, 2)), 1, atol=1e-4)
     np.testing.assert_allclose(det, -6 * np.log(np.sqrt(x.var((0, 1, 2)) + 1e-4)).sum(), rtol=1e-5)
-    back, other = of.inverse(params, z, None)
     np.testing.assert_allclose(back, x, atol=1e-5)
     np.testing.assert_allclose(other, -det)
-    net = dataclasses.replace(NET, family="realnvp", norm="batch", scales=1)
-    config = flow.Config(net=net, levels=4, memory=0.75, previews=0)
-    task = config.task(Assets(4))
-    batch = {"image": pictures(4, 4)}
-    start = jax.jit(lambda key: task.init(key, {}, batch))(jax.random.key(0))
+    np.testing.assert_allclose(learned[0], z, atol=1e-5)  # whatever the averages are
+    np.testing.assert_allclose(moved[0], 0, atol=1e-3)  # however x is scaled, but for what is added to the variance
+    np.testing.assert_allclose(moved[1], -2 * 3 * 2, rtol=1e-3)
+
+
+BATCHED = flow.Config(net=dataclasses.replace(NET, family="realnvp", norm="batch"), levels=4, memory=0.75, previews=0)
+
+
+def test_averages_of_batch_norm_are_those_of_the_averaged_weights():
+    task, batch = BATCHED.task(Assets(4)), {"image": pictures(4, 4)}
+    start = jax.eval_shape(lambda key: task.init(key, {}, batch), jax.random.key(0))
     assert set(start.extra["flow"]["first"]) == {"norm_0", "channel_norm_0"}
     assert bijectors.MOVING not in str(jax.tree.structure(start.params))
-    other_batch = {"image": pictures(8, 4)[4:]}
-    moved = jax.tree.map(lambda x: x + 1.0, start.extra)
-    known = Known({}, moved, {}, 0)
-    loss, _, stats = jax.jit(lambda params, draws: task.loss(params, known, other_batch, draws))(start.params, keys(4))
-    assert np.isfinite(float(loss))
-    after = task.absorb(moved, stats)["flow"]["first"]["norm_0"]["moving"]["mean"]
-    y = (np.asarray(config.read(other_batch["image"])) + 0.5) / 4
-    logit = lambda p: np.log(p) - np.log1p(-p)
-    own = logit(0.05 + 0.9 * y).mean((0, 1, 2))
-    expected = 0.75 * np.asarray(moved["flow"]["first"]["norm_0"]["moving"]["mean"]) + 0.25 * own
+    params, average, extra = randomised(start.params), randomised(start.params, seed=2), randomised(start.extra)
+    told = {"image": pictures(8, 4)[4:]}
+
+    @jax.jit
+    def run(average, draws, again):
+        loss, _, moments = task.loss(params, Known({}, extra, average, 0), told, draws)
+        return loss, moments, task.held_out(average, Known({}, moments, average, 0), told, again)[0]
+
+    loss, moments, measured = run(average, keys(4), keys(4))
+    assert float(loss) != pytest.approx(float(measured), abs=1e-3)
+    same, _, measured = run(params, keys(4), keys(4))
+    np.testing.assert_allclose(same, loss, rtol=1e-5)
+    np.testing.assert_allclose(measured, loss, rtol=1e-5)  # averages that are the moments of this batch
+    after = task.absorb(extra, moments)["flow"]["first"]["norm_0"]["moving"]["mean"]
+    u = jax.vmap(lambda key: jax.random.uniform(key, (4, 4, 3)))(keys(4))
+    y = 0.05 + 0.9 * (np.asarray(BATCHED.read(told["image"])) + np.asarray(u)) / 4
+    own = (np.log(y) - np.log1p(-y)).mean((0, 1, 2))
+    expected = 0.75 * np.asarray(extra["flow"]["first"]["norm_0"]["moving"]["mean"]) + 0.25 * own
     np.testing.assert_allclose(after, expected, rtol=1e-4)
-    one = {"image": pictures(1, 4)}
-    with pytest.raises(ValueError, match="need two examples or more"):
-        jax.eval_shape(lambda draws: task.loss(start.params, known, one, draws), keys(1))
+    with pytest.raises(ValueError, match=r"batch_size is 1: moments of a batch need two"):
+        BATCHED.check_batch(1, 1)
+    with pytest.raises(ValueError, match=r"accumulate is 2: the moments .* are of the whole batch"):
+        BATCHED.check_batch(8, 2)
+    BATCHED.check_batch(2, 1)
+    flow.Config(net=NET).check_batch(1, 1)
+
+
+@functools.cache
+def stepped(spec, devices):
+    """The loss and the gradient of one step, and the averages after it."""
+    task, batch = BATCHED.task(Assets(4), spec), {"image": np.asarray(pictures(8, 4))}
+    shapes = jax.eval_shape(BATCHED.task(Assets(4)).init, jax.random.key(0), {}, batch)
+    params, extra = randomised(shapes.params), randomised(shapes.extra)
+    task = dataclasses.replace(task, init=lambda key, loaded, data: Variables(params, extra=extra))
+    sgd = OptimizerConfig(name="sgd", lr=1.0, decay="constant", clip=0.0, weight_decay=0.0)
+    optimizer = training.make_optimizer(sgd, 1)
+    program = parallel.compile(
+        functools.partial(training.make_train_step, task, optimizer, training.make_ema(0.9)),
+        training.make_init_state(task, optimizer),
+        {},
+        batch,
+        spec,
+        devices=jax.devices()[:devices],
+    )
+    keys = program.keys(jax.random.key(1), 0, 8)
+    state, metrics = program.step(program.init(jax.random.key(0)), program.put(batch), keys)
+    return jax.device_get((metrics["loss"], jax.tree.map(jnp.subtract, params, state.params), state.extra))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("spec", ["pmap", MeshSpec()])
+def test_moments_are_those_of_the_batch_however_devices_split_it(spec):
+    there, here = stepped(spec, 4), stepped(MeshSpec(), 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), there, here)
+    assert max(np.abs(slope).max() for slope in jax.tree.leaves(here[1])) > 0.1
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)

@@ -61,6 +61,20 @@ _JSON = {
     "tiny unet_inpaint": {**_UNET, "in_channels": 9},
     "tiny unet_edit": {**_UNET, "in_channels": 8},
     "tiny unet_upscale": {**_UNET, "in_channels": 7, "num_class_embeds": 1000},
+    "tiny unet_xl": {
+        **_UNET,
+        "cross_attention_dim": 16,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 4,
+        "projection_class_embeddings_input_dim": 32,
+    },
+    "tiny text_2": {
+        "_class_name": "CLIPTextModelWithProjection",
+        **_TEXT,
+        "projection_dim": 8,
+        "vocab_size": 2017,
+        "eos_token_id": 2016,
+    },
     "tiny unet_pixel": {
         **{name: value for name, value in _UNET.items() if name not in ("cross_attention_dim", "attention_head_dim")},
         "_class_name": "UNet2DModel",
@@ -76,6 +90,7 @@ _JSON = {
     "tiny safety": {"_class_name": "StableDiffusionSafetyChecker", "vision_config": _VISION, "projection_dim": 8},
 }
 TINY = {"unet": "tiny unet", "vae": "tiny vae", "text_encoder": "tiny text"}
+TINY_XL = {**TINY, "unet": "tiny unet_xl", "text_encoder_2": "tiny text_2"}
 
 
 @functools.cache

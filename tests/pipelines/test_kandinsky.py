@@ -1,5 +1,6 @@
 """Kandinsky's priors and decoders against the reference's pipelines, from the same noise; and what they refuse."""
 
+import dataclasses
 import functools
 import pathlib
 
@@ -7,19 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import randomised
 from pipelines import small
 from reference.sd_weights import load, noise
 
 from jaxdiff import loading
 from jaxdiff.cli import convert, sample
+from jaxdiff.models import causal_prior
 from jaxdiff.models.autoencoder_vq import AutoencoderVQ
+from jaxdiff.models.causal_prior import CausalPrior, CausalPriorConfig
 from jaxdiff.pipelines import imagine, program
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.imagine import PriorOptions, PriorPipeline
 from jaxdiff.pipelines.imagined import Imagined
-from jaxdiff.pretrained.read import Bundle
+from jaxdiff.pretrained.read import Bundle, Component
 from jaxdiff.pretrained.write import write_directory
 from jaxdiff.sampling import table
+from jaxdiff.typing import Cond
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
 INDEX, ARRAYS = load(REFERENCE / "kandinsky.npz")
@@ -121,6 +126,12 @@ CALLS = {
     "image": ("unet", "ddpm", "plain", {"image": picture("image", 16), "strength": 0.6}),
     "fills": ("unet fills", "ddpm", "plain", {"image": picture("image", 16)[:1].repeat(2, 0), "mask": MASK}),
     "hint": ("unet hint", "ddim", "plain", {"hints": [picture("hint", 64)]}),
+    "hint image": (
+        "unet hint",
+        "ddim",
+        "plain",
+        {"hints": [picture("hint", 64)], "image": picture("image", 16), "strength": 0.6},
+    ),
 }
 
 
@@ -196,10 +207,40 @@ def test_the_end_of_a_prompt_that_is_not_seen_is_said(prior, monkeypatch):
         prior(["a " * 90], keys=jax.random.split(jax.random.key(0), 1))
 
 
+@pytest.fixture(scope="module")
+def coded():
+    """A prior that says embeddings as codes, in the place of one that diffuses them."""
+    whole, embeds = prior_bundle(), [noise(name, (40, 24)) for name in ("pictures", "texts")]
+    net = CausalPriorConfig(
+        embed=24, text=whole.components["text_encoder"].config.width, kept=3, bins=8, width=8, layers=1, heads=2
+    )
+    text = Cond(context=jnp.zeros((1, 77, net.text)), context_mask=jnp.ones((1, 77), bool), pooled=jnp.zeros((1, 24)))
+    blank = text, jnp.zeros(1, jnp.int32), jnp.zeros((1, 3), jnp.int32)
+    shapes = jax.eval_shape(lambda: CausalPrior(net).init(jax.random.key(0), *blank))["params"]
+    params = {**randomised(shapes), **jax.tree.map(jnp.asarray, causal_prior.fit(*embeds, net))}
+    parts = {**whole.components, "prior": Component("CausalPrior", {}, net, params)}
+    return PriorPipeline(dataclasses.replace(whole, components=parts, schedulers={}), devices=jax.devices()[:1])
+
+
+def test_codes_that_make_no_sense_are_refused(coded):
+    call = functools.partial(coded, ["a"], keys=jax.random.split(jax.random.key(0), 1))
+    for options, words in (
+        ({"prior_temperature": 0.0}, "prior_temperature is 0.0: expected a number above 0"),
+        ({"prior_top_p": 1.5}, "prior_top_p is 1.5: expected a number above 0 and at most 1"),
+        ({"prior_draws": 65}, "prior_draws is 65: expected a whole number from 1 to 64"),
+        ({"prior_guidance": float("nan")}, "prior_guidance is nan"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call(options=coded.Options(**options))
+    assert coded.compiled() == 0
+
+
 @pytest.mark.heavy
-def test_another_call_of_both_compiles_nothing(prior, decoder):
-    both = Imagined(prior, decoder())
-    few = {"steps": 5, "prior_steps": 4, "height": 16, "width": 16}
+@pytest.mark.parametrize("kind", ["diffused", "coded"])
+def test_another_call_of_both_compiles_nothing(prior, coded, decoder, kind):
+    both = Imagined({"diffused": prior, "coded": coded}[kind], decoder())
+    few = {"steps": 5, "height": 16, "width": 16, **({"prior_steps": 4} if kind == "diffused" else {"prior_draws": 2})}
+    assert ("prior_steps" in {f.name for f in dataclasses.fields(both.Options)}) == (kind == "diffused")
     made = both(["a cat", "b"], key=jax.random.key(0), **few)
     before = both.compiled()
     other = both(["one", "two"], key=jax.random.key(1), **few, guidance=2.0, prior_guidance=2.0)

@@ -7,7 +7,9 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from pipelines import small
+from pipelines import test_kandinsky as kandinsky_22
 from pipelines.test_kandinsky import MASK, PICTURE, drawn
 from reference.sd_weights import load, noise
 
@@ -54,6 +56,25 @@ def bundle(kind, names, words, **schedulers):
 def kandinsky(words, unet="unet"):
     names = {"unet": unet, "movq": "movq", "text_encoder": "text"}
     return bundle("KandinskyPipeline", names, {"tokenizer": words}, scheduler="ddim")
+
+
+def prior_of_kandinsky():
+    """A prior of the width of that decoder's embeddings, whose CLIP has a tower of pictures."""
+    text = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    made = {
+        "prior": {"num_attention_heads": 2, "attention_head_dim": 4, "num_layers": 1, "embedding_dim": 32},
+        "text_encoder": {**text, "hidden_size": 32, "projection_dim": 32, "vocab_size": 2017, "eos_token_id": 2016},
+        "image_encoder": {**text, "image_size": 16, "patch_size": 8, "projection_dim": 32},
+    }
+    kinds = ("PriorTransformer", "CLIPTextModelWithProjection", "CLIPVisionModelWithProjection")
+    parts = {
+        name: small.tiny({"_class_name": kind, **one}) for kind, (name, one) in zip(kinds, made.items(), strict=True)
+    }
+    index = {"_class_name": "KandinskyPriorPipeline", "tokenizer": ["transformers", "CLIPTokenizer"]}
+    index |= {name: ["diffusers", one.kind] for name, one in parts.items()}
+    told = {"scheduler": {**kandinsky_22.INDEX["schedulers"]["prior"]}}
+    index["scheduler"] = ["diffusers", "UnCLIPScheduler"]
+    return Bundle(index["_class_name"], index, parts, {"tokenizer": small.tokenizer()}, told, guidance=4.0)
 
 
 STABLE = {"unet": "stable unet", "text_encoder": "stable text", "vae": "vae", "image_normalizer": "normalizer"}
@@ -126,8 +147,10 @@ def test_a_noisy_embedding_is_drawn(same_noise):
     other = pipe(small.PROMPTS, key=jax.random.key(0), embed=embed, noise_level=20, **TOLD)
     assert pipe.compiled() == 1
     assert not np.array_equal(made, other)
-    varied = pipe(small.PROMPTS, key=jax.random.key(0), picture=PICTURE[:, ::2, ::2], **TOLD)
-    assert varied.shape == made.shape
+    varied = pipe(small.PROMPTS, key=jax.random.key(0), picture=PICTURE, noise_level=20, **TOLD)
+    error = np.abs(varied.astype(float) - 255 * (ARRAYS["varied"] / 65535)).max()
+    print(f"varied: {error:.2f} / 255")
+    assert error < 2
     with pytest.raises(ValueError, match="noise_level is 1000: this model knows 0 to 999"):
         pipe("a", key=jax.random.key(0), embed=embed, noise_level=1000)
 
@@ -149,19 +172,60 @@ def test_stable_unclip_agrees(same_noise):
 def folders(tmp_path_factory, words):
     path = tmp_path_factory.mktemp("text")
     write_directory(kandinsky(words), path / "kandinsky")
+    write_directory(prior_of_kandinsky(), path / "prior")
     write_directory(stable(prior=True), path / "stable")
     write_directory(stable(prior=False), path / "pictures")
     return path
 
 
 def test_directories_are_read_and_written_back_as_they_were(folders, tmp_path):
-    for name in ("kandinsky", "stable", "pictures"):
+    for name in ("kandinsky", "prior", "stable", "pictures"):
         convert.main(["--model", str(folders / name), "--out", str(tmp_path / name)])
         files = [file.relative_to(folders) for file in (folders / name).rglob("*") if file.is_file()]
-        assert len(files) > 8
+        assert len(files) > 7
         for file in files:
             ours, theirs = (root / file for root in (tmp_path, folders))
             assert ours.read_bytes() == theirs.read_bytes(), file
+
+
+KANDINSKY = ("--prior-steps", "--picture", "--towards", "--mix", "--straight", "--keep", "--described", "--mask")
+STABLE_OPTIONS = ("--prior-steps", "--noise-level", "--negative-prompt")
+
+
+@pytest.mark.parametrize(
+    ("models", "shown", "hidden"),
+    [
+        (("prior", "kandinsky"), KANDINSKY, ("--embed", "--noise-level", "--chunks")),
+        (("stable",), STABLE_OPTIONS, ("--embed", "--keep", "--picture ")),
+        (("pictures",), ("--picture ", "--noise-level"), ("--prior-steps", "--keep")),
+    ],
+)
+def test_help_shows_its_own_options(folders, capsys, models, shown, hidden):
+    then = ["--then", str(folders / models[1])] if models[1:] else []
+    with pytest.raises(SystemExit):
+        sample.main(["--model", str(folders / models[0]), *then, "--help"])
+    told = capsys.readouterr().out
+    assert [option for option in shown if option not in told] == []
+    assert [option for option in hidden if option in told] == []
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("how", ["imagined", "kept"])
+def test_the_command_line_draws_with_kandinsky(folders, tmp_path, how):
+    Image.fromarray(PICTURE[0]).save(tmp_path / "seen.png")
+    seen = ["--picture", str(tmp_path / "seen.png"), "--keep"] if how == "kept" else ["--prior-steps", "2"]
+    told = ["--prompt", "a red heart", "--num", "1", "--steps", "2", "--height", "16", "--width", "16"]
+    models = ["--model", str(folders / "prior"), "--then", str(folders / "kandinsky")]
+    sample.main([*models, *told, *seen, "--out", str(tmp_path / "one.png")])
+    assert (tmp_path / "one.png").is_file()
+
+
+@pytest.mark.heavy
+def test_the_command_line_varies_a_picture(folders, tmp_path):
+    Image.fromarray(PICTURE[0]).save(tmp_path / "seen.png")
+    told = ["--prompt", "a", "--num", "1", "--steps", "2", "--picture", str(tmp_path / "seen.png")]
+    sample.main(["--model", str(folders / "pictures"), *told, "--noise-level", "9", "--out", str(tmp_path / "one.png")])
+    assert (tmp_path / "one.png").is_file()
 
 
 @pytest.mark.heavy

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from pipelines import small
 from reference.sd_weights import load, noise
 
 from jaxdiff.cli import sample
 from jaxdiff.pipelines import unclip
-from jaxdiff.pipelines.unclip import UnclipPipeline
+from jaxdiff.pipelines.unclip import UnclipPipeline, VariationsPipeline
 from jaxdiff.pretrained.files import read_weights
 from jaxdiff.pretrained.read import Bundle, read_directory
 from jaxdiff.pretrained.write import write_directory
@@ -22,18 +23,37 @@ INDEX, ARRAYS = load(pathlib.Path(__file__).parents[1] / "reference" / "unclip.n
 FEW = {"prior_steps": 4, "decoder_steps": 4, "larger_steps": 3}
 
 
+KINDS = {"UnCLIPPipeline": "image_encoder", "UnCLIPImageVariationPipeline": "prior"}
+"""Each pipeline, and what it has not of the other's."""
+
+
 @functools.cache
-def bundle():
-    parts = {name: small.component(entry) for name, entry in INDEX["parts"].items()}
-    index = {"_class_name": "UnCLIPPipeline", "tokenizer": ["transformers", "CLIPTokenizer"]}
-    index |= {name: ["diffusers", part.kind] for name, part in parts.items()}
-    index |= {name: ["diffusers", "UnCLIPScheduler"] for name in INDEX["schedulers"]}
-    return Bundle("UnCLIPPipeline", index, parts, {"tokenizer": small.tokenizer()}, INDEX["schedulers"])
+def part(name):
+    return small.component(INDEX["parts"][name])
+
+
+@functools.cache
+def bundle(kind="UnCLIPPipeline"):
+    parts = {name: part(name) for name in INDEX["parts"] if name != KINDS[kind]}
+    schedulers = {name: one for name, one in INDEX["schedulers"].items() if not name.startswith(KINDS[kind])}
+    index = {"_class_name": kind, "tokenizer": ["transformers", "CLIPTokenizer"]}
+    index |= {name: ["diffusers", one.kind] for name, one in parts.items()}
+    index |= {name: ["diffusers", "UnCLIPScheduler"] for name in schedulers}
+    return Bundle(kind, index, parts, {"tokenizer": small.tokenizer()}, schedulers)
 
 
 @pytest.fixture(scope="module")
 def pipe():
     return UnclipPipeline(bundle(), devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def varies():
+    return VariationsPipeline(bundle("UnCLIPImageVariationPipeline"), devices=jax.devices()[:1])
+
+
+def picture(name, side):
+    return ((noise(name, (2, side, side, 3)) + 1) * 127.5).round().astype(np.uint8)
 
 
 def same(keys, *rest):
@@ -68,6 +88,51 @@ def test_pictures_agree_and_nothing_compiles_again(pipe, monkeypatch):
     assert not np.array_equal(made, other)
 
 
+@pytest.mark.heavy
+def test_variations_agree_and_nothing_compiles_again(varies, monkeypatch):
+    monkeypatch.setattr(unclip, "unit_noise", same)
+    monkeypatch.setattr(table, "normal", same)
+    few = {"decoder_steps": 4, "larger_steps": 3}
+    made = varies("", key=jax.random.key(0), picture=picture("seen", 24), **few, decoder_guidance=2.0)
+    error = np.abs(made.astype(float) - 255 * (ARRAYS["varied"] / 65535)).max()
+    print(f"varied: {error:.2f} / 255")
+    assert error < 2
+    again = varies("a heart", key=jax.random.key(1), picture=picture("other", 24), **few, decoder_guidance=3.0)
+    assert varies.compiled() == 1
+    assert not np.array_equal(made, again)
+    mixed = lambda mix: varies(
+        "",
+        key=jax.random.key(0),
+        picture=picture("seen", 24),
+        towards=picture("other", 24),
+        mix=mix,
+        **few,
+        latents=True,
+    )
+    start, middle, end = (np.asarray(mixed(mix)[1]) for mix in (0.0, 0.5, 1.0))
+    assert varies.compiled() == 2
+    cosine = lambda a, b: (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    np.testing.assert_allclose(cosine(middle, start), cosine(middle, end), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "this model makes variations of a picture: pass picture"),
+        ({"picture": picture("seen", 24), "mix": 2.0}, "mix is 2.0: expected a number from 0 to 1"),
+        ({"prior_steps": 3}, "this model takes no prior_steps: expected picture, towards"),
+        ({"picture": np.zeros((3, 8, 8, 3), np.uint8), "decoder_steps": 1}, "decoder_steps is 1"),
+        ({"picture": np.zeros((2, 8, 8), np.uint8)}, "expected uint8 [pictures, height, width, 3]"),
+    ],
+)
+def test_variations_of_what_cannot_be_are_refused(varies, options, words):
+    before = varies.compiled()
+    with pytest.raises(ValueError, match=r"expected|pass") as error:
+        varies(["a", "b"], key=jax.random.key(0), **options)
+    assert words in str(error.value)
+    assert varies.compiled() == before
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -98,31 +163,48 @@ def test_parts_that_are_missing_or_of_another_model_are_named():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("karlo") / "model"
-    write_directory(bundle(), path)
+    path = tmp_path_factory.mktemp("karlo")
+    for kind in KINDS:
+        write_directory(bundle(kind), path / kind)
     return path
 
 
-def test_it_is_read_and_written_back_as_it_was(folder, tmp_path):
-    write_directory(read_directory(folder), tmp_path / "again")
-    for name in INDEX["parts"]:
-        ours, theirs = read_weights(tmp_path / "again" / name), read_weights(folder / name)
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_read_and_written_back_as_it_was(folder, tmp_path, kind):
+    write_directory(read_directory(folder / kind), tmp_path / "again")
+    for name in bundle(kind).components:
+        ours, theirs = read_weights(tmp_path / "again" / name), read_weights(folder / kind / name)
         assert ours.keys() == theirs.keys()
         for tensor in ours:
             np.testing.assert_array_equal(np.asarray(ours[tensor]), np.asarray(theirs[tensor]))
 
 
-def test_help_shows_its_own_options(folder, capsys):
+@pytest.mark.parametrize(
+    ("kind", "shown", "hidden"),
+    [
+        ("UnCLIPPipeline", ("--prior-guidance", "--prior-draws"), ("--negative-prompt", "--picture", "--mix")),
+        (
+            "UnCLIPImageVariationPipeline",
+            ("--picture", "--towards", "--mix", "--straight", "--decoder-steps"),
+            ("--negative-prompt", "--prior-guidance", "--keep"),
+        ),
+    ],
+)
+def test_help_shows_its_own_options(folder, capsys, kind, shown, hidden):
     with pytest.raises(SystemExit):
-        sample.main(["--model", str(folder), "--help"])
-    shown = capsys.readouterr().out
-    assert "--prior-guidance" in shown
-    assert "--negative-prompt" not in shown
+        sample.main(["--model", str(folder / kind), "--help"])
+    told = capsys.readouterr().out
+    assert all(option in told for option in shown)
+    assert not any(option in told for option in hidden)
 
 
 @pytest.mark.heavy
-def test_the_command_line_makes_pictures(folder, tmp_path):
-    steps = ["--prior-steps", "2", "--decoder-steps", "2", "--larger-steps", "2"]
-    told = ["--prompt", "a red heart", "--num", "1", "--out", str(tmp_path / "one.png")]
-    sample.main(["--model", str(folder), *told, *steps])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_command_line_makes_pictures(folder, tmp_path, kind):
+    steps = ["--decoder-steps", "2", "--larger-steps", "2", "--num", "1"]
+    told = ["--prompt", "a red heart", "--prior-steps", "2"]
+    if kind == "UnCLIPImageVariationPipeline":
+        Image.fromarray(picture("seen", 24)[0]).save(tmp_path / "seen.png")
+        told = ["--picture", str(tmp_path / "seen.png"), "--towards", str(tmp_path / "seen.png"), "--mix", "0.3"]
+    sample.main(["--model", str(folder / kind), "--out", str(tmp_path / "one.png"), *told, *steps])
     assert (tmp_path / "one.png").is_file()

@@ -16,6 +16,7 @@ import sd_pipeline
 import torch
 import transformers
 from imagen_pipeline import fixed_noise, picture
+from PIL import Image
 from sd_weights import noise, take
 
 HERE = pathlib.Path(__file__)
@@ -92,7 +93,7 @@ def main():
         **told,
         tokenizer=sd_pipeline.tokenizer(),
         scheduler=schedulers["prior"],
-        image_processor=transformers.CLIPImageProcessor(),
+        image_processor=transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16),
     )
     decoder = lambda kind, net, how: kind(unet=parts[net], movq=parts["movq"], scheduler=schedulers[how])
     fixed_noise()
@@ -101,6 +102,14 @@ def main():
         "plain": prior(PROMPTS, num_inference_steps=4, guidance_scale=3.0),
         "negative": prior(PROMPTS, [NEGATIVE] * 2, num_inference_steps=4, guidance_scale=3.0),
     }
+    both = [
+        [Image.fromarray(one) for one in pair] for pair in zip(picture("seen", 16), picture("other", 16), strict=True)
+    ]
+    mixed = [prior.interpolate([*pair], [0.7, 0.3], num_inference_steps=2) for pair in both]
+    embed["mixed"] = type(mixed[0])(
+        image_embeds=torch.cat([one.image_embeds for one in mixed]),
+        negative_image_embeds=torch.cat([one.negative_image_embeds for one in mixed]),
+    )
     as_image = lambda x: torch.tensor(x / np.float32(127.5) - 1).permute(0, 3, 1, 2)
     image = as_image(picture("image", 16))
     mask = torch.tensor((noise("mask", (1, 16, 16, 1)) > 0.2).astype(np.float32)).permute(0, 3, 1, 2)
@@ -119,6 +128,14 @@ def main():
             {"image": image[:1].repeat(2, 1, 1, 1), "mask_image": mask.repeat(2, 1, 1, 1)},
         ),
         "hint": (diffusers.KandinskyV22ControlnetPipeline, "unet hint", "ddim", "plain", {"hint": hint}),
+        "hint image": (
+            diffusers.KandinskyV22ControlnetImg2ImgPipeline,
+            "unet hint",
+            "ddim",
+            "plain",
+            {"hint": hint, "image": image, "strength": 0.6},
+        ),
+        "mixed": (diffusers.KandinskyV22Pipeline, "unet", "ddpm", "mixed", {}),
     }
     arrays = {f"embed {name}": made.image_embeds for name, made in embed.items()}
     arrays |= {f"no embed {name}": made.negative_image_embeds for name, made in embed.items()}

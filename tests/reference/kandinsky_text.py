@@ -22,6 +22,7 @@ from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, Multilingual
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from imagen_pipeline import fixed_noise, picture
 from kandinsky import BETAS, MOVQ, NEGATIVE, PRIOR, PROMPTS, VISION, entry, save, scheduler
+from PIL import Image
 from sd_weights import noise, take
 from t5 import captions
 
@@ -114,11 +115,14 @@ def main():
     shared = {"unet": parts["stable unet"], "vae": parts["vae"], "image_normalizer": parts["normalizer"]}
     shared |= {"image_noising_scheduler": schedulers["level"], "scheduler": schedulers["ddim"]}
     shared |= {"tokenizer": sd_pipeline.tokenizer(), "text_encoder": parts["stable text"]}
-    pipe = diffusers.StableUnCLIPImg2ImgPipeline(**shared, feature_extractor=None, image_encoder=parts["vision"])
+    sees = transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16)
+    pipe = diffusers.StableUnCLIPImg2ImgPipeline(**shared, feature_extractor=sees, image_encoder=parts["vision"])
     pipe.set_progress_bar_config(disable=True)
     told = {"negative_prompt": [NEGATIVE] * 2, **same}
     seen = torch.tensor(noise("embed", (2, 24)))
     arrays["noisy"] = pipe(prompt=PROMPTS, image_embeds=seen, noise_level=300, **told).images
+    shown = [Image.fromarray(one) for one in picture("image", 16)]
+    arrays["varied"] = pipe(shown, prompt=PROMPTS, noise_level=20, **told).images
     beside = {
         "prior": parts["prior"],
         "prior_text_encoder": parts["prior text"],

@@ -19,7 +19,7 @@ from jaxdiff.metrics.modes import modes
 from jaxdiff.models.critic import CriticConfig, Normed
 from jaxdiff.models.generator import GeneratorConfig
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.objectives import adversarial
+from jaxdiff.objectives import adversarial, likelihood
 from jaxdiff.tasks import gan
 from jaxdiff.tasks.family import Assets
 from jaxdiff.training import Known, OptimizerConfig, Task, Variables
@@ -126,9 +126,18 @@ def test_a_semi_supervised_run_tells_the_critic_some_classes_and_the_generator_n
     start = randomised(jax.eval_shape(task.init, jax.random.key(0), {}, batch))
     assert start.params["critic"]["out"]["kernel"].shape[-1] == 3
     assert "classes" not in start.params["generator"]
-    value, metrics, _ = jax.jit(lambda params, batch: task.loss(params, Known({}, start.extra, {}, 0), batch, keys(4)))(
-        start.params, batch
-    )
+
+    @jax.jit
+    def run(params, batch):
+        x = likelihood.unit(SEMI.read(batch["image"]), SEMI.levels)
+        critic = SEMI._networks((4, 4, 3))[1]
+        logits, _ = critic.apply({"params": params["critic"], **start.extra}, x, mutable=["spectral"])
+        own = adversarial.class_loss(logits, batch["label"], batch["told"])
+        return *task.loss(params, Known({}, start.extra, {}, 0), batch, keys(4))[:2], own
+
+    batch["told"] = np.array([True, False, True, True])
+    value, metrics, own = run(start.params, batch)
+    assert float(metrics["class"]) == pytest.approx(float(own) / 0.5, rel=1e-4)  # of the part that is told, in the mean
     sides = metrics["fool"] + metrics["tell"] + metrics["r1"] + metrics["class"]
     assert float(value) == pytest.approx(float(sides), rel=1e-5)
     assert float(metrics["slope"]) > 0

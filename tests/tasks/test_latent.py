@@ -28,7 +28,7 @@ from jaxdiff.pipelines.options import of_model
 from jaxdiff.pretrained import clip_tokenizer, latent_model
 from jaxdiff.pretrained.read import read_component, read_directory
 from jaxdiff.pretrained.write import write_component, write_directory
-from jaxdiff.tasks import latent, picture
+from jaxdiff.tasks import frozen_text, latent, picture
 from jaxdiff.tasks import teacher as teachers
 from jaxdiff.training import Known, OptimizerConfig, Variables
 
@@ -161,7 +161,7 @@ def test_a_dropped_caption_is_the_empty_text(place, tmp_path):
     source, assets = opened(CONFIG, latents_of(place), tmp_path)
     frozen = CONFIG.task(assets).load(one_device)
     batch = batch_of(CONFIG.task(assets), source)
-    empty = CONFIG._states(assets, frozen, assets.clip.tokenizer.encode("", 77)[None])
+    empty = frozen_text.states(assets.clip, frozen, frozen_text.tokens(assets.clip, "")[None])
     losses = []
     for drop, context in ((1.0, batch["context"]), (0.0, np.repeat(empty, COUNT, 0)), (0.0, batch["context"])):
         task = dataclasses.replace(CONFIG, drop=drop).task(assets)

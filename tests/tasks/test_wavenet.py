@@ -16,6 +16,7 @@ from jaxdiff.cli.config import read_config
 from jaxdiff.cli.main import main
 from jaxdiff.data import sound
 from jaxdiff.data.source import DataConfig
+from jaxdiff.data.synthetic import SyntheticSource
 from jaxdiff.metrics import speed
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.models.wavenet import WaveNet, WaveNetConfig, sample
@@ -25,6 +26,7 @@ from jaxdiff.training import Known, OptimizerConfig
 NET = WaveNetConfig(width=3, skip=4, doublings=3, stacks=1)
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "sound" / "wavenet.py"
 PICK = jax.random.categorical
+SOURCE = SyntheticSource(DataConfig(size=1))
 
 
 def network(levels=2, local=None):
@@ -127,17 +129,19 @@ def test_wav_files_come_back_and_those_of_another_rate_or_size_are_refused(tmp_p
     with pytest.raises(ValueError, match="is no WAV file"):
         sound.read(tmp_path / "no.wav", 8000)
     config = wavenet.Config(sounds=str(tmp_path / "a"), classes=1, samples=200, rate=8000)
-    assets = config.assets(tmp_path, DataConfig())
-    assert assets.labels == ("a",)
-    row = config._example(assets)({}, np.random.default_rng(0))
-    assert (row["sound"].shape, int(row["label"])) == ((200,), 0)
+    assets = config.assets(tmp_path, DataConfig(), SOURCE, new=True)
+    later = dataclasses.replace(config, sounds="elsewhere").assets(tmp_path, DataConfig())  # no sound is read
+    for one in (assets, later):
+        assert one.labels == ("a",)
+        row = config._example(one)({}, np.random.default_rng(0))
+        assert (row["sound"].shape, int(row["label"])) == ((200,), 0)
     for fields, message in (
         ({"classes": 2}, "1 WAV files in 1 folders"),
         ({"samples": 400}, "has 300 samples: expected task.samples 400"),
         ({"rate": 16000}, "has 8000 samples a second"),
     ):
         with pytest.raises(ValueError, match=message):
-            dataclasses.replace(config, **fields).assets(tmp_path, DataConfig())
+            dataclasses.replace(config, **fields).assets(tmp_path, DataConfig(), SOURCE)
 
 
 def test_the_loss_is_bits_per_sample():
@@ -159,9 +163,21 @@ def test_a_run_writes_wav_files_and_spectrograms(tmp_path, monkeypatch, capsys):
     assert Image.open(folder / "000003.png").size[1] >= 64
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert 1 < lines[-1]["ema_loss"] < 4
+    out = tmp_path / "out" / "a.png"
+    words = ["sample", "--model", str(tmp_path / "run"), "--out", str(out)]
+    main([*words, "--prompt", "heed", "head", "--pitch", "150"])
+    assert f"wrote {tmp_path / 'out' / 'a' / '1.wav'}" in capsys.readouterr().out
+    shown = np.asarray(Image.open(out))
+    for i in range(2):
+        heard = sound.read(tmp_path / "out" / "a" / f"{i}.wav", 8000)
+        assert heard.shape == (256,)
+        whole = sound.from_mu_law(sound.mu_law(heard, 8), 8)  # without the file's rounding
+        there = shown[6 : 6 + 2 * 64 : 2, 6 + i * (2 * 8 + 6) :][:, : 2 * 8 : 2]  # pixels are doubled
+        np.testing.assert_allclose(there.astype(int), sound.spectrogram(whole), atol=1)
+    assert json.loads(Image.open(out).info["parameters"])["pitch"] == 150
     with pytest.raises(SystemExit):
-        main(["sample", "--model", str(tmp_path / "run"), "--out", str(tmp_path / "a.png")])
-    assert "a run of the task 'wavenet' is not sampled" in capsys.readouterr().err
+        main([*words, "--prompt", "hello"])
+    assert "'hello' is no class of this model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def path(steps: int, jump: int, resamples: int) -> list[int]:
     visited = [0]
     while visited[-1] < steps:
         stretch = list(range(visited[-1] + 1, min(visited[-1] + jump, steps) + 1))
-        whole = len(stretch) == jump and stretch[-1] < steps
-        for n in range(resamples if whole else 1):
+        resampled = len(stretch) == jump and stretch[-1] < steps
+        for n in range(resamples if resampled else 1):
             visited += [visited[-1] - jump] * (n > 0) + stretch
     return visited
 

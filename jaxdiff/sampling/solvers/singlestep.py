@@ -24,8 +24,8 @@ def orders(steps: int, order: int, to_data: bool, lower_final: bool = False) -> 
     if steps % order == 0 and not to_data and not lower_final:
         return list(range(1, order + 1)) * (steps // order)
     ends = {1: [1] * min(steps, 1), 2: [1, 1] if steps % 2 == 0 else [1], 3: ([1, 2, 1], [1], [1, 2])[steps % 3]}[order]
-    whole = list(range(1, order + 1)) * ((steps - len(ends)) // order)
-    return [*whole, *ends[:-1], 1 if to_data else ends[-1]]
+    full = list(range(1, order + 1)) * ((steps - len(ends)) // order)
+    return [*full, *ends[:-1], 1 if to_data else ends[-1]]
 
 
 def dpm_solver_single(

@@ -199,12 +199,12 @@ def dpmpp_sde(schedule: Schedule, times: Grid, eta: float = 1.0) -> Table:
             rows += [[D, kept, early]]
             continue
         m = np.sqrt(a * b)
-        half, whole = ancestral(a, m, eta), ancestral(a, b, eta)
+        half, full = ancestral(a, m, eta), ancestral(a, b, eta)
         path = (np.sqrt(a - m) * early + np.sqrt(m - b) * noise) / np.sqrt(a - b)
         called += [a, m]
         rows += [
             [D + half.end / a * (z - D) + half.up * noise, z, noise],
-            [D + whole.end / a * (kept - D) + whole.up * path, kept, early],
+            [D + full.end / a * (kept - D) + full.up * path, kept, early],
         ]
     return from_levels(schedule, [*called, s[-1]], rows)
 

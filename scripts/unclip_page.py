@@ -1,0 +1,105 @@
+"""Makes docs/unclip.md: what a prior buys, and what an embedding keeps of a picture, on emoji.
+
+    python scripts/unclip_page.py
+
+Trains what is not trained yet; `systems.train` lists the commands on the page.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from systems import CLIPS, PROMPTS, RUNS, captions, draw, examples, judge, picture, table, train, write
+
+import jaxdiff
+from jaxdiff.evaluation import rerank
+from jaxdiff.pipelines.vary import VaryOptions
+
+SYSTEM = {**CLIPS, "openmoji_prior": ["openmoji_prior"], "openmoji_unclip": ["openmoji_unclip"]}
+
+
+def main() -> None:
+    """Trains, draws, measures and writes."""
+    commands = train(SYSTEM)
+    at, pipe = RUNS / "unclip", jaxdiff.load(RUNS / "openmoji_unclip")
+    embed = rerank.embedder(RUNS / "openmoji_clip")
+    assert embed is not None
+    held_out, told = examples("test", 32, 8)
+    seen, _, away = (np.asarray(x, np.float32) for x in pipe.prior.look([""] * 8, VaryOptions(picture=held_out)))
+    length = np.linalg.norm(seen, axis=-1).mean()
+
+    def of_text(prompts: Sequence[str], *, key: Any) -> np.ndarray:
+        blank = np.zeros((len(prompts), 32, 32, 3), np.uint8)
+        text = np.asarray(embed(blank, prompts)[1], np.float32)
+        text = text * (length / np.linalg.norm(text, axis=-1, keepdims=True))
+        return pipe.decoder(prompts, key=key, embed=text, no_embed=np.repeat(away[:1], len(prompts), 0))
+
+    def of_nothing(prompts: Sequence[str], *, key: Any) -> np.ndarray:
+        none = np.repeat(away[:1], len(prompts), 0)
+        return pipe.decoder(prompts, key=key, embed=none, no_embed=none)
+
+    ways = {
+        "the prior's": ("prior", pipe),
+        "the text's in its place, as long as a picture's": ("text", of_text),
+        "none, and the text alone": ("none", of_nothing),
+    }
+    rows = []
+    for split, count in (("train", 512), ("test", 100)):
+        for name, (folder, of) in ways.items():
+            scores = judge(draw(at / f"{split}-{folder}", of, captions(split)[:count]), 32)
+            rows.append((f"{count} of the {'training' if split == 'train' else 'held-out'} set", name, *scores))
+    keys = jax.random.split(jax.random.key(1), 2 * len(PROMPTS))
+    prompts = [prompt for prompt in PROMPTS for _ in range(2)]
+    others = [pipe([""] * 8, key=jax.random.split(jax.random.key(n), 8), picture=held_out) for n in range(3)]
+    mixed = [
+        pipe([""] * 2, key=jax.random.split(jax.random.key(5), 2), picture=held_out[:2], towards=held_out[2:4], mix=mix)
+        for mix in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    between = np.stack([held_out[:2], *mixed, held_out[2:4]], 1).reshape(-1, 32, 32, 3)
+    write(
+        "unclip",
+        [
+            "# unCLIP of emoji",
+            "",
+            "A prior imagines CLIP's embedding of a picture that a text describes, and a decoder draws pictures of "
+            "that embedding (Ramesh et al. 2022, arXiv 2204.06125). The decoder also varies a picture that it is "
+            "given: what CLIP sees in it stays, the rest is drawn anew.",
+            "",
+            "The system by one command, `jaxdiff sample --model runs/openmoji_unclip --prompt ...`:",
+            "",
+            picture("unclip", pipe(prompts, key=keys), prompts, 8),
+            "",
+            "## What a prior buys",
+            "",
+            "CLIP score and R-precision among 100 captions (chance is 0.01) of pictures for each caption, by a CLIP "
+            "trained on the same emoji that no part of the system has seen. The text stands beside the embedding in "
+            "all rows.",
+            "",
+            table(("captions", "embedding", "CLIP score", "R-precision"), rows),
+            "",
+            "## Variations",
+            "",
+            "Held-out emoji (first row) and three variations of each, `jaxdiff sample --picture FILE`:",
+            "",
+            picture("unclip_variations", np.concatenate([held_out, *others]), [*told, *[""] * 24], 8),
+            "",
+            "From one held-out emoji (left) to another (right), by spherical interpolation of their embeddings:",
+            "",
+            picture("unclip_between", between, columns=7),
+            "",
+            "## Commands",
+            "",
+            "`python scripts/unclip_page.py` runs them where they were not run yet, and makes this page.",
+            "",
+            "```bash",
+            *commands,
+            "```",
+            "",
+            "The pictures show OpenMoji, and what models trained on it make of it (CC BY-SA 4.0).",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
