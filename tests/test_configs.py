@@ -139,7 +139,7 @@ WORDS = {
 """The words of `jaxdiff sample` that each kind of task takes."""
 
 
-UNSEEN = ("clip", "prior")
+UNSEEN = ("clip", "prior", "causal_prior")
 """Kinds of tasks that draw nothing by themselves."""
 
 

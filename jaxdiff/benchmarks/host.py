@@ -18,7 +18,7 @@ from jaxdiff.metrics import speed
 from jaxdiff.training.checkpoint import Checkpoints
 
 PICTURES = 4096
-"""Of one timed pass of the loader: many more than it holds ready."""
+"""The batches of one timed pass of the loader: many more than it holds ready."""
 
 
 def loader(config: Experiment, batch: int, rounds: int) -> dict[str, Any]:

@@ -211,7 +211,7 @@ CASES: dict[str, Callable[[BenchModel, int, Devices, int], BenchProgram]] = {
     "decoder": decoder,
 }
 HOST = ("loader", "checkpoint")
-"""What runs on the host; see `benchmarks.host`."""
+"""The programs that run on the host; see `benchmarks.host`."""
 
 
 def applicable(subject: BenchModel) -> list[str]:

@@ -179,7 +179,7 @@ OPTIONS = {"negative_prompt": "negative", "hint": "hints", "hint_weight": "hint_
 """Names of `pipelines.options.Options` where they are others than those of `Args`."""
 
 GENERAL = ("model", "num", "out", "seed", "batch_size", "strategy", "mesh", "programs", "save_latents", "interpolate")
-"""What every model takes, beside its `Options`."""
+"""The options that every diffusion model takes, beside its `Options`."""
 
 
 OTHERS = ("model", "prompt", "num", "out", "seed", "batch_size", "strategy", "mesh")

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jaxdiff.typing import Key
 
 FIRST, TIME, NOISE, DROP, OFFSET, PERTURB, AUGMENT = range(7)
-"""What is folded into an example's key, by use: two uses never share a draw."""
+"""The number folded into an example's key for each use, so that two uses never share a draw."""
 
 
 def fold(keys: Key, number: int | Array) -> Key:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 KEPT = 10
-"""How many of a step's last losses are remembered."""
+"""The number of a step's last losses that are kept."""
 
 
 class Importance(NamedTuple):

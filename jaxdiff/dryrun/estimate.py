@@ -22,7 +22,7 @@ from jax.extend import core
 
 KNOWN = "compiled for v5e it was 0.82 to 1.13 of it in five programs from 456 MiB on, and 0.4 in one of 258 MiB"
 KNOWN_CPU = "compiled for a CPU it was as much in sampling and 2 to 4 times as much in training"
-"""How far compilers were measured to be from the estimate."""
+"""The measured distance of compilers from the estimate."""
 
 EXAMPLES = 509
 """Examples of each device in the trace; no other dimension is a multiple of it."""

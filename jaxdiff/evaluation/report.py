@@ -15,7 +15,7 @@ from jaxdiff.metrics.kid import kid
 from jaxdiff.metrics.neighbours import neighbours
 
 _RANGES = {"precision": (0.0, 1.0), "recall": (0.0, 1.0), "coverage": (0.0, 1.0), "Vendi score": (1.0, np.inf)}
-"""Where true values lie; those of other numbers from features, which are distances, at 0 and above."""
+"""The ranges of true values; the other metrics of features are distances, and lie at 0 and above."""
 
 
 def names(label: str, width: str) -> dict[str, str]:

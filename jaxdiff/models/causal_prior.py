@@ -54,6 +54,12 @@ class CausalPriorConfig:
     dtype: str = "float32"
 
 
+def shapes(net: CausalPriorConfig) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the parameters that `encode` and `decode` read."""
+    numbers = {"mean": (net.embed,), "basis": (net.kept, net.embed), "low": (net.kept,), "high": (net.kept,)}
+    return {**numbers, "edges": (net.bins - 1,)}
+
+
 def fit(
     pictures: Float[np.ndarray, "m e"], texts: Float[np.ndarray, "m e"], net: CausalPriorConfig
 ) -> dict[str, Float32[np.ndarray, "..."]]:
@@ -109,8 +115,7 @@ class CausalPrior(nn.Module):
         self.blocks = [Block(net) for _ in range(net.layers)]
         self.norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=net.dtype)
         self.says = dense(net.bins)
-        shapes = {"mean": (net.embed,), "basis": (net.kept, net.embed), "low": (net.kept,), "high": (net.kept,)}
-        for name, shape in {**shapes, "edges": (net.bins - 1,)}.items():  # of `encode` and `decode`
+        for name, shape in shapes(net).items():
             self.param(name, nn.initializers.zeros, shape)
 
     def __call__(self, text: Cond, share: Int[Array, " b"], codes: Int[Array, "b n"]) -> Float[Array, "b n k"]:

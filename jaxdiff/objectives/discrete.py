@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int
 from jaxdiff.typing import Key
 
 EDGE = 0.1
-"""How far pixels stay from 0 and 1."""
+"""The distance that pixels keep from 0 and 1."""
 _LEAST = -5.0
 """The least ln b, half a grey level: a colour that fills a picture would raise the density without end."""
 

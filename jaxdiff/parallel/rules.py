@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxdiff.typing import Params
 
 Mesh = ConcreteMesh | AbstractMesh
-"""Of devices that are here, or that are only described."""
+"""A mesh of devices that are here, or that are only described."""
 Rule = P | Callable[[tuple[int, ...], Mesh], P]
 Rules = tuple[tuple[str, Rule], ...]
 """((path pattern, PartitionSpec or function of (shape, mesh)), ...): the first that matches a whole path 'a/b/c'."""

@@ -168,7 +168,7 @@ class PriorPipeline:
         coded = isinstance(self.nets["prior"], CausalPriorConfig)
         self.Options: Any = CausalOptions if coded else PriorOptions
         self.process: Any = None if coded else bundle.process()
-        self.clip: str = bundle.index.get("clip", "") if bundle.native else ""
+        self.clip: str = bundle.index.get("clip", "") if bundle.kind == "jaxdiff" else ""
         self.tokenizer = bundle.tokenizers["tokenizer"]
         self.params: dict[str, Any] = {name: parts[name].params for name in names}
         identity = repr(

@@ -72,7 +72,7 @@ def check_task(model: Model, o: Any) -> None:
     if model.fills and mask is None:
         raise ValueError("this model fills a part of a picture: pass mask, 1 where new content goes")
     if o.denoising_start is not None and image is None:
-        raise ValueError("denoising_start goes on with what another model left: pass its latents as image")
+        raise ValueError("denoising_start continues what another model began: pass its latents as image")
     if strength is not None and image is None and noise is None:
         raise ValueError("strength is for models that start from a picture: pass image, or leave strength out")
     if model.looks and picture is None and o.embed is None:

@@ -74,7 +74,7 @@ INVERSIONS: dict[str, Sampler] = {
     "ddim_inverse": Sampler(ddim.ddim_inverse),
     "dpm_inverse": Sampler(exponential.dpm_inverse),
 }
-"""What goes the other way, from a picture to the noise that makes it; `make_table` knows them too."""
+"""The solvers that lead the other way, from a picture to the noise that makes it; `make_table` knows them too."""
 
 SLOTS = 6
 """The most slots of any sampler with its published orders."""

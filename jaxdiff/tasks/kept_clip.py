@@ -17,6 +17,7 @@ from jaxdiff.data import tokenizer_clip
 from jaxdiff.data.source import Source
 from jaxdiff.data.tokenizer_clip import ClipTokenizer
 from jaxdiff.models.image_clip import ClipImage, ClipImageConfig, prepare
+from jaxdiff.models.text_clip import ClipText
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import first_stage
 from jaxdiff.pretrained import clip_tokenizer
@@ -71,8 +72,7 @@ def _write(folder: Path, parts: ClipParts, source: Source) -> None:
         first_stage.write_once(folder / name, lambda at, part=part: write_component(part, at))
     words = lambda at: tokenizer_clip.write(parts.tokenizer, at, parts.text.config.length)
     first_stage.write_once(folder / "tokenizer", words)
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(_MEASURED, len(source))).round().astype(int)).tolist()
-    seen = embeddings(parts.image, [source[i]["image"] for i in chosen]).astype(np.float64)
+    seen = embeddings(parts.image, [source[i]["image"] for i in _chosen(source)]).astype(np.float64)
     measured = {
         "clip": first_stage.fingerprint(parts.image),
         "mean": seen.mean(0).tolist(),
@@ -90,6 +90,21 @@ def embeddings(part: Component, images: list[np.ndarray]) -> np.ndarray:
     )
     parts = np.array_split(np.stack(images), max(1, -(-len(images) // 32)))
     return np.concatenate([run(part.params, {"image": one}) for one in parts])
+
+
+def _chosen(source: Source) -> list[int]:
+    """Returns the examples that are measured, spread over the data."""
+    return np.unique(np.linspace(0, len(source) - 1, min(_MEASURED, len(source))).round().astype(int)).tolist()
+
+
+def both(kept: Kept, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Returns CLIP's embeddings of pictures of the data and of their captions, float32 [n e] each, on one device."""
+    rows = [source[i] for i in _chosen(source)]
+    seen = embeddings(read_component(kept.folder / "image_encoder"), [row["image"] for row in rows])
+    part = read_component(kept.folder / "text_encoder")
+    ids = np.stack([kept.tokenizer.encode(row["caption"], part.config.length) for row in rows])
+    listen: Any = lambda params, tokens: ClipText(part.config).apply({"params": params}, tokens)[1]
+    return seen, Spread(listen, devices=jax.local_devices()[:1], multiple=32)(part.params, ids)
 
 
 def embed(net: ClipImageConfig, params: Params, image: UInt8[Array, "b h w 3"]) -> Float[Array, "b e"]:

@@ -65,7 +65,7 @@ class Checkpoints:
         """Opens WORKDIR/checkpoints, removing what a killed run left half written."""
         if config.keep < 1 or config.every < 0:
             raise ValueError(
-                f"checkpoint.keep = {config.keep} must be at least 1, for the last is what a run goes on from, and "
+                f"checkpoint.keep = {config.keep} must be at least 1, for a run resumes from the last, and "
                 f"checkpoint.every = {config.every} at least 0, which saves at the end alone."
             )
         self.directory = workdir.absolute() / "checkpoints"
@@ -182,7 +182,7 @@ class Checkpoints:
             )
             raise SaveError(
                 f"could not write a checkpoint to {self.directory}: {cause}; {last}. Mend it (free space, or set "
-                "checkpoint.keep lower) and give the same command again: training goes on from there."
+                "checkpoint.keep lower) and give the same command again: training resumes from there."
             ) from error
 
 

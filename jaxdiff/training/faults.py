@@ -14,7 +14,7 @@ IN_A_ROW = 10
 
 
 class NonFiniteLoss(FloatingPointError):  # noqa: N818
-    """A step went wrong and the run does not go on; the message says when, and where to go on from."""
+    """A step went wrong and the run stops; the message says when, and where to resume from."""
 
 
 class Watch:

@@ -29,7 +29,7 @@ class MetricsLog:
         devices: int = 1,
         share: float | None = None,
     ) -> None:
-        """Opens the files to go on after `step`, dropping later lines.
+        """Opens the files to continue after `step`, dropping later lines.
 
         Args:
           workdir: workdir of the run.

@@ -83,7 +83,7 @@ def fit(
     Args:
       program: from `parallel.compile` of `make_train_step`.
       data: host batches; `train.batch_size` examples over all processes.
-      key: a typed threefry key, the root of the run's randomness; a resumed run goes on with the one it began with.
+      key: a typed threefry key, the root of the run's randomness; a resumed run keeps the one it began with.
       workdir: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
       train: length and rhythm.
       checkpoint: when to save, what to keep.

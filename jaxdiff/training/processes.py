@@ -106,7 +106,7 @@ def _end(lost: int) -> None:
     sentence = (
         f"jaxdiff: process {lost} of {jax.process_count()} is lost, so process {jax.process_index()} ends. Its own "
         "output says why it ended (or its machine is gone). Start all processes again, as many or others: training "
-        "goes on from the last checkpoint.\n"
+        "resumes from the last checkpoint.\n"
     )
     os.write(2, sentence.encode())
     os._exit(1)
@@ -118,7 +118,7 @@ def _explained_abort() -> Iterator[None]:
 
     JAX aborts where process 0 is gone, and Gloo where it loses the other end in the middle of something. JAX takes a
     callback, which it cannot call (its argument has no Python type), and a handler of Python's `signal` would not run,
-    for the thread that aborts never returns to Python. So C calls this one; where it returns, the abort goes on.
+    for the thread that aborts never returns to Python. So C calls this one; where it returns, the abort continues.
     """
 
     def handle(_: int) -> None:
@@ -135,7 +135,7 @@ def _explained_abort() -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_abort(handle: Callable[[int], None]) -> Iterator[None]:
-    """Lets C call `handle` where the process aborts, in whichever thread; where it returns, the abort goes on."""
+    """Lets C call `handle` where the process aborts, in whichever thread; where it returns, the abort continues."""
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
     install = ctypes.CDLL(None).signal
     install.restype, install.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)

@@ -14,7 +14,7 @@ from jaxdiff.training.task import Known, Task
 from jaxdiff.typing import Batch, Key, Metrics
 
 SKIP = 0.99
-"""How much of the typical norm of the gradient stays, each step."""
+"""The decay of the typical gradient norm in each step."""
 WATCHED = ("loss", "grad_norm", "param_norm")
 """Metrics of every step; while all three are finite, so is the state."""
 
