@@ -1,4 +1,4 @@
-"""What tasks on a model of others learn, on toys: a LoRA its four pictures."""
+"""What tasks on a model of others learn, on toys: a LoRA its four pictures, a ControlNet to follow edges."""
 
 import dataclasses
 
@@ -11,9 +11,14 @@ from reference.sd_weights import noise
 from tasks import published_cases as cases
 
 from jaxdiff import training
-from jaxdiff.tasks import finetune, lora
+from jaxdiff.data import DataConfig, hints
+from jaxdiff.parallel import MeshSpec
+from jaxdiff.pretrained.read import Bundle
+from jaxdiff.pretrained.rules import flatten, unflatten
+from jaxdiff.pretrained.write import write_directory
+from jaxdiff.tasks import controlnet, finetune, lora
 from jaxdiff.tasks.class_pictures import PriorConfig
-from jaxdiff.training import Known, OptimizerConfig
+from jaxdiff.training import Known, OptimizerConfig, Variables
 
 pytestmark = pytest.mark.heavy
 RATE = OptimizerConfig(lr=3e-3, decay="constant", clip=1.0)
@@ -77,3 +82,79 @@ def test_a_lora_overfits_four_pictures_and_a_prior_keeps_their_class(tmp_path):
         rises[weight] = float(last["loss_class"] - first["loss_class"])
     assert rises[0.0] > 0
     assert rises[1.0] < 0.5 * rises[0.0]
+
+
+SIDE = 8
+UNET = {**small._JSON["tiny unet"], "block_out_channels": [16, 16], "sample_size": SIDE}
+VAE = {
+    **small._JSON["tiny vae"], "block_out_channels": [8], "down_block_types": ["DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D"], "scaling_factor": 1.0,
+}  # fmt: skip
+
+
+def transparent():
+    """An autoencoder whose first latent is the picture's brightness, so that its pictures are those of the U-Net.
+
+    Residual blocks add zeros. A norm's group holds x and -x, so that silu(x) - silu(-x) = x comes out.
+    """
+    part = small.tiny(VAE)
+    made = {path: np.zeros(x.shape, np.float32) for path, x in flatten(part.params).items()}
+    made |= {path: np.ones_like(x) for path, x in made.items() if path.endswith("scale")}
+    for side in ("encoder", "decoder"):
+        first, last = made[f"{side}/conv_in/kernel"], made[f"{side}/conv_out/kernel"]
+        centre = tuple(n // 2 for n in first.shape[:2])
+        seen = slice(0, 3) if side == "encoder" else slice(0, 1)
+        first[centre][seen, 0], first[centre][seen, 1] = (sign / (seen.stop - seen.start) for sign in (1, -1))
+        shown = slice(0, 1) if side == "encoder" else slice(0, 3)
+        last[centre][0, shown], last[centre][1, shown] = 1, -1
+    for name in ("quant_conv", "post_quant_conv"):
+        kernel = made[f"{name}/kernel"]
+        kernel[tuple(n // 2 for n in kernel.shape[:2])] = np.eye(kernel.shape[-1])
+    made["quant_conv/bias"][4:] = -30  # no noise
+    return dataclasses.replace(part, params=unflatten({path: jnp.asarray(x) for path, x in made.items()}))
+
+
+def boxes(count, rng):
+    """Bright boxes on black, uint8 [count h w 3], and their edges."""
+    made = np.zeros((count, SIDE, SIDE, 3), np.uint8)
+    for image in made:
+        (top, left), (height, width) = rng.integers(1, 4, 2), rng.integers(3, 5, 2)
+        image[top : top + height, left : left + width] = 255
+    return made, np.stack([hints.canny(image) for image in made])
+
+
+def agreement(pictures, edges):
+    """The F1 score of the pictures' edges."""
+    ours = np.stack([hints.canny(image) for image in pictures])[..., 0] > 0
+    theirs = edges[..., 0] > 0
+    return 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum())
+
+
+def test_a_controlnet_follows_its_hints(tmp_path):
+    parts = {"unet": small.tiny(UNET), "vae": transparent(), "text_encoder": small.part("tiny text")}
+    bundle = small.bundle()
+    index = {**bundle.index, **{name: ["diffusers", part.kind] for name, part in parts.items()}}
+    write_directory(Bundle(bundle.kind, index, parts, bundle.tokenizers, bundle.schedulers), tmp_path / "model")
+    data, rng = DataConfig(name="none", size=SIDE), np.random.default_rng(0)
+    whole = finetune.Config(model=tmp_path / "model")
+    assets = whole.assets(tmp_path, data, cases.Given(), new=True)
+
+    def batch(n):
+        images, edges = boxes(16, rng)
+        return {"image": jnp.asarray(images), "hint": jnp.asarray(edges), "text_encoder": tokens(assets, "a box", 16)}
+
+    task = whole.task(assets)
+    loaded = task.load(cases.one_device)
+    plain = lambda n: {name: x for name, x in batch(n).items() if name != "hint"}
+    loaded["unet"] = trained(task, dict(loaded), plain, 600).params["unet"]
+    config = controlnet.Config(model=tmp_path / "model", hint_channels=(8,))
+    found = config.assets(tmp_path, data)
+    state = trained(config.task(found), dict(loaded), batch, 600)
+    _, edges = boxes(32, rng)
+    pipe = config.pipeline(found, Variables(state.params, {**state.frozen, "unet": loaded["unet"]}), MeshSpec())
+    options = {"steps": 20, "guidance": None, "height": SIDE, "width": SIDE}
+    drawn = pipe(["a box"] * 32, key=jax.random.key(5), hints=[edges], **options)
+    own, other = agreement(drawn, edges), agreement(drawn, np.roll(edges, 1, 0))
+    print(own, other)
+    assert own > 0.5
+    assert other < 0.6 * own  # boxes overlap, so that another's edges agree by chance too
