@@ -113,19 +113,22 @@ class Loop:
         self.abar = pipe.scheduler.alphas_cumprod.double()
         self.control, self.rows = None, None
 
+    def encoded(self, name, tokens, **options):
+        """What a text encoder says of tokens, with the word's rows in its table where they are trained."""
+        encoder = getattr(self.pipe, name)
+        if self.rows is None:
+            return encoder(tokens, **options)
+        table = next(n for n, _ in encoder.named_parameters() if "token_embedding" in n)
+        start = self.assets.base.bundle.tokenizers[name.replace("text_encoder", "tokenizer")].added["<toy>"][0]
+        whole = torch.cat([dict(encoder.named_parameters())[table][:start], self.rows[name]])
+        return torch.func.functional_call(encoder, {table: whole}, (tokens,), options)
+
     def states(self, tokens, gone, row):
         if not self.xl:
             empty = self.assets.base.bundle.tokenizers["tokenizer"].encode("", 77)
             tokens = torch.where(gone[:, None], torch.tensor(empty)[None], tokens["text_encoder"]).long()
-            encoder = self.pipe.text_encoder
-            if self.rows is not None:
-                name = next(n for n, _ in encoder.named_parameters() if "token_embedding" in n)
-                start = self.assets.base.bundle.tokenizers["tokenizer"].added["<toy>"][0]
-                table = torch.cat([dict(encoder.named_parameters())[name][:start], self.rows])
-                return torch.func.functional_call(encoder, {name: table}, (tokens,)).last_hidden_state, {}
-            return encoder(tokens).last_hidden_state, {}
-        one = self.pipe.text_encoder(tokens["text_encoder"].long(), output_hidden_states=True)
-        two = self.pipe.text_encoder_2(tokens["text_encoder_2"].long(), output_hidden_states=True)
+            return self.encoded("text_encoder", tokens).last_hidden_state, {}
+        one, two = (self.encoded(n, tokens[n].long(), output_hidden_states=True) for n in sorted(tokens))
         keep = (~gone).float()
         states = torch.cat([one.hidden_states[-2], two.hidden_states[-2]], -1) * keep[:, None, None]
         return states, {"text_embeds": two.text_embeds * keep[:, None], "time_ids": torch.tensor(row["sizes"])}
@@ -143,7 +146,7 @@ class Loop:
         residuals = {}
         if self.control is not None:
             hint = torch.tensor(row["hint"].astype(np.float32) / 255).permute(0, 3, 1, 2)
-            down, mid = self.control(x, steps, context, hint, return_dict=False)
+            down, mid = self.control(x, steps, context, hint, added_cond_kwargs=more or None, return_dict=False)
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
         y = self.pipe.unet(x, steps, context, added_cond_kwargs=more or None, **residuals).sample
         velocity = self.pipe.scheduler.config.prediction_type == "v_prediction"
@@ -219,8 +222,8 @@ def trained(loop, params):
         made = add_loras(loop, params)
         return made, {name: "lora_magnitude" not in name for name in made}
     if "vectors" in params:
-        loop.rows = torch.nn.Parameter(torch.tensor(np.asarray(params["vectors"]["text_encoder"])))
-        return {"rows": loop.rows}, {"rows": True}
+        loop.rows = {n: torch.nn.Parameter(torch.tensor(np.asarray(x))) for n, x in params["vectors"].items()}
+        return loop.rows, dict.fromkeys(loop.rows, True)
     full = lambda x, mask: np.full(x.shape, mask, np.float32)
     masks = named(jax.tree.map(full, params, decayed(params)), assets)
     if "controlnet" in params:
@@ -241,9 +244,7 @@ def run(case, kind=Loop):
         pipe.save_pretrained(folder)
         task, assets = cases.prepared(case, pathlib.Path(folder), pathlib.Path(folder))
         made = task.task(assets)
-        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        loaded = made.load(lambda tree: jax.tree.map(lambda _: one, tree))
-        params = made.init(jax.random.key(3), loaded, cases.batch(made, 0)).params
+        params = made.init(cases.first_key(), made.load(cases.one_device), cases.batch(made, 0)).params
     loop = kind(case, pipe, task, assets)
     tensors, decays = trained(loop, params)
     o = cases.OPTIMIZER

@@ -3,10 +3,14 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from pipelines import small
 from reference.sd_weights import noise
 
 from jaxdiff.data import DataConfig
+from jaxdiff.pretrained.read import Bundle
+from jaxdiff.pretrained.write import write_directory
 from jaxdiff.tasks import controlnet, finetune, lcm, lcm_lora, lora, textual_inversion
 from jaxdiff.tasks.class_pictures import PriorConfig
 from jaxdiff.training import OptimizerConfig
@@ -19,6 +23,7 @@ CASES = {
     "finetune sd": finetune.Config(train=("unet/.*", "text_encoder/.*"), drop=0.4, min_snr=3.0, offset_noise=0.1),
     "finetune xl": finetune.Config(drop=0.4),
     "dreambooth sd": finetune.Config(train=(r"unet/.*/attn2/.*",), prior=PriorConfig(prompt="a heart", weight=0.7)),
+    "dreambooth xl": finetune.Config(train=(r"unet/.*/attn2/.*",), prior=PriorConfig(prompt="a heart", weight=0.7)),
     "lora sd": lora.Config(
         parts=("attention", "feed_forward", "projections", "convolutions", "time", "text_attention"),
         rank=2, alpha=3.0, ranks=((r"unet/mid/.*", 3),),
@@ -26,7 +31,9 @@ CASES = {
     "lora xl": lora.Config(parts=("attention", "text_feed_forward"), rank=2, stabilised=True),
     "dora sd": lora.Config(parts=("attention", "convolutions"), rank=2, dora=True),
     "textual_inversion sd": textual_inversion.Config(word="<toy>", init="heart", vectors=2, keep_norms=False),
+    "textual_inversion xl": textual_inversion.Config(word="<toy>", init="heart", vectors=2, keep_norms=False),
     "controlnet sd": controlnet.Config(hint_channels=(4, 6)),
+    "controlnet xl": controlnet.Config(hint_channels=(4, 6), drop=0.4),
 }  # fmt: skip
 
 STUDENTS = {
@@ -75,6 +82,25 @@ class Given:
         return list(CAPTIONS)
 
 
+def one_device(shapes):
+    return jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), shapes)
+
+
+def first_key():
+    return jax.random.key(3)
+
+
+def save(entry, path):
+    """Writes the model of an entry of finetune.npz as a directory of diffusers."""
+    parts = {name: small.component(one) for name, one in entry["parts"].items()}
+    words = {name.replace("text_encoder", "tokenizer"): small.tokenizer() for name in parts if "text" in name}
+    index = {"_class_name": entry["class"], "scheduler": ["diffusers", "DDIMScheduler"]}
+    index |= {name: ["transformers" if "text" in name else "diffusers", one.kind] for name, one in parts.items()}
+    index |= {name: ["transformers", "CLIPTokenizer"] for name in words}
+    write_directory(Bundle(entry["class"], index, parts, words, {"scheduler": entry["scheduler"]}), path)
+    return path
+
+
 def batch(task, step):
     rows = [task.example(Given()[i], np.random.default_rng((step, i))) for i in range(COUNT)]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -82,7 +108,7 @@ def batch(task, step):
 
 def unscaled(found):
     """A LoRA with scales of 1: a file has then the factors as they were trained."""
-    one = lambda own: {target: {**factors, "scale": 1.0} for target, factors in own.items()}
+    one = lambda own: {target: {**factors, "scale": jnp.ones(())} for target, factors in own.items()}
     return {name: one(own) for name, own in found.items()}
 
 

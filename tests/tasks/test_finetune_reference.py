@@ -14,9 +14,7 @@ from jaxdiff import training
 from jaxdiff.models.unet import UNet
 from jaxdiff.pretrained import files, lora
 from jaxdiff.pretrained.components import family
-from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.rules import to_tensors
-from jaxdiff.pretrained.write import write_directory
 from jaxdiff.typing import Cond
 
 INDEX, ARRAYS = load(small.REFERENCE / "finetune.npz")
@@ -29,17 +27,7 @@ BY_DEFAULT = ("textual_inversion sd",)
 def models(tmp_path_factory):
     """(family) -> the directory of its model."""
 
-    def save(name):
-        entry, path = INDEX[name], tmp_path_factory.mktemp(name)
-        parts = {part: small.component(one) for part, one in entry["parts"].items()}
-        words = {part.replace("text_encoder", "tokenizer"): small.tokenizer() for part in parts if "text" in part}
-        index = {"_class_name": entry["class"], "scheduler": ["diffusers", "DDIMScheduler"]}
-        index |= {part: ["diffusers", one.kind] for part, one in parts.items()}
-        index |= {part: ["transformers", "CLIPTokenizer"] for part in words}
-        write_directory(Bundle(entry["class"], index, parts, words, {"scheduler": entry["scheduler"]}), path)
-        return path
-
-    return {name: save(name) for name in INDEX}
+    return {name: cases.save(INDEX[name], tmp_path_factory.mktemp(name)) for name in INDEX}
 
 
 def published(task, assets, params, folder):
@@ -50,7 +38,7 @@ def published(task, assets, params, folder):
         )
         return {name: np.asarray(x) for name, x in files.read_safetensors(folder / "x.safetensors").items()}
     if "vectors" in params:
-        return {"rows": params["vectors"]["text_encoder"]}
+        return dict(params["vectors"])
     found = {}
     for name, own in params.items():
         part = assets.base.bundle.components[name]
@@ -71,10 +59,9 @@ def test_five_steps_are_the_references(case, models, tmp_path):
     path = models[case.split()[1]]
     task, assets = cases.prepared(case, path, tmp_path)
     made = task.task(assets)
-    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    loaded = made.load(lambda tree: jax.tree.map(lambda _: one, tree))
+    loaded = made.load(cases.one_device)
     optimizer = training.make_optimizer(cases.OPTIMIZER, cases.STEPS)
-    state = training.make_init_state(made, optimizer)(jax.random.key(3), loaded, cases.batch(made, 0))
+    state = training.make_init_state(made, optimizer)(cases.first_key(), loaded, cases.batch(made, 0))
     before = cases.thinned(published(task, assets, state.params, tmp_path))
     step = jax.jit(training.make_train_step(made, optimizer, training.make_ema(0.0)))
     losses = []
@@ -104,9 +91,8 @@ def test_a_new_controlnet_changes_no_bit(models, tmp_path):
     """Its zero convolutions add zeros; as soon as one is not zero, the output is another."""
     task, assets = cases.prepared("controlnet sd", models["sd"], tmp_path)
     made = task.task(assets)
-    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    loaded = made.load(lambda tree: jax.tree.map(lambda _: one, tree))
-    params = made.init(jax.random.key(3), loaded, cases.batch(made, 0)).params
+    loaded = made.load(cases.one_device)
+    params = made.init(cases.first_key(), loaded, cases.batch(made, 0)).params
     x, t = jnp.asarray(noise("x", (2, 8, 8, 4))), jnp.array([3.0, 700.0])
     context = jnp.asarray(noise("context", (2, 77, 8)))
     hint = jnp.asarray((noise("hint", (2, 16, 16, 3)) + 1) / 2)
