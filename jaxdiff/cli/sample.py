@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> None:
     """Samples and writes the grid."""
-    given = [word for word in argv if word not in HELP]
-    _check_once(given)
-    asked = len(given) < len(argv)
-    how, given = split(given)
-    if asked and not any(word.split("=")[0] == "--model" for word in given):
-        given = ["--help"]
-    args, unknown = tyro.cli(Args, args=given, prog="jaxdiff sample", return_unknown_args=True)
+    words = [word for word in argv if word not in HELP]
+    _check_once(words)
+    asked = len(words) < len(argv)
+    how, words = split(words)
+    if asked and not any(word.split("=")[0] == "--model" for word in words):
+        words = ["--help"]
+    args, unknown = tyro.cli(Args, args=words, prog="jaxdiff sample", return_unknown_args=True)
     if asked:
         tyro.cli(takes(located(args)), args=["--help"], prog="jaxdiff sample")
     if unknown and _alone(located(args)):  # a pipeline of another kind may know them
-        tyro.cli(Args, args=given, prog="jaxdiff sample")
+        tyro.cli(Args, args=words, prog="jaxdiff sample")
     check(args)
     if how.dry_run:
         dry_run(located(args), how)
@@ -56,9 +56,9 @@ def dry_run(args: Args, how: How) -> None:
     from jaxdiff.dryrun import sampling
     from jaxdiff.metrics import chips
 
-    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Args)}
+    values = {f.name: getattr(args, f.name) for f in dataclasses.fields(Args)}
     known = (*OTHERS, "steps", "sampler", "grid", "guidance", "negative_prompt", "height", "width", "batch_size", "eta")
-    if wrong := [f.name for f in dataclasses.fields(Args) if given[f.name] != f.default and f.name not in known]:
+    if wrong := [f.name for f in dataclasses.fields(Args) if values[f.name] != f.default and f.name not in known]:
         raise ValueError(f"--dry-run does not know --{wrong[0].replace('_', '-')}: leave it out")
     spec = _spec(args)
     if spec == "pmap":
@@ -169,9 +169,9 @@ def takes(args: Args) -> type:
         known = {field.name: field.default for field in dataclasses.fields(options)}
         names = [f.name for f in dataclasses.fields(Args) if OPTIONS.get(f.name, f.name) in known]
         defaults = {arg_name(name): value for name, value in known.items() if value not in (None, ())}
-        given = {name: getattr(args, name) for name in ("model", "then", "vqgan") if getattr(args, name)}
-        chosen = [*names, *OTHERS, *RANKED, *given, *(["dtype"] if names else [])]
-        return narrowed(chosen, {**defaults, **given}, options)
+        values = {name: getattr(args, name) for name in ("model", "then", "vqgan") if getattr(args, name)}
+        chosen = [*names, *OTHERS, *RANKED, *values, *(["dtype"] if names else [])]
+        return narrowed(chosen, {**defaults, **values}, options)
     fields = {field.name: field.default for field in dataclasses.fields(options)}
     names = [field.name for field in dataclasses.fields(Args) if OPTIONS.get(field.name, field.name) in fields]
     own = not is_published(Path(args.model))
@@ -188,8 +188,8 @@ def takes(args: Args) -> type:
         ("revision",): hub.commit_of(Path(args.model)) is not None,
     }
     names += [*GENERAL, *(name for group, has in more.items() if has for name in group)]
-    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default}
-    return narrowed(names, {**{name: fields[name] for name in fields if name in names and fields[name]}, **given})
+    values = {f.name: getattr(args, f.name) for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default}
+    return narrowed(names, {**{name: fields[name] for name in fields if name in names and fields[name]}, **values})
 
 
 def sample(args: Args, unknown: Sequence[str] = ()) -> None:
@@ -214,9 +214,9 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
         name := next((n for n in ("source_prompt", "upscale") if getattr(args, n) is not None), "")
     ):
         raise ValueError(f"--{name.replace('_', '-')} is of models that take noise alone: {args.model} takes pictures")
-    given = _options(args)
-    source = given.pop("image") if args.source_prompt is not None else None
-    options = pipe.options(**given)
+    options_given = _options(args)
+    source = options_given.pop("image") if args.source_prompt is not None else None
+    options = pipe.options(**options_given)
     if source is not None:
         options = edit.of_inversion(options)
     height, width = pipe.size_of(options if source is None else dataclasses.replace(options, image=source))
@@ -244,9 +244,9 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
             if latents_given:
                 here = dataclasses.replace(here, image=options.image[at])
             draw = lambda keys, words=prompts[at], here=here: _draw(args, pipe, words, keys, here, source)
-            made = rerank.best_of(draw, keys[at], prompts[at], args.best_of, embed)
-            parts.append(made[0])
-            latents.append(made[1])
+            best = rerank.best_of(draw, keys[at], prompts[at], args.best_of, embed)
+            parts.append(best[0])
+            latents.append(best[1])
             tell(min(at.stop, len(prompts)))
     if args.save_latents:
         args.save_latents.parent.mkdir(parents=True, exist_ok=True)

@@ -80,8 +80,8 @@ class AutoencoderPipeline:
           OSError: for a file that is not a picture.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if told := next(filter(None, prompts), None):
-            raise ValueError(f"an autoencoder reads no prompt, and was given {told!r}: leave it out, or give init")
+        if prompt := next(filter(None, prompts), None):
+            raise ValueError(f"an autoencoder reads no prompt, and was given {prompt!r}: leave it out, or give init")
         if unknown := fields.keys() - {field.name for field in dataclasses.fields(Options)}:
             raise ValueError(f"there is no option {min(unknown)!r}: an autoencoder takes init")
         if files := dataclasses.replace(options or Options(), **fields).init:

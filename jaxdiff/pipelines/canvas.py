@@ -51,12 +51,12 @@ def cubic(x: Float[np.ndarray, "b i j c"], height: int, width: int) -> Float[np.
 
     def weights(there: int, here: int) -> Float[np.ndarray, "h t"]:
         at = (np.arange(here) + 0.5) * there / here - 0.5
-        first, made = np.floor(at).astype(int) - 1, np.zeros((here, there))
+        first, matrix = np.floor(at).astype(int) - 1, np.zeros((here, there))
         for n in range(4):
             d = np.abs(at - first - n)
             near, far = ((1.25 * d - 2.25) * d) * d + 1, ((-0.75 * d + 3.75) * d - 6) * d + 3
-            np.add.at(made, (np.arange(here), np.clip(first + n, 0, there - 1)), np.where(d <= 1, near, far))
-        return made
+            np.add.at(matrix, (np.arange(here), np.clip(first + n, 0, there - 1)), np.where(d <= 1, near, far))
+        return matrix
 
     rows, columns = weights(x.shape[1], height), weights(x.shape[2], width)
     return np.einsum("hi,bijc,wj->bhwc", rows, x.astype(np.float64), columns, optimize=True)

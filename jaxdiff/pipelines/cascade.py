@@ -73,8 +73,10 @@ class Cascade:
                 )
         known = {stage.model.labels for stage in stages if stage.model.labels}
         if len(known) > 1:
-            told = ", ".join(str(len(stage.model.labels)) for stage in stages)
-            raise ValueError(f"the stages know other classes than each other ({told}): expected stages of one cascade")
+            counts = ", ".join(str(len(stage.model.labels)) for stage in stages)
+            raise ValueError(
+                f"the stages know other classes than each other ({counts}): expected stages of one cascade"
+            )
         self.stages, self.runs = tuple(stages), tuple[str, ...]()
         self._levels = [f.name for f in dataclasses.fields(CascadeOptions) if self._takes(f.name)]
         kinds = typing.get_type_hints(CascadeOptions)
@@ -121,54 +123,54 @@ class Cascade:
             stage.arguments([""] * len(prompts), key=_part(jax.random.key(0), n), until=until, image=small, **own)
         picture: Any = None
         for n, (stage, (own, until)) in enumerate(zip(self.stages, calls, strict=True)):
-            given = {**own, "image": picture} if n else own
+            call = {**own, "image": picture} if n else own
             if until is not None:
-                given["until"] = until
+                call["until"] = until
             last = n == len(self.stages) - 1
             words = prompts if not n or stage.model.reads else [""] * len(prompts)
-            picture = stage(words, key=_part(keys, n), latents=latents, on_device=not last, **given)
+            picture = stage(words, key=_part(keys, n), latents=latents, on_device=not last, **call)
             if until is not None:  # the noisy picture of a process that preserves variance, as the next stage knows it
                 picture = picture * _preserving(stage, until)
         return picture
 
     def _calls(self, options: Any, fields: Mapping[str, Any]) -> list[tuple[dict[str, Any], float | None]]:
         """Returns what each stage is given, but for its picture, and the log-SNR at which its walk ends."""
-        given = {} if options is None else {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+        asked = {} if options is None else {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
         default = {f.name: f.default for f in dataclasses.fields(self.Options)}
-        given = {name: value for name, value in given.items() if value is not default.get(name)}
-        given |= dict(fields)
-        own = {name: given.pop(name) for name in ("noise_level", "truncate") if name in given}
+        asked = {name: value for name, value in asked.items() if value is not default.get(name)}
+        asked |= dict(fields)
+        own = {name: asked.pop(name) for name in ("noise_level", "truncate") if name in asked}
         if wrong := [name for name in own if name not in self._levels and own[name]]:
             raise ValueError(f"this cascade takes no {wrong[0]}: its later stages were not trained with such noise")
-        sized = [name for name in ("height", "width") if given.get(name) is not None]
+        sized = [name for name in ("height", "width") if asked.get(name) is not None]
         if sized and any(stage.low for stage in self.stages[1:]):
             raise ValueError(
-                f"{sized[0]} is {given[sized[0]]}: these stages enlarge pictures of one size, so leave it out"
+                f"{sized[0]} is {asked[sized[0]]}: these stages enlarge pictures of one size, so leave it out"
             )
         level, truncate = own.get("noise_level"), bool(own.get("truncate"))
-        made: list[tuple[dict[str, Any], float | None]] = [(given, None)]
+        calls: list[tuple[dict[str, Any], float | None]] = [(asked, None)]
         for n, stage in enumerate(self.stages[1:]):
             takes = {f.name: f.default for f in dataclasses.fields(stage.Options)}
-            later = {name: value for name, value in given.items() if name in takes and name not in _FIRST}
+            later = {name: value for name, value in asked.items() if name in takes and name not in _FIRST}
             if stage.guidance is None:
                 later.pop("guidance", None)
             if stage.model.fills:
-                later |= {"original": given.get("image"), "mask": given.get("mask")}
+                later |= {"original": asked.get("image"), "mask": asked.get("mask")}
             if level is not None and "noise_level" in takes:
                 later["noise_level"] = level
             if truncate:
                 later["noisy"] = True
                 alpha, sigma = stage.level(takes["noise_level"] if level is None else level)
-                made[n] = (made[n][0], 2 * float(np.log(alpha / sigma)))
-            made.append((later, None))
-        return made
+                calls[n] = (calls[n][0], 2 * float(np.log(alpha / sigma)))
+            calls.append((later, None))
+        return calls
 
     def settings(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the options that each stage runs with in a call with these, as far as they are numbers or names."""
-        told = []
+        settings = []
         for stage, (own, _) in zip(self.stages, self._calls(None, given), strict=True):
-            told += stage.settings(own)
-        return told
+            settings += stage.settings(own)
+        return settings
 
     def compiled(self) -> int:
         """Counts the programs that have been compiled for all stages."""

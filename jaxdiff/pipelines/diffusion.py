@@ -140,8 +140,8 @@ class DiffusionPipeline:
         """
         if on_device and "vae" in self.model.nets:
             raise ValueError("this model's pictures are decoded from latents: a later stage takes those of its pixels")
-        whole, batch = self.arguments(prompts, key=key, options=options, until=until, **fields)
-        out = self._run(whole, batch, host=not on_device)
+        params, batch = self.arguments(prompts, key=key, options=options, until=until, **fields)
+        out = self._run(params, batch, host=not on_device)
         _check_finite(self.model, out)
         if "flagged" in out and out["flagged"].any():
             which = ", ".join(map(str, np.flatnonzero(out["flagged"])))
@@ -165,14 +165,14 @@ class DiffusionPipeline:
           ValueError: if inputs do not fit each other or the model.
         """
         model, o = self.model, self.options(options, **fields)
-        given = [o.hints] if isinstance(o.hints, np.ndarray) else list(o.hints)
+        hints = [o.hints] if isinstance(o.hints, np.ndarray) else list(o.hints)
         prompts = inputs.prompts(prompts)
         keys = inputs.check_key(key)
         if len(prompts) == 1:
             several = keys if keys.ndim else None
             prompts *= max(
                 len(x)
-                for x in (o.image, o.picture, o.depth, o.embed, o.init_noise, several, *given, prompts)
+                for x in (o.image, o.picture, o.depth, o.embed, o.init_noise, several, *hints, prompts)
                 if x is not None
             )
         count = len(prompts)
@@ -181,7 +181,7 @@ class DiffusionPipeline:
         size = self.size_of(o)
         batch: dict[str, Any] = {"keys": keys if keys.ndim else jax.random.split(keys, count)}
         batch |= inputs.first_noise(model, o.init_noise, count, size)
-        batch |= inputs.hints(model, given, count, size)
+        batch |= inputs.hints(model, hints, count, size)
         if o.image is not None:
             batch |= inputs.pictures(model, o.image, o.mask, count, size)
             batch |= inputs.original(o.original, o.mask, count, size)
@@ -207,7 +207,7 @@ class DiffusionPipeline:
         first = o.original if model.enlarges else o.image
         start = "noise" if first is None or model.edits else "picture"
         lora_weights = self.lora_weights if o.lora_weights is None else o.lora_weights
-        made = plan.make(
+        numbers = plan.make(
             model.process,
             self.schedulers.get("scheduler"),
             steps=o.steps,
@@ -227,8 +227,8 @@ class DiffusionPipeline:
         multilingual = "MultilingualCLIP" in model.kinds.values()  # Kandinsky 2.1
         if start == "picture" and multilingual and o.mask is None and o.strength is not None:
             signal, noise = plan.kandinsky_start(o.strength)
-            made = made._replace(signal=signal, noise=noise)
-        return (self.params, made), batch
+            numbers = numbers._replace(signal=signal, noise=noise)
+        return (self.params, numbers), batch
 
     def options(self, given: Any = None, **fields: Any) -> Options:
         """Returns the options that a call with these runs with: checked, what is left open filled in.

@@ -75,8 +75,8 @@ class DirectPipeline:
         self.calls = calls
         self._spec = spec
 
-        def drawn(whole: Any, batch: Any) -> Any:
-            weights, numbers = whole
+        def drawn(arguments: Any, batch: Any) -> Any:
+            weights, numbers = arguments
             return draw(weights, numbers, batch["keys"], batch.get("label"))
 
         self._draw = Spread(drawn, spec)
@@ -132,13 +132,13 @@ P = TypeVar("P", bound=DirectPipeline)
 
 def kept(make: Callable[[Any], P]) -> Callable[[Any], P]:
     """Returns a function of weights: the pipeline that `make` makes of the first ones, so that it compiles once."""
-    made: list[P] = []
+    pipelines: list[P] = []
 
     def with_weights(weights: Any) -> P:
-        if not made:
-            made.append(make(weights))
-        made[0].weights = weights
-        return made[0]
+        if not pipelines:
+            pipelines.append(make(weights))
+        pipelines[0].weights = weights
+        return pipelines[0]
 
     return with_weights
 
@@ -163,8 +163,8 @@ class LikelihoodPipeline(DirectPipeline):
         super().__init__(weights, draw, **how)
         self.likelihood = likelihood
 
-        def measured(whole: Any, batch: Any) -> Any:
-            return bits(whole, batch["image"], batch["keys"], batch.get("label"))
+        def measured(weights: Any, batch: Any) -> Any:
+            return bits(weights, batch["image"], batch["keys"], batch.get("label"))
 
         self._bits = Spread(measured, self._spec)
 

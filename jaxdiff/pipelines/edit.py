@@ -47,18 +47,24 @@ def hires(
     Raises:
       ValueError: if the enlarged pictures have no size, or the model does not start from latents.
     """
-    given, unit, factor = pipe.options(options, **fields), pipe.model.unit, pipe.model.factor
+    options_of_first, unit, factor = pipe.options(options, **fields), pipe.model.unit, pipe.model.factor
     if pipe.model.extra:
         raise ValueError("this model starts from a picture of its own kind: it enlarges none that it has made")
     if not 0 < scale <= canvas.LARGEST:
         raise ValueError(f"pictures cannot be made {scale} times larger: expected a number above 0")
     again = _other(inputs.check_key(key))
-    h, w = pipe.size_of(given)
+    h, w = pipe.size_of(options_of_first)
     height, width = (side // factor for side in canvas.fit(round(h * scale), round(w * scale), unit))
-    _, small = pipe(prompts, key=key, options=given, latents=True)
+    _, small = pipe(prompts, key=key, options=options_of_first, latents=True)
     large = jax.image.resize(small, (len(small), height, width, small.shape[-1]), "bilinear")
     second = dataclasses.replace(
-        given, image=np.asarray(large), strength=upscale_strength, mask=None, init_noise=None, height=None, width=None
+        options_of_first,
+        image=np.asarray(large),
+        strength=upscale_strength,
+        mask=None,
+        init_noise=None,
+        height=None,
+        width=None,
     )
     return pipe(prompts, key=again, options=second, latents=True)
 
@@ -97,12 +103,12 @@ def invert_and_edit(
     if wrong or pipe.model.extra:
         what = ", ".join(wrong) or "models that start from a picture of their own kind"
         raise ValueError(f"an inversion finds the noise of a whole picture: it does not go with {what}")
-    given = of_inversion(pipe.options(options, **fields))
+    call = of_inversion(pipe.options(options, **fields))
     again = _other(inputs.check_key(key))
     names = ("steps", "grid", "height", "width", "chunks", "lora_weights", "hints", "hint_weights", "picture")
-    up = {name: getattr(given, name) for name in (*names, "picture_weight")}
+    up = {name: getattr(call, name) for name in (*names, "picture_weight")}
     _, noise = pipe(source, image=image, key=key, sampler="ddim_inverse", guidance=None, latents=True, **up)
-    down = dataclasses.replace(given, init_noise=noise, height=None, width=None)
+    down = dataclasses.replace(call, init_noise=noise, height=None, width=None)
     return pipe(prompts, key=again, options=down, latents=True)
 
 

@@ -101,7 +101,7 @@ def encode(
     run = Spread(function, devices=jax.local_devices(), multiple=config.batch)
     weights = jax.device_put({"vae": vae.params, "text": text.encoder.params if text else {}})
     of_examples = functools.partial(_encode, run, weights, text, data.flip)
-    made: dict[str, Manifest | None] = {}
+    manifests: dict[str, Manifest | None] = {}
     for split in splits:
         one = dataclasses.replace(data, split=split)
         source = open_source(one) if config.buckets == 1 else open_shaped(one)
@@ -119,14 +119,14 @@ def encode(
                 tell(done)
                 for part in left:
 
-                    def told(rows: int) -> None:
+                    def count(rows: int) -> None:
                         nonlocal done
                         done += rows
                         tell(done)
 
-                    latent_shards.write(out / split, part, source, plan, of_examples, config.batch, told)
-        made[split] = latent_shards.finish(out / split, parts, plan, len(source))
-    return made
+                    latent_shards.write(out / split, part, source, plan, of_examples, config.batch, count)
+        manifests[split] = latent_shards.finish(out / split, parts, plan, len(source))
+    return manifests
 
 
 def _plan(data: DataConfig, vae: Component, text: Text | None, config: EncodeConfig) -> Plan:
@@ -159,14 +159,14 @@ def _function(vae: Component, text: Text | None, mirrored: bool) -> Any:
     def function(weights: Any, batch: Any) -> dict[str, Any]:
         image = both(batch["image"])
         flat = image.reshape(-1, *image.shape[2:])
-        made: dict[str, Any] = {
+        rows: dict[str, Any] = {
             "moments": first_stage.moments(vae, weights["vae"], flat),
             "small": jnp.round(first_stage.reduced(flat, factor)).astype(jnp.uint8),
         }
-        made = {name: x.reshape(*image.shape[:2], *x.shape[1:]) for name, x in made.items()}
+        rows = {name: x.reshape(*image.shape[:2], *x.shape[1:]) for name, x in rows.items()}
         if text:
-            made["context"] = first_stage.states(text.encoder, weights["text"], batch["tokens"])
-        return made
+            rows["context"] = first_stage.states(text.encoder, weights["text"], batch["tokens"])
+        return rows
 
     return function
 

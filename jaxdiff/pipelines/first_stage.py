@@ -75,8 +75,8 @@ def _moment_shape(kind: str, config: Any, side: int) -> tuple[int, ...]:
         network = AUTOENCODERS[kind](config)
         return network.init_with_output(jax.random.key(0), image, method="encode")[0]
 
-    made = jax.eval_shape(encode, jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
-    return tuple(jax.eval_shape(lambda z: jnp.concatenate(z, -1) if isinstance(z, tuple) else z, made).shape[1:])
+    latents = jax.eval_shape(encode, jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
+    return tuple(jax.eval_shape(lambda z: jnp.concatenate(z, -1) if isinstance(z, tuple) else z, latents).shape[1:])
 
 
 def channels(part: Component) -> tuple[int, int]:

@@ -132,8 +132,8 @@ def check_parts(bundle: Bundle, needed: Sequence[str]) -> None:
 def check_widths(bundle: Bundle, widths: Mapping[str, int]) -> None:
     """Refuses parts whose embeddings have other widths than each other's."""
     if len(set(widths.values())) > 1:
-        told = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise ValueError(f"{bundle.kind}: embeddings are of different widths: {told}; expected one model's parts")
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise ValueError(f"{bundle.kind}: embeddings are of different widths: {listed}; expected one model's parts")
 
 
 class PriorPipeline:
@@ -249,8 +249,8 @@ def make_program(nets: Mapping[str, Any], process: Process | None) -> Callable[[
     many embeddings are drawn, and `imagines_away` is there where one of `away` is wanted.
     """
 
-    def program(whole: tuple[Params, Any], batch: Any) -> dict[str, Array]:
-        params, numbers = whole
+    def program(arguments: tuple[Params, Any], batch: Any) -> dict[str, Array]:
+        params, numbers = arguments
         text, away = (read(nets["text_encoder"], params["text_encoder"], batch[name]) for name in ("text", "away"))
         both = "imagines_away" in batch
         double = lambda a, b: jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a, b)
@@ -271,10 +271,10 @@ def make_program(nets: Mapping[str, Any], process: Process | None) -> Callable[[
         draws = [draw(_folded(keys, 2 + n) if n else keys) for n in range(batch["draws"].shape[2])]
         assert text.pooled is not None
         embed = nearest(jnp.stack(draws), text.pooled)
-        made = {"embed": embed, "finite": jnp.isfinite(embed).all(1)}
+        out = {"embed": embed, "finite": jnp.isfinite(embed).all(1)}
         if both:
-            return {name: jnp.split(x, 2)[0] for name, x in made.items()} | {"away": jnp.split(embed, 2)[1]}
-        return made | {"away": nothing(nets, params, embed)}
+            return {name: jnp.split(x, 2)[0] for name, x in out.items()} | {"away": jnp.split(embed, 2)[1]}
+        return out | {"away": nothing(nets, params, embed)}
 
     return program
 

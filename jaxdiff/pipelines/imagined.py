@@ -32,7 +32,7 @@ def split(bundle: Bundle) -> tuple[Bundle, Bundle]:
         own = {name: x for name, x in named.items() if name.startswith("prior") == of_prior}
         return {bare(name): x for name, x in own.items()}
 
-    made = [
+    halves = [
         dataclasses.replace(
             bundle,
             components=take(bundle.components, of_prior),
@@ -41,7 +41,7 @@ def split(bundle: Bundle) -> tuple[Bundle, Bundle]:
         )
         for of_prior in (True, False)
     ]
-    return made[0], made[1]
+    return halves[0], halves[1]
 
 
 class Imagined:
@@ -78,11 +78,11 @@ class Imagined:
         self._more = (prior.Options, VaryOptions) if "image_encoder" in prior.nets else (prior.Options,)
         fields |= {f.name: (f.type, f.default) for kind in self._more for f in dataclasses.fields(kind)}
         fields.setdefault("negative", (str | Sequence[str] | None, None))
-        made = [(name, kind, dataclasses.field(default=default)) for name, (kind, default) in fields.items()]
+        listed_fields = [(name, kind, dataclasses.field(default=default)) for name, (kind, default) in fields.items()]
         shown = [kind for one in self._more for kind in reversed(one.__mro__[:-1])]
         listed = [(kind.__doc__ or "").partition("Attributes:\n")[2].rstrip() for kind in shown]
         doc = "\n".join([(decoder.Options.__doc__ or "").rstrip(), *listed, ""])
-        self.Options = dataclasses.make_dataclass("Options", made, frozen=True, namespace={"__doc__": doc})
+        self.Options = dataclasses.make_dataclass("Options", listed_fields, frozen=True, namespace={"__doc__": doc})
 
     @property
     def model(self) -> Any:
@@ -98,8 +98,8 @@ class Imagined:
         """Returns the options of the prior and of the decoder in a call with these; see `DiffusionPipeline`."""
         of_prior = {f.name: f.default for kind in self._more for f in dataclasses.fields(kind)}
         own = {name: given.get(name, default) for name, default in of_prior.items()}
-        told = {name: value for name, value in own.items() if isinstance(value, int | float | str)}
-        return [told, *self.decoder.settings({n: x for n, x in given.items() if n not in of_prior})]
+        of_this = {name: value for name, value in own.items() if isinstance(value, int | float | str)}
+        return [of_this, *self.decoder.settings({n: x for n, x in given.items() if n not in of_prior})]
 
     def __call__(
         self,
@@ -118,26 +118,26 @@ class Imagined:
           ValueError: for options that a stage does not take.
         """
         prompts, keys = inputs.prompts(prompts), inputs.check_key(key)
-        given = {} if options is None else {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-        given |= fields
-        taken = {kind: {f.name for f in dataclasses.fields(kind)} & given.keys() for kind in self._more}
-        own = {kind: kind(**{name: given.pop(name) for name in names}) for kind, names in taken.items()}
+        call = {} if options is None else {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+        call |= fields
+        taken = {kind: {f.name for f in dataclasses.fields(kind)} & call.keys() for kind in self._more}
+        own = {kind: kind(**{name: call.pop(name) for name in names}) for kind, names in taken.items()}
         chosen, vary = own[self.prior.Options], own.get(VaryOptions, VaryOptions())
         assert isinstance(vary, VaryOptions)
         chosen.check()
         vary.check()
-        several = [x for x in (keys if keys.ndim else None, vary.picture, given.get("image")) if x is not None]
+        several = [x for x in (keys if keys.ndim else None, vary.picture, call.get("image")) if x is not None]
         if len(prompts) == 1:
             prompts *= max((len(x) for x in several), default=1)
         if keys.ndim and len(keys) != len(prompts):
             raise ValueError(f"there are {len(keys)} keys for {len(prompts)} pictures: pass one, or one for each")
-        if wrong := [name for name in _GIVEN if name in given]:
+        if wrong := [name for name in _GIVEN if name in call]:
             raise ValueError(f"{wrong[0]} is what the prior makes: leave it out, or call the decoder")
         takes = {f.name for f in dataclasses.fields(self.decoder.Options)}
-        negative = given.get("negative")
+        negative = call.get("negative")
         if "negative" not in takes:
-            given.pop("negative", None)
-        if unknown := [name for name in given if name not in takes]:
+            call.pop("negative", None)
+        if unknown := [name for name in call if name not in takes]:
             raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(sorted(takes))}")
         keys = keys if keys.ndim else jax.random.split(keys, len(prompts))
         # a decoder that adds noise to its embedding is told zeros in its place
@@ -148,10 +148,10 @@ class Imagined:
         else:
             seen, embed, no_embed = self.prior.look(prompts, vary)
             if vary.keep:
-                given |= self._kept(prompts, keys, seen, vary, given)
+                call |= self._kept(prompts, keys, seen, vary, call)
         drawn: dict[str, Any] = {"embed": embed, **({} if self.decoder.model.noises else {"no_embed": no_embed})}
         how: dict[str, Any] = {"latents": latents, "on_device": on_device, "until": until}
-        return self.decoder(prompts, key=keys, **drawn, **how, **given)
+        return self.decoder(prompts, key=keys, **drawn, **how, **call)
 
     def _kept(self, prompts: list[str], keys: Any, seen: Any, vary: VaryOptions, given: Mapping[str, Any]) -> Any:
         """Returns the options of a walk that begins at the noise that a picture comes from, by DDIM both ways."""

@@ -44,13 +44,13 @@ def root_key(seed: int) -> Key:
     return jax.random.fold_in(key, seed >> 32) if seed >> 32 else key
 
 
-def prompts(given: str | Sequence[str]) -> list[str]:
+def prompts(asked: str | Sequence[str]) -> list[str]:
     """Prompts as a list.
 
     Raises:
       ValueError: if there is none.
     """
-    listed = [given] if isinstance(given, str) else list(given)
+    listed = [asked] if isinstance(asked, str) else list(asked)
     if not listed:
         raise ValueError("no prompt was given: pass at least one")
     return listed
@@ -155,10 +155,10 @@ def pictures(model: Model, image: Any, mask: np.ndarray | None, count: int, size
     if model.enlarges and model.factor == 1:  # the program makes it larger
         return {"image": image}
     scaled = canvas.nearest if model.picture == "semantic_map" else canvas.resize
-    given = {"image": scaled(image, *(small if model.enlarges else size))}
+    rows = {"image": scaled(image, *(small if model.enlarges else size))}
     if mask is not None:
-        given["mask"] = canvas.resize_mask(canvas.check_mask(mask, image), *size)
-    return given
+        rows["mask"] = canvas.resize_mask(canvas.check_mask(mask, image), *size)
+    return rows
 
 
 def _float_pictures(image: Any, count: int) -> Any:
@@ -175,10 +175,10 @@ def original(x: Any, mask: Any, count: int, size: tuple[int, int]) -> dict[str, 
     if x is None:
         return {}
     x = canvas.check_pictures(x, count, "original")
-    given = {"original": canvas.resize(x, *size)}
+    rows = {"original": canvas.resize(x, *size)}
     if mask is not None:
-        given["mask"] = canvas.resize_mask(canvas.check_mask(mask, x), *size)
-    return given
+        rows["mask"] = canvas.resize_mask(canvas.check_mask(mask, x), *size)
+    return rows
 
 
 def depth(model: Model, x: Any, count: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -195,18 +195,18 @@ def depth(model: Model, x: Any, count: int, size: tuple[int, int]) -> dict[str, 
     return {"depth": (2 * (maps - low) / (high - low) - 1).astype(np.float32)}
 
 
-def hints(model: Model, given: Sequence[np.ndarray], count: int, size: tuple[int, int]) -> dict[str, Any]:
+def hints(model: Model, pictures: Sequence[np.ndarray], count: int, size: tuple[int, int]) -> dict[str, Any]:
     """Returns `hints` for the ControlNets and `hint` for the T2I-adapter."""
-    if model.nets["unet"].hint and len(given) == 1:
+    if model.nets["unet"].hint and len(pictures) == 1:
         sides = (8 * (side // model.factor) for side in size)
-        return {"depth": canvas.resize(canvas.check_pictures(given[0], count, "hints"), *sides)}
+        return {"depth": canvas.resize(canvas.check_pictures(pictures[0], count, "hints"), *sides)}
     wanted = [*model.named("controlnet"), *model.named("adapter"), *(["unet"] if model.nets["unet"].hint else [])]
-    if len(given) != len(wanted):
+    if len(pictures) != len(wanted):
         raise ValueError(
-            f"{len(given)} hints were given: expected {len(wanted)}"
+            f"{len(pictures)} hints were given: expected {len(wanted)}"
             + (f", for {', '.join(wanted)}" if wanted else "; load the model with a ControlNet or a T2I-adapter")
         )
-    fitted = [canvas.resize(canvas.check_pictures(hint, count, "hints"), *size) for hint in given]
+    fitted = [canvas.resize(canvas.check_pictures(hint, count, "hints"), *size) for hint in pictures]
     last = {"hint": fitted.pop()} if "adapter" in model.nets else {}
     if last and model.nets["adapter"].in_channels == 1:
         last["hint"] = last["hint"].mean(-1, keepdims=True).round().astype(np.uint8)
@@ -233,11 +233,11 @@ def weights(model: Model, hints: Sequence[float], loras: Sequence[float], count:
     """Returns how much ControlNets, the T2I-adapter and `count` LoRAs count."""
     controls, adapter = len(model.named("controlnet")), "adapter" in model.nets
     hints = hints or (1.0,) * (controls + adapter)
-    for what, given, expected in (("hint_weights", hints, controls + adapter), ("lora_weights", loras, count)):
-        if len(given) != expected:
-            raise ValueError(f"{what} has {len(given)} numbers: expected {expected}")
-        if not np.isfinite(np.asarray(given, np.float64)).all():
-            raise ValueError(f"{what} is {tuple(given)}: expected finite numbers")
+    for what, numbers, expected in (("hint_weights", hints, controls + adapter), ("lora_weights", loras, count)):
+        if len(numbers) != expected:
+            raise ValueError(f"{what} has {len(numbers)} numbers: expected {expected}")
+        if not np.isfinite(np.asarray(numbers, np.float64)).all():
+            raise ValueError(f"{what} is {tuple(numbers)}: expected finite numbers")
     return {
         "control": np.array(hints[:controls], np.float32),
         "adapter": np.array(hints[-1] if adapter else 0, np.float32),
@@ -260,20 +260,20 @@ def told(
       ValueError: if `chunks` is below 1, or a prompt is none of the classes that the model knows.
     """
     count = len(prompts)
-    made: dict[str, Any] = {"keep": np.full(count, keep, np.float32), "text": {}}
+    batch: dict[str, Any] = {"keep": np.full(count, keep, np.float32), "text": {}}
     for name, length in model.texts.items():
         tokenizer = tokenizers[name.replace("text_encoder", "tokenizer")]
         if not isinstance(tokenizer, ClipTokenizer):
-            made["text"][name] = np.stack([tokenizer.encode(plain(tokenizer, text), length) for text in prompts])
+            batch["text"][name] = np.stack([tokenizer.encode(plain(tokenizer, text), length) for text in prompts])
             continue
         rows = [prompt_text.encode(tokenizer, text, chunks, length) for text in prompts]
-        made["text"][name] = tuple(np.stack(x) for x in zip(*rows, strict=True))
+        batch["text"][name] = tuple(np.stack(x) for x in zip(*rows, strict=True))
     if model.labels:
-        made["label"] = np.array([label(model, text) for text in prompts], np.int32)
+        batch["label"] = np.array([label(model, text) for text in prompts], np.int32)
     if model.sizes:
         last = (score,) if model.sizes == 5 else size
-        made["sizes"] = np.tile(np.array([*size, 0, 0, *last], np.float32), (count, 1))
-    return made
+        batch["sizes"] = np.tile(np.array([*size, 0, 0, *last], np.float32), (count, 1))
+    return batch
 
 
 def plain(tokenizer: Any, text: str) -> str:
@@ -297,13 +297,13 @@ def label(model: Model, prompt: str) -> int:
     raise ValueError(f"{prompt!r} is not a class of this model: expected one of {', '.join(listed[:10])}{more}")
 
 
-def for_each(given: str | Sequence[str] | None, count: int) -> list[str]:
+def for_each(asked: str | Sequence[str] | None, count: int) -> list[str]:
     """Returns negative prompts, one for each picture.
 
     Raises:
       ValueError: if there are several, but not one for each.
     """
-    words = [given or ""] if isinstance(given, str | None) else list(given)
+    words = [asked or ""] if isinstance(asked, str | None) else list(asked)
     words = words * count if len(words) == 1 else words
     if len(words) != count:
         raise ValueError(f"there are {len(words)} negative prompts for {count} pictures: expected one, or one for each")

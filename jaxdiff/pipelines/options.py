@@ -88,10 +88,10 @@ def of_model(model: Model, *, guidance: float | None = 7.5, loras: int = 0, leve
     """
     names = {"steps", "sampler", "grid", "eta", "init_noise", "height", "width", "image"}
     edits, enlarges, sharp = model.edits, model.enlarges, "vae" not in model.nets
-    told = model.steered
+    steered = model.steered
     more = {
-        ("guidance",): told,
-        ("rescale",): told and not edits,
+        ("guidance",): steered,
+        ("rescale",): steered and not edits,
         ("negative",): model.reads,
         ("chunks",): model.chunked,
         ("mask", "strength"): not edits and (sharp or not enlarges),
@@ -120,21 +120,21 @@ def of_model(model: Model, *, guidance: float | None = 7.5, loras: int = 0, leve
     return dataclasses.make_dataclass("Options", fields, frozen=True, namespace={"__doc__": Options.__doc__})
 
 
-def merged(kind: type, guidance: float | None, given: Any, fields: Mapping[str, Any]) -> Options:
+def merged(kind: type, guidance: float | None, asked: Any, fields: Mapping[str, Any]) -> Options:
     """Returns the options of a call, checked as far as they can be alone.
 
     Args:
       kind: the class of what the model takes, see `of_model`.
       guidance: the scale of calls that give none; None: they are not guided.
-      given: an instance of that class, or of `Options`; None: all defaults.
-      fields: by name, before those of `given`.
+      asked: an instance of that class, or of `Options`; None: all defaults.
+      fields: by name, before those of `asked`.
 
     Raises:
       ValueError: for a name that is not an option, one that this model does not take, and a number that makes no sense.
     """
     defaults = {f.name: f.default for f in dataclasses.fields(Options)} | {"guidance": guidance}
     defaults |= {f.name: f.default for f in dataclasses.fields(kind)}
-    values = {} if given is None else {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
+    values = {} if asked is None else {f.name: getattr(asked, f.name) for f in dataclasses.fields(asked)}
     values |= fields
     if unknown := [name for name in values if name not in defaults]:
         near = difflib.get_close_matches(unknown[0], defaults, 1)
@@ -193,9 +193,9 @@ COUNTS = {
 """The least and the most of whole numbers; sizes have a bound of their own, by what they take (`canvas`)."""
 
 
-def _numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+def _numbers(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options with plain numbers; refuses what is none of the expected kind, or not finite."""
-    options = dict(given)
+    options = dict(asked)
     for name, (least, most) in COUNTS.items():
         value = options[name]
         if value is None and name in ("height", "width"):

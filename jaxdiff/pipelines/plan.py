@@ -100,7 +100,7 @@ def make(
     if until is not None:
         times = _ended(process, config, chosen, times, until)
     table = chosen.table(times, steps, **({} if eta is None else {"eta": eta}))
-    told = chosen.told(calls, table.t)
+    times_told = chosen.told(calls, table.t)
     # the levels are the sampler's, and the model's schedule may call them by other times
     table = dataclasses.replace(table, t=schedule.time(chosen.schedule.log_snr(table.t)))
     own = schedule.timestep(table.t)
@@ -116,7 +116,7 @@ def make(
         # where a class works on x / alpha, that is what the walk before it returned
         signal, noise = (float(chosen.schedule.alpha(times[:1])[0]) if chosen.alone else 1.0), 0.0
     order = np.argsort(own, kind="stable")
-    plan = Plan(table, signal, noise, weights, np.stack([own[order], told[order]]), low)
+    plan = Plan(table, signal, noise, weights, np.stack([own[order], times_told[order]]), low)
     return jax.tree.map(lambda x: np.asarray(x, np.float32), plan)
 
 

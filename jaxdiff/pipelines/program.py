@@ -61,33 +61,33 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
     that are not finite, `flagged` [b] those that the safety checker blackened.
     """
 
-    def program(whole: tuple[Params, Plan], batch: Any) -> dict[str, Array]:
-        params, plan = whole
+    def program(arguments: tuple[Params, Plan], batch: Any) -> dict[str, Array]:
+        params, plan = arguments
         params = with_loras(params, plan.weights["lora"])
         noise = batch.get("noise")
         if noise is None:
             noise = unit_noise(batch["keys"], FIRST, (*batch["canvas"].shape[1:3], model.channels))
-        given = read_pictures(model, params, plan, batch)
+        pictures = read_pictures(model, params, plan, batch)
         denoise = guided(
-            model, params, conditions(model, params, plan.weights, batch, given, plan.low), plan.weights, plan.told
+            model, params, conditions(model, params, plan.weights, batch, pictures, plan.low), plan.weights, plan.told
         )
-        if model.known and "mask" in given:
-            denoise = agreeing(denoise, given["known"], given["mask"])
+        if model.known and "mask" in pictures:
+            denoise = agreeing(denoise, pictures["known"], pictures["mask"])
         kernel = table_kernel(denoise, plan.table.b.shape[1])
         x = plan.noise * noise
-        if "known" in given:
-            x = x + plan.signal * given["known"]
-        if "mask" in given and model.blends:
-            kernel = blend_known(kernel, given["known"], noise, given["mask"])
+        if "known" in pictures:
+            x = x + plan.signal * pictures["known"]
+        if "mask" in pictures and model.blends:
+            kernel = blend_known(kernel, pictures["known"], noise, pictures["mask"])
         latents = drive(kernel, plan.table, x, batch["keys"])
         assert isinstance(latents, jax.Array)
         picture = decode(model, params, latents)
         pixels = to_pixels(picture)
-        made = {"latents": latents, "bad": ~jnp.isfinite(picture).all((1, 2, 3))}
+        out = {"latents": latents, "bad": ~jnp.isfinite(picture).all((1, 2, 3))}
         if model.safety:
-            made["flagged"] = unsafe(model, params, pixels)
-            pixels = jnp.where(made["flagged"][:, None, None, None], jnp.uint8(0), pixels)
-        return {**made, "pixels": pixels}
+            out["flagged"] = unsafe(model, params, pixels)
+            pixels = jnp.where(out["flagged"][:, None, None, None], jnp.uint8(0), pixels)
+        return {**out, "pixels": pixels}
 
     return program
 
@@ -120,8 +120,8 @@ def decode(model: Model, params: Params, latents: Float[Array, "b i j z"]) -> Fl
         return latents
     net = model.nets["vae"]
     vae = AUTOENCODERS[model.kinds["vae"]](net)
-    whole = {"quantized": True} if getattr(net, "spatial", False) else {}  # Kandinsky's are left alone
-    one = lambda z: vae.apply({"params": params["vae"]}, z, method="decode", **whole)
+    unquantized = {"quantized": True} if getattr(net, "spatial", False) else {}  # Kandinsky's are left alone
+    one = lambda z: vae.apply({"params": params["vae"]}, z, method="decode", **unquantized)
     z = unscaled(net, latents)
     if model.decode == "tiled":
         return tiled(one, z, factor=model.factor)
@@ -184,14 +184,14 @@ def enlarged(model: Model, plan: Plan, batch: Any, x: Float[Array, "b i j 3"]) -
 
     x = x if model.noised_small else enlarge(x)
     x = alpha * x + sigma * unit_noise(batch["keys"], LOW, x.shape[1:])
-    given = {"joined": enlarge(x) if model.noised_small else x}
+    pictures = {"joined": enlarge(x) if model.noised_small else x}
     if "original" in batch:
-        given["known"] = batch["original"].astype(jnp.float32) / 127.5 - 1
-        given |= {"mask": batch["mask"]} if "mask" in batch else {}
+        pictures["known"] = batch["original"].astype(jnp.float32) / 127.5 - 1
+        pictures |= {"mask": batch["mask"]} if "mask" in batch else {}
     if model.fills:
-        kept = 1 - given["mask"]
-        given["joined"] = jnp.concatenate([given["known"] * kept, kept, given["joined"]], -1)
-    return given
+        kept = 1 - pictures["mask"]
+        pictures["joined"] = jnp.concatenate([pictures["known"] * kept, kept, pictures["joined"]], -1)
+    return pictures
 
 
 def stretched(x: Float[Array, "b i j c"], height: int, width: int) -> Float[Array, "b h w c"]:
@@ -210,7 +210,7 @@ def conditions(
     params: Params,
     weights: Mapping[str, Any],
     batch: Any,
-    given: Mapping[str, Array],
+    pictures: Mapping[str, Array],
     low: tuple[Any, Any] = (1.0, 0.0),
 ) -> tuple[Cond, ...]:
     """Returns what the U-Net is told: with the prompt, and with the negative one; three for a picture to edit.
@@ -222,17 +222,17 @@ def conditions(
     net = model.nets["unet"]
     augment = batch["level"].astype(jnp.float32) if "level" in batch and net.augment else None
     if not parts:
-        return (Cond(image=given.get("joined"), augment=augment),)
+        return (Cond(image=pictures.get("joined"), augment=augment),)
     ways = len(parts)
-    told = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    text = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
     again = lambda x: jnp.concatenate([x] * ways)
     hints = tuple(again(hint.astype(jnp.float32) / 255) for hint in batch.get("hints", ()))
     cond = Cond(
-        **read_text(model, params, told),
+        **read_text(model, params, text),
         hints=hints,
-        label=again(batch["level"]) if model.enlarges and "level" in batch and not net.augment else told.get("label"),
+        label=again(batch["level"]) if model.enlarges and "level" in batch and not net.augment else text.get("label"),
         augment=None if augment is None else again(augment),
-        image=again(given["joined"]) if "joined" in given else None,
+        image=again(pictures["joined"]) if "joined" in pictures else None,
     )
     if model.deep:
         cond = dataclasses.replace(cond, image=again(batch["depth"]))
@@ -250,7 +250,7 @@ def conditions(
         seen = prepare(batch["picture"].astype(jnp.float32) / 255, model.nets["image_encoder"].size)
         seen = jnp.concatenate([seen, jnp.zeros_like(seen)][:ways])
         cond = dataclasses.replace(cond, **read_picture(model, params, seen, batch["picture_weight"]))
-    rows = len(told["keep"]) // ways
+    rows = len(text["keep"]) // ways
     conds = [jax.tree.map(lambda x, n=n: x[n * rows : (n + 1) * rows], cond) for n in range(ways)]
     if model.edits and ways == 2:
         conds.append(dataclasses.replace(conds[1], image=jnp.zeros_like(conds[1].image)))
@@ -271,11 +271,11 @@ def noised(model: Model, params: Params, low: tuple[Any, Any], batch: Any) -> Fl
     noise = unit_noise(batch["keys"], LOW, embed.shape[1:])
     embed = (low[0] * (embed - mean) / deviation + low[1] * noise) * deviation + mean
     waves = sinusoidal(batch["level"].astype(jnp.float32), embed.shape[1], shift=0.0, sin_first=False)
-    told = jnp.concatenate([embed, waves], -1)
-    return jnp.concatenate([told, jnp.zeros_like(told)])
+    both = jnp.concatenate([embed, waves], -1)
+    return jnp.concatenate([both, jnp.zeros_like(both)])
 
 
-def read_text(model: Model, params: Params, told: Any) -> dict[str, Any]:
+def read_text(model: Model, params: Params, text: Any) -> dict[str, Any]:
     """Encodes prompts: context and pooled vector, as fields of `Cond`.
 
     Of CLIP's encoders that is the states of all side by side, and the last one's vector.
@@ -284,22 +284,22 @@ def read_text(model: Model, params: Params, told: Any) -> dict[str, Any]:
     for name in model.named("text_encoder"):
         net = model.nets[name]
         if isinstance(net, TextConfig):
-            weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
+            weights_of, tokens = dequantize(params[name], net.dtype, text["text"][name])
             out: Any = TextTransformer(net).apply({"params": weights_of}, tokens)
             return dict(zip(("context", "context_mask", "pooled"), out, strict=True))
         if isinstance(net, XlmConfig):
-            weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
+            weights_of, tokens = dequantize(params[name], net.dtype, text["text"][name])
             return dict(zip(("context", "pooled"), XlmText(net).apply({"params": weights_of}, tokens), strict=True))
         if isinstance(net, BertConfig):
-            weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
+            weights_of, tokens = dequantize(params[name], net.dtype, text["text"][name])
             return {"context": BertText(net).apply({"params": weights_of}, tokens)}
         if isinstance(net, T5Config):
-            weights_of, tokens = dequantize(params[name], net.dtype, told["text"][name])
+            weights_of, tokens = dequantize(params[name], net.dtype, text["text"][name])
             states = T5Encoder(net).apply({"params": weights_of}, tokens)
             assert isinstance(states, jax.Array)
             contexts.append(states)
             continue
-        tokens, weights = told["text"][name]
+        tokens, weights = text["text"][name]
         rows, chunks, length = tokens.shape
         weights_of, tokens = dequantize(params[name], net.dtype, tokens)
         states, vectors = _pair(
@@ -310,12 +310,12 @@ def read_text(model: Model, params: Params, told: Any) -> dict[str, Any]:
         pooled = vectors.reshape(rows, chunks, -1)[:, 0].astype(jnp.float32)  # of the first chunk
     if not contexts:
         return {}
-    context = jnp.concatenate(contexts, -1) * told["keep"][:, None, None]
+    context = jnp.concatenate(contexts, -1) * text["keep"][:, None, None]
     if not model.sizes:
         return {"context": context}
     assert pooled is not None
     pooled = with_sizes(
-        pooled * told["keep"][:, None], told["sizes"], model.waves, sin_first=model.nets["unet"].sin_first
+        pooled * text["keep"][:, None], text["sizes"], model.waves, sin_first=model.nets["unet"].sin_first
     )
     return {"context": context, "pooled": pooled}
 
@@ -342,9 +342,9 @@ def read_picture(model: Model, params: Params, pixels: Array, weight: Float[Arra
     vector = vector * pixels.any((1, 2, 3))[:, None]
     if tokens is None:
         return {"context": vector[:, None]}
-    made = tokens.apply({"params": params["picture_tokens"]}, states if skip else vector)
-    assert isinstance(made, jax.Array)
-    return {"picture": made, "picture_weight": jnp.resize(weight, (len(made),))}
+    projected = tokens.apply({"params": params["picture_tokens"]}, states if skip else vector)
+    assert isinstance(projected, jax.Array)
+    return {"picture": projected, "picture_weight": jnp.resize(weight, (len(projected),))}
 
 
 def _pair(out: Any) -> tuple[Array, Array]:

@@ -37,8 +37,8 @@ def voice(numbers: Any, count: int, samples: int, rate: int, hop: int) -> Float[
       hop: samples that have one pitch and loudness.
     """
     loud = sound.fade(samples, rate)[::hop].repeat(hop)
-    told = jnp.stack(jnp.broadcast_arrays(jnp.log2(numbers["pitch"] / 110), numbers["loudness"] * loud), -1)
-    return jnp.broadcast_to(told, (count, *told.shape))
+    both = jnp.stack(jnp.broadcast_arrays(jnp.log2(numbers["pitch"] / 110), numbers["loudness"] * loud), -1)
+    return jnp.broadcast_to(both, (count, *both.shape))
 
 
 class SoundPipeline(OriginalsPipeline):

@@ -88,8 +88,8 @@ class TokenPipeline:
         self.Options: Any = options
         self._encode, self._cut = encode, cut
 
-        def drawn(whole: Any, batch: Any) -> Any:
-            weights, away, numbers = whole
+        def drawn(arguments: Any, batch: Any) -> Any:
+            weights, away, numbers = arguments
             return draw(weights, batch["ids"], away, batch["keys"], numbers)
 
         self._draw = Spread(drawn, spec, devices)

@@ -213,10 +213,10 @@ def make_program(
     `batch` has `keys` [b], the ids [b l] of `text` and of `no_text`, and what the part that makes embeddings is given.
     """
 
-    def program(whole: tuple[Params, Mapping[str, Any]], batch: Any) -> dict[str, Array]:
-        params, tables = whole
+    def program(arguments: tuple[Params, Mapping[str, Any]], batch: Any) -> dict[str, Array]:
+        params, tables = arguments
         encode = functools.partial(imagine.read, nets["text_encoder"], params["text_encoder"])
-        told, away = (encode(batch[name]) for name in ("text", "no_text"))
+        text_states, away = (encode(batch[name]) for name in ("text", "no_text"))
 
         def walk(
             name: str,
@@ -237,17 +237,17 @@ def make_program(
         def imagined() -> Array:
             prior, shape = imagine.network(nets["prior"]), (nets["prior"].embed,)
             draws = [
-                denormalised(params["prior"], walk("prior", prior, params["prior"], (told, away), shape, n))
+                denormalised(params["prior"], walk("prior", prior, params["prior"], (text_states, away), shape, n))
                 for n in range(batch["draws"].shape[2])
             ]
-            assert told.pooled is not None
-            return imagine.nearest(jnp.stack(draws), told.pooled)
+            assert text_states.pooled is not None
+            return imagine.nearest(jnp.stack(draws), text_states.pooled)
 
         embed = imagined() if "prior" in nets else make_look(nets)(params, batch)["embed"]
         none = jnp.broadcast_to(params["text_proj"]["no_embed"].astype(jnp.float32)[None], embed.shape)
         conds = tuple(
             decoder_cond(nets["text_proj"], params["text_proj"], seen, text)
-            for seen, text in ((embed, told), (none, away))
+            for seen, text in ((embed, text_states), (none, away))
         )
         side = sizes["decoder"]
         small = walk("decoder", _unet(nets["decoder"]), params["decoder"], (conds[0], conds[1]), (side, side, 3))

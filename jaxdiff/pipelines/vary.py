@@ -49,11 +49,11 @@ class MixOptions:
         """
         if isinstance(self.mix, bool) or not isinstance(self.mix, int | float) or not 0 <= self.mix <= 1:
             raise ValueError(f"mix is {self.mix!r}: expected a number from 0 to 1")
-        given = [name for name in ("towards", "described") if getattr(self, name) is not None]
-        if len(given) > 1:
+        named = [name for name in ("towards", "described") if getattr(self, name) is not None]
+        if len(named) > 1:
             raise ValueError("towards and described were both given: the picture moves to one of them")
-        if self.picture is None and given:
-            raise ValueError(f"{given[0]} is about a picture: pass picture")
+        if self.picture is None and named:
+            raise ValueError(f"{named[0]} is about a picture: pass picture")
         if self.straight and self.towards is None:
             raise ValueError("straight is about the way between two pictures: pass towards")
 
@@ -67,10 +67,10 @@ class MixOptions:
         Raises:
           ValueError: if what is given are no pictures, or they are of another number.
         """
-        given = {"picture": self.picture, "towards": self.towards}
-        made = {name: canvas.check_pictures(x, count, name) for name, x in given.items() if x is not None}
-        made |= {"mix": np.full(count, self.mix, np.float32), "straight": np.full(count, self.straight)}
-        return made if self.described is None else made | {"described": np.stack([tokens(self.described)] * count)}
+        pictures = {"picture": self.picture, "towards": self.towards}
+        rows = {name: canvas.check_pictures(x, count, name) for name, x in pictures.items() if x is not None}
+        rows |= {"mix": np.full(count, self.mix, np.float32), "straight": np.full(count, self.straight)}
+        return rows if self.described is None else rows | {"described": np.stack([tokens(self.described)] * count)}
 
 
 @dataclasses.dataclass(frozen=True)
