@@ -65,16 +65,16 @@ class BenchProgram:
 Devices = Sequence[jax.Device]
 
 
-def _spread(function: Callable[..., Any], whole: Any, batches: list[Any], devices: Devices) -> tuple[Any, Any]:
+def _spread(function: Callable[..., Any], params: Any, batches: list[Any], devices: Devices) -> tuple[Any, Any]:
     """Returns `function(whole, *batch)` as a program that splits the batch over devices, and its arguments."""
     mesh = make_mesh(MeshSpec(), devices)
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(("data", "fsdp")))
     program = jit_forward(
         function, devices[0].platform, in_shardings=(everywhere, *[split] * len(batches[0])), out_shardings=split
     )
-    whole = jax.device_put(whole, everywhere)
+    params = jax.device_put(params, everywhere)
     placed = [jax.device_put(batch, split) for batch in batches]
-    return program, lambda i: (whole, *placed[i % VARIANTS])
+    return program, lambda i: (params, *placed[i % VARIANTS])
 
 
 def unet(subject: BenchModel, batch: int, devices: Devices, steps: int) -> BenchProgram:
@@ -85,7 +85,7 @@ def unet(subject: BenchModel, batch: int, devices: Devices, steps: int) -> Bench
 
 
 def _apply(subject: BenchModel) -> Callable[..., Any]:
-    return lambda params, x, t, told: UNet(subject.unet).apply({"params": params}, x, t, Cond(**told))
+    return lambda params, x, t, fields: UNet(subject.unet).apply({"params": params}, x, t, Cond(**fields))
 
 
 def loop(subject: BenchModel, batch: int, devices: Devices, steps: int) -> BenchProgram:
@@ -99,19 +99,19 @@ def loop(subject: BenchModel, batch: int, devices: Devices, steps: int) -> Bench
     kind, says = (process.kind, process.says) if process else ("eps", "prediction")
     apply = lambda params, x, t, cond: network.apply({"params": params}, x, t, cond)
 
-    def sample(whole: Any, x: jax.Array, t: jax.Array, told: Any, keys: jax.Array) -> Any:
-        params, table = whole
-        denoise = denoiser.make(apply, params, Cond(**told), None, schedule, kind, says)
+    def sample(weights_and_table: Any, x: jax.Array, t: jax.Array, fields: Any, keys: jax.Array) -> Any:
+        params, table = weights_and_table
+        denoise = denoiser.make(apply, params, Cond(**fields), None, schedule, kind, says)
         return sampling.run(table, denoise, x, keys)
 
-    whole = (subjects.unet_params(subject), table)
-    program, arguments = _spread(sample, whole, [(*more, keys) for more in inputs], devices)
+    weights_and_table = (subjects.unet_params(subject), table)
+    program, arguments = _spread(sample, weights_and_table, [(*more, keys) for more in inputs], devices)
     alone, its_arguments = _spread(_apply(subject), arguments(0)[0][0], inputs, devices)
 
     def bare(i: int) -> jax.Array:
-        params, x, t, told = its_arguments(i)
+        params, x, t, fields = its_arguments(i)
         for _ in range(steps):
-            x = alone(params, x, t, told)
+            x = alone(params, x, t, fields)
         return x
 
     return BenchProgram("loop", program, arguments, batch, subject.unet.dtype, steps, bare)
@@ -124,7 +124,7 @@ def text_to_image(subject: BenchModel, batch: int, devices: Devices, steps: int)
     """
     bundle = subjects.bundle(subject)
     model = make_model(bundle)
-    made = plan.make(
+    numbers = plan.make(
         model.process,
         bundle.schedulers.get("scheduler"),
         steps=steps,
@@ -147,7 +147,7 @@ def text_to_image(subject: BenchModel, batch: int, devices: Devices, steps: int)
             one["negative"] = tell([""] * batch, len(model.texts) < 2, score=pipeline_inputs.BAD)
         batches.append((one,))
     params = {name: part.params for name, part in bundle.components.items()}
-    program, arguments = _spread(make_program(model), (params, made), batches, devices)
+    program, arguments = _spread(make_program(model), (params, numbers), batches, devices)
     return BenchProgram("text-to-image", program, arguments, batch, subject.unet.dtype, calls=steps)
 
 

@@ -26,13 +26,13 @@ def tables(records: Sequence[Record]) -> str:
     return "\n\n".join([part for part in parts if part] + notes) + "\n"
 
 
-def machine(told: Mapping[str, Any]) -> str:
+def machine(facts: Mapping[str, Any]) -> str:
     """Returns the machine in one line."""
-    torch = f", torch {told['torch']}" if told.get("torch") else ""
+    torch = f", torch {facts['torch']}" if facts.get("torch") else ""
     return (
-        f"{told['cpu']}, {told['cores']} cores, {told['memory_bytes'] / 2**30:.0f} GiB; {told['devices']} x "
-        f"{told['device']} ({told['platform']}); {told['os']}; Python {told['python']}, jax {told['jax']}{torch}; "
-        f"{told['date']}"
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_bytes'] / 2**30:.0f} GiB; {facts['devices']} x "
+        f"{facts['device']} ({facts['platform']}); {facts['os']}; Python {facts['python']}, jax {facts['jax']}{torch}; "
+        f"{facts['date']}"
     )
 
 
@@ -138,8 +138,8 @@ def _checkpoint(r: Record) -> list[str]:
     return [r["config"], _bytes(r["bytes"]), *(_spread(r[name], _seconds) for name in ("blocked", "save", "restore"))]
 
 
-def _spread(told: Record, show: Any) -> str:
-    return f"{show(told['median'])} ({show(told['lower'])} to {show(told['upper'])})"
+def _spread(record: Record, show: Any) -> str:
+    return f"{show(record['median'])} ({show(record['lower'])} to {show(record['upper'])})"
 
 
 def _seconds(x: float) -> str:

@@ -163,8 +163,10 @@ def _net(part: str, json: Mapping[str, Any], dtype: str) -> Any:
 def bundle(subject: BenchModel) -> Bundle:
     """Makes a model as it is read from files: random weights, and tokenizers that know ten digits or bytes."""
     if subject.trained:
-        whole = subject.trained.components
-        random = {name: dataclasses.replace(part, params=random_params(part.params)) for name, part in whole.items()}
+        components = subject.trained.components
+        random = {
+            name: dataclasses.replace(part, params=random_params(part.params)) for name, part in components.items()
+        }
         return dataclasses.replace(subject.trained, components=random)
     dtype, parts = subject.unet.dtype, {}
     for part, json in subject.json.items():
@@ -219,20 +221,20 @@ def noisy(subject: BenchModel, batch: int, seed: int) -> tuple[jax.Array, jax.Ar
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal((batch, *shape), np.float32)
 
-    told: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if subject.tokens:
-        told["context"] = normal(subject.tokens, subject.width)
+        fields["context"] = normal(subject.tokens, subject.width)
         if subject.experiment:  # CLIP's texts are all as long
-            told["context_mask"] = np.arange(subject.tokens) < rng.integers(2, subject.tokens + 1, (batch, 1))
+            fields["context_mask"] = np.arange(subject.tokens) < rng.integers(2, subject.tokens + 1, (batch, 1))
     if subject.pooled:
-        told["pooled"] = normal(subject.pooled)
+        fields["pooled"] = normal(subject.pooled)
     if subject.unet.labels:
-        told["label"] = rng.integers(0, subject.unet.labels, batch).astype(np.int32)
+        fields["label"] = rng.integers(0, subject.unet.labels, batch).astype(np.int32)
     x = normal(subject.side, subject.side, subject.channels)
     return (
         jnp.asarray(x),
         jnp.asarray(rng.uniform(1, 999, batch), jnp.float32),
-        {name: jnp.asarray(value) for name, value in told.items()},
+        {name: jnp.asarray(value) for name, value in fields.items()},
     )
 
 
@@ -250,8 +252,8 @@ def tokens(subject: BenchModel, batch: int, seed: int) -> jax.Array:
 
 def unet_params(subject: BenchModel) -> Any:
     """Returns random weights of the U-Net."""
-    x, t, told = noisy(subject, 1, 0)
-    shapes = jax.eval_shape(lambda: UNet(subject.unet).init(jax.random.key(0), x, t, Cond(**told)))
+    x, t, fields = noisy(subject, 1, 0)
+    shapes = jax.eval_shape(lambda: UNet(subject.unet).init(jax.random.key(0), x, t, Cond(**fields)))
     return random_params(shapes["params"])
 
 

@@ -64,13 +64,13 @@ def sides(subject: BenchModel, compiled: bool, case: BenchProgram) -> dict[str, 
     device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
     torch.set_default_dtype(getattr(torch, case.dtype))
     try:
-        made = {"torch": PEERS[case.name](subject, case, device, lambda module: module)}
+        modules = {"torch": PEERS[case.name](subject, case, device, lambda module: module)}
         if compiled and (device == "cuda" or shutil.which("c++") or shutil.which("g++")):
             compiler = functools.partial(torch.compile, dynamic=False)
-            made["torch.compile"] = PEERS[case.name](subject, case, device, compiler)
+            modules["torch.compile"] = PEERS[case.name](subject, case, device, compiler)
     finally:
         torch.set_default_dtype(torch.float32)
-    return {name: functools.partial(_finished, side, device) for name, side in made.items()}
+    return {name: functools.partial(_finished, side, device) for name, side in modules.items()}
 
 
 def _finished(side: Side, device: str, i: int) -> None:
@@ -118,8 +118,8 @@ def condition_json(net: UNetConfig, channels: int, width: int, pooled: int) -> d
     )  # what is set apart is no part of the architecture, or done outside
     lost = [f.name for f in dataclasses.fields(net) if getattr(same, f.name) != getattr(back, f.name)]
     if lost:
-        given = ", ".join(f"{name}={getattr(net, name)}" for name in lost)
-        raise NoPeerError(f"a UNet2DConditionModel of diffusers cannot have {given}")
+        listed = ", ".join(f"{name}={getattr(net, name)}" for name in lost)
+        raise NoPeerError(f"a UNet2DConditionModel of diffusers cannot have {listed}")
     return json
 
 
@@ -190,12 +190,12 @@ def _unet(subject: BenchModel, params: Any, device: str) -> tuple[Any, Callable[
     return module, call
 
 
-def _condition(subject: BenchModel, told: Mapping[str, Any], device: str) -> dict[str, Any]:
+def _condition(subject: BenchModel, fields: Mapping[str, Any], device: str) -> dict[str, Any]:
     """Returns what steers, under their names."""
-    if subject.json and "pooled" in told:
+    if subject.json and "pooled" in fields:
         raise NoPeerError("the U-Net of SDXL takes text and sizes apart: it has no peer here")
     names = {"context": "context", "context_mask": "mask", "label": "class_labels", "pooled": "class_labels"}
-    return {names[name]: _tensor(value, device) for name, value in told.items()}
+    return {names[name]: _tensor(value, device) for name, value in fields.items()}
 
 
 def unet(subject: BenchModel, case: BenchProgram, device: str, compiled: Callable[[Any], Any]) -> Side:
@@ -205,15 +205,15 @@ def unet(subject: BenchModel, case: BenchProgram, device: str, compiled: Callabl
     module, call = _unet(subject, case.arguments(0)[0], device)
     inputs = []
     for i in range(2):
-        _, x, t, told = case.arguments(i)
+        _, x, t, fields = case.arguments(i)
         times = torch.from_numpy(np.array(t)).to(device)  # in float32: 16 bits round 999 to 1000
-        inputs.append((_tensor(x, device), times, _condition(subject, told, device)))
+        inputs.append((_tensor(x, device), times, _condition(subject, fields, device)))
     network = compiled(module)
 
     def run(i: int) -> Any:
-        x, t, told = inputs[i % 2]
+        x, t, fields = inputs[i % 2]
         with torch.no_grad():
-            return call(network, x, t, **told)
+            return call(network, x, t, **fields)
 
     _same(case, run(0))
     return run
@@ -361,8 +361,8 @@ def train_step(subject: BenchModel, case: BenchProgram, device: str, compiled: C
         a, s = alpha[t, None, None, None], sigma[t, None, None, None]
         target = {"eps": eps, "x0": x0, "v": a * eps - s * x0}[process.prediction]
         with torch.autocast(device, narrow, enabled=narrow != torch.float32):
-            made = call(network, a * x0 + s * eps, t)
-        loss = ((made.float() - target) ** 2).mean()
+            output = call(network, a * x0 + s * eps, t)
+        loss = ((output.float() - target) ** 2).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params, o.clip or float("inf"))
         adam.step()

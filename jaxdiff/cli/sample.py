@@ -303,12 +303,12 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     captions, columns = ([Path(file).name for file in files], None) if files else (prompts, args.num)
     images = np.concatenate([part[0] for part in parts] if originals else parts)
     sheet = grid(images, captions, columns if args.num > 1 else None)
-    told = {name: value for name, value in dataclasses.asdict(args).items() if name in taken - {*OTHERS}} | own
-    told = json.loads(json.dumps(told, default=str))
+    settings = {name: value for name, value in dataclasses.asdict(args).items() if name in taken - {*OTHERS}} | own
+    settings = json.loads(json.dumps(settings, default=str))
     if isinstance(pipe, HasStages) and pipe.runs:
         each = pipe.settings(_given(args, listed) | own)
-        told["stages"] = [{"run": run, **stage} for run, stage in zip(pipe.runs, each, strict=True)]
-    out.write(args.out, sheet, {**named, **told, "jaxdiff": __version__})
+        settings["stages"] = [{"run": run, **stage} for run, stage in zip(pipe.runs, each, strict=True)]
+    out.write(args.out, sheet, {**named, **settings, "jaxdiff": __version__})
     if isinstance(pipe, HasOriginals):
         for path in pipe.write(args.out, np.concatenate([part[1] for part in parts])):
             print(f"wrote {path}")
@@ -430,8 +430,8 @@ def _draw(
     from jaxdiff.pipelines import edit
 
     if source is not None:
-        told = args.source_prompt or ""
-        return edit.invert_and_edit(pipe, source, prompts, source=told, key=keys, options=options)
+        source_prompt = args.source_prompt or ""
+        return edit.invert_and_edit(pipe, source, prompts, source=source_prompt, key=keys, options=options)
     if args.upscale:
         strength = {} if args.upscale_strength is None else {"upscale_strength": args.upscale_strength}
         return edit.hires(pipe, prompts, key=keys, scale=args.upscale, options=options, **strength)

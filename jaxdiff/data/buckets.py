@@ -59,9 +59,9 @@ def chosen(source: Any, shapes: Sequence[tuple[int, int]]) -> list[int]:
     small = [i for i, one in enumerate(sides) if any(side < to for side, to in zip(one, shapes[found[i]], strict=True))]
     if small:
         names = getattr(source, "names", lambda: [f"number {i}" for i in range(len(sides))])()
-        told = listing(f"{names[i]} ({sides[i][0]}x{sides[i][1]})" for i in small)
+        listed = listing(f"{names[i]} ({sides[i][0]}x{sides[i][1]})" for i in small)
         raise ValueError(
             f"{len(small)} of {len(sides)} pictures are smaller than {listing(f'{h}x{w}' for h, w in shapes)}, the "
-            f"shapes that they are cut to: {told}; remove them, or lower data.size"
+            f"shapes that they are cut to: {listed}; remove them, or lower data.size"
         )
     return found

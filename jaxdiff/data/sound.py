@@ -89,8 +89,8 @@ def stretch(
     waves: Sequence[Float[np.ndarray, " n"]], rng: np.random.Generator, samples: int
 ) -> Float[np.ndarray, " m"]:
     """Returns so many samples of one of several sounds, from anywhere in it."""
-    whole = waves[int(rng.integers(len(waves)))]
-    return whole[rng.integers(len(whole) - samples + 1) :][:samples]
+    wave = waves[int(rng.integers(len(waves)))]
+    return wave[rng.integers(len(wave) - samples + 1) :][:samples]
 
 
 def write(path: Path, x: Float[np.ndarray, " n"], rate: int) -> None:

@@ -165,12 +165,12 @@ class BytePair:
 
     @functools.cached_property
     def _encode_word(self) -> Callable[[str], list[int]]:
-        made = {pair: _FIRST_MERGE + m for m, pair in enumerate(self.merges)}
+        merged = {pair: _FIRST_MERGE + m for m, pair in enumerate(self.merges)}
 
         @functools.lru_cache(2**16)
         def encode_word(word: str) -> list[int]:
             ids = _bytes(word)
-            while known := [made[pair] for pair in _pairs(ids) if pair in made]:
+            while known := [merged[pair] for pair in _pairs(ids) if pair in merged]:
                 ids = _merge(ids, self.merges[min(known) - _FIRST_MERGE], min(known))
             return ids
 
@@ -226,11 +226,11 @@ def _pairs(ids: list[int]) -> list[Pair]:
     return list(itertools.pairwise(ids))
 
 
-def _merge(ids: list[int], pair: Pair, made: int) -> list[int]:
+def _merge(ids: list[int], pair: Pair, new_id: int) -> list[int]:
     merged, i = [], 0
     while i < len(ids):
         if tuple(ids[i : i + 2]) == pair:
-            merged.append(made)
+            merged.append(new_id)
             i += 2
         else:
             merged.append(ids[i])

@@ -73,21 +73,21 @@ def read(folder: Path) -> ByteTokenizer:
       FileNotFoundError: if it has no vocabulary.
       ValueError: if its files hold no such vocabulary; names them.
     """
-    whole, vocab, merges = (folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
-    if not whole.is_file() and not (vocab.is_file() and merges.is_file()):
+    combined, vocab, merges = (folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
+    if not combined.is_file() and not (vocab.is_file() and merges.is_file()):
         raise FileNotFoundError(f"{folder} has no tokenizer: expected tokenizer.json, or vocab.json and merges.txt")
-    path = whole if whole.is_file() else vocab
+    path = combined if combined.is_file() else vocab
     try:
-        told = json.loads(read_text(path))
+        fields = json.loads(read_text(path))
         if path is vocab:
             ids, pairs = (
-                told,
+                fields,
                 [line for line in read_text(merges).splitlines() if line and not line.startswith("#version")],
             )
         else:
-            _check(told)
-            added = {one["content"]: one["id"] for one in told.get("added_tokens") or ()}
-            ids, pairs = {**told["model"]["vocab"], **added}, told["model"]["merges"]
+            _check(fields)
+            added = {one["content"]: one["id"] for one in fields.get("added_tokens") or ()}
+            ids, pairs = {**fields["model"]["vocab"], **added}, fields["model"]["merges"]
         split = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in pairs]
         if wrong := [pair for pair in split if len(pair) != 2]:
             raise ValueError(f"a merge is {wrong[0]}: expected two tokens")
@@ -96,10 +96,10 @@ def read(folder: Path) -> ByteTokenizer:
         raise ValueError(f"{path} is not a tokenizer of GPT-2's or BART's kind: {error}") from error
 
 
-def _check(told: Any) -> None:
+def _check(fields: Any) -> None:
     """Refuses a tokenizer.json of another kind."""
-    model, before = told["model"], told.get("pre_tokenizer") or {}
-    if model.get("type") != "BPE" or before.get("type") != "ByteLevel" or told.get("normalizer"):
+    model, before = fields["model"], fields.get("pre_tokenizer") or {}
+    if model.get("type") != "BPE" or before.get("type") != "ByteLevel" or fields.get("normalizer"):
         raise ValueError(
             f"expected byte pairs (BPE, ByteLevel, no normalizer), found {model.get('type')}, {before.get('type')}"
         )

@@ -86,19 +86,21 @@ def read(path: Path | str, multilingual: bool = False) -> Unigram:
         raise ValueError(
             f"{found[0]} is read by the package tokenizers, which is not installed: pip install 'jaxdiff[t5]'"
         ) from None
-    made = _from_json(tokenizers, found[0]) if found[0].suffix == ".json" else _from_spiece(tokenizers, found[0])
+    tokenizer = _from_json(tokenizers, found[0]) if found[0].suffix == ".json" else _from_spiece(tokenizers, found[0])
     ids = {START: 0, PAD: 1, END: 2} if multilingual else {PAD: 0, END: 1}
     for word, expected in ids.items():
-        if made.token_to_id(word) != expected:
+        if tokenizer.token_to_id(word) != expected:
             whose = "XLM-RoBERTa" if multilingual else "T5"
-            raise ValueError(f"{found[0]}: {word} has the id {made.token_to_id(word)}, and {whose}'s is {expected}")
-    made.no_truncation()
-    made.no_padding()
+            raise ValueError(
+                f"{found[0]}: {word} has the id {tokenizer.token_to_id(word)}, and {whose}'s is {expected}"
+            )
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     more = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
     more += ["sentencepiece.bpe.model"] if multilingual else []
     beside = [path / name for name in more if (path / name).is_file()]
     files_of = {file.name: file.read_bytes() for file in (*found, *beside)}
-    return Unigram(made, files_of, end=ids[END], start=ids.get(START), pad=ids[PAD])
+    return Unigram(tokenizer, files_of, end=ids[END], start=ids.get(START), pad=ids[PAD])
 
 
 def _from_json(tokenizers: Any, file: Path) -> Any:
@@ -130,14 +132,14 @@ def _from_spiece(tokenizers: Any, file: Path) -> Any:
     special = [f"<extra_id_{n}>" for n in range(_SENTINELS - 1, -1, -1)]
     vocabulary += [(piece, 0.0) for piece in special if piece not in names]
     model = tokenizers.models.Unigram(vocabulary, unk_id=names.index(UNKNOWN), byte_fallback=False)
-    made = tokenizers.Tokenizer(model)
+    tokenizer = tokenizers.Tokenizer(model)
     if table := normal.get(2):
-        made.normalizer = tokenizers.normalizers.Precompiled(table)
+        tokenizer.normalizer = tokenizers.normalizers.Precompiled(table)
     pre = tokenizers.pre_tokenizers
     marked = pre.Metaspace(replacement="\u2581", prepend_scheme="always", split=True)
-    made.pre_tokenizer = pre.Sequence([pre.WhitespaceSplit(), marked])
-    made.add_special_tokens([PAD, END, UNKNOWN, *special])
-    return made
+    tokenizer.pre_tokenizer = pre.Sequence([pre.WhitespaceSplit(), marked])
+    tokenizer.add_special_tokens([PAD, END, UNKNOWN, *special])
+    return tokenizer
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:

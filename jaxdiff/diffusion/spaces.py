@@ -121,9 +121,9 @@ def geodesic(x: Float[Array, " 3"], tangent: Float[Array, " 3"]) -> Float[Array,
 def legendre(c: Float[Array, ""], weights: Float[Array, " l"]) -> tuple[Array, Array]:
     """Returns sum_l w_l P_l(c) and its derivative by c, by the recurrences of P_l and of P_l'."""
 
-    def step(state: Any, given: Any) -> tuple[Any, None]:
+    def step(state: Any, row: Any) -> tuple[Any, None]:
         (p, before), (q, q_before), total, slope = state
-        n, w = given
+        n, w = row
         after = ((2 * n + 1) * c * p - n * before) / (n + 1)
         q_after = q_before + (2 * n + 1) * p
         return ((after, p), (q_after, q), total + w * after, slope + w * q_after), None
@@ -168,8 +168,8 @@ def sphere() -> Space:
 def to_simplex(u: Float[Array, "*b d"]) -> Float[Array, "*b e"]:
     """Returns d + 1 parts of one, by breaking a stick: the first is u_1 of it, the next u_2 of the rest, and so on."""
     left = jnp.cumprod(1 - u, -1)
-    whole = jnp.ones_like(u[..., :1])
-    return jnp.concatenate([u, whole], -1) * jnp.concatenate([whole, left], -1)
+    ones = jnp.ones_like(u[..., :1])
+    return jnp.concatenate([u, ones], -1) * jnp.concatenate([ones, left], -1)
 
 
 def to_cube(p: Float[Array, "*b e"]) -> Float[Array, "*b d"]:

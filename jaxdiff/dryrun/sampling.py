@@ -81,11 +81,11 @@ def describe(pipe: DiffusionPipeline, mesh: AbstractMesh | Mesh, options: Any = 
         jax.dtypes.canonicalize_dtype(x.dtype) if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) else x.dtype,
         sharding=at,
     )
-    whole = (
+    arguments = (
         jax.tree.map(shape, params, param_shardings(params, mesh)),
         jax.tree.map(lambda x: shape(np.asarray(x), everywhere), numbers),
     )
-    return Program(make_program(pipe.model), whole, row, mesh)
+    return Program(make_program(pipe.model), arguments, row, mesh)
 
 
 def run(

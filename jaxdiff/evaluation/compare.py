@@ -125,8 +125,8 @@ def _one(
     )
     if measured.metrics:
         evaluate(measured, counting, say)
-        told = json.loads((place / "evaluation" / "results.json").read_text())["metrics"]
-        known["metrics"] = {name: value["value"] for name, value in told.items()}
+        metrics = json.loads((place / "evaluation" / "results.json").read_text())["metrics"]
+        known["metrics"] = {name: value["value"] for name, value in metrics.items()}
     known["calls"] = pipe.calls(measured.sampler, measured.steps) if isinstance(pipe, DiffusionPipeline) else pipe.calls
     known["pictures_per_second"] = _draw(pipe, place, budget)
     write_text(file, json.dumps(known, indent=2) + "\n")

@@ -189,11 +189,11 @@ class Bart(nn.Module):
         self.says = nn.Dense(net.values + 1, use_bias=False, dtype=net.dtype)
 
     def __call__(
-        self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"], given: Int[Array, "b n"]
+        self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"], codes: Int[Array, "b n"]
     ) -> Float[Array, "b n v"]:
         """Returns logits of the picture token after each that is given, the first of which is the start."""
         text = self.encoder(ids, mask)
-        return self.says(self.decoder(given, None, text, mask)).astype(jnp.float32)
+        return self.says(self.decoder(codes, None, text, mask)).astype(jnp.float32)
 
     def start(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> list[Kept]:
         """Returns keys and values of the text for each of the decoder's blocks."""
@@ -233,10 +233,10 @@ def sample(
     """
     apply: Any = lambda method, *args: Bart(net).apply({"params": params}, *args, method=method)
     ways = 1 if away is None else 2
-    told = ids if away is None else jnp.concatenate([ids, jnp.broadcast_to(away[None], ids.shape)])
-    mask = told != pad
-    text = apply("start", told, mask)
-    shape = (len(told), net.places, net.decoder_heads, net.width // net.decoder_heads)
+    both = ids if away is None else jnp.concatenate([ids, jnp.broadcast_to(away[None], ids.shape)])
+    mask = both != pad
+    text = apply("start", both, mask)
+    shape = (len(both), net.places, net.decoder_heads, net.width // net.decoder_heads)
     kept = [(jnp.zeros(shape, net.dtype), jnp.zeros(shape, net.dtype)) for _ in range(net.decoder_layers)]
 
     def step(state: tuple[Array, Any], at: Array) -> tuple[Any, Array]:

@@ -102,7 +102,7 @@ def chain(parts: Sequence[tuple[str, Bijector]]) -> Bijector:
             total += log_det
         return z, total
 
-    return Bijector(init, lambda *given: learn(*given)[:2], inverse, learn)
+    return Bijector(init, lambda *arguments: learn(*arguments)[:2], inverse, learn)
 
 
 def swapped(part: Bijector) -> Bijector:
@@ -182,7 +182,7 @@ def factored(first: Bijector, shape: tuple[int, ...], rest: Bijector) -> Bijecto
         x, one = first.inverse(params["first"], jnp.concatenate([out, y], -1), cond)
         return x, one + two
 
-    return Bijector(init, lambda *given: learn(*given)[:2], inverse, learn)
+    return Bijector(init, lambda *arguments: learn(*arguments)[:2], inverse, learn)
 
 
 def flat(shape: tuple[int, ...]) -> Bijector:

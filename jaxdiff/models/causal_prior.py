@@ -75,8 +75,8 @@ def fit(
     y = (x - mean) @ basis[: net.kept].T
     dots = (x * np.asarray(texts, np.float64)).sum(1)
     edges = np.quantile(dots, np.arange(1, net.bins) / net.bins)
-    made = {"mean": mean, "basis": basis[: net.kept], "low": y.min(0), "high": y.max(0), "edges": edges}
-    return {name: value.astype(np.float32) for name, value in made.items()}
+    measured = {"mean": mean, "basis": basis[: net.kept], "low": y.min(0), "high": y.max(0), "edges": edges}
+    return {name: value.astype(np.float32) for name, value in measured.items()}
 
 
 def encode(params: Params, embed: Float[Array, "b e"], bins: int) -> Int[Array, "b n"]:

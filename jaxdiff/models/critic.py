@@ -127,6 +127,6 @@ class Critic(nn.Module):
             return layer(self.kinds, "out")(h).astype(jnp.float32)
         logits = layer(1, "out")(h)[:, 0]
         if self.classes:
-            told = self.param("classes", nn.initializers.normal(0.05), (self.classes, h.shape[-1]))
-            logits = logits + (told[label].astype(h.dtype) * h).sum(1)
+            classes = self.param("classes", nn.initializers.normal(0.05), (self.classes, h.shape[-1]))
+            logits = logits + (classes[label].astype(h.dtype) * h).sum(1)
         return logits.astype(jnp.float32)

@@ -28,10 +28,10 @@ def noise(net: FlowConfig, shape: tuple[int, ...]) -> Bijector:
 
 def seen(x: Int[Array, "b h w c"], levels: int, cond: Any) -> Float[Array, "b h w e"]:
     """Returns what that flow is told: the picture, and what else is told, cond [b 1 1 e]."""
-    told = likelihood.unit(x, levels)
+    levels_seen = likelihood.unit(x, levels)
     if cond is None:
-        return told
-    return jnp.concatenate([told, jnp.broadcast_to(cond, (*x.shape[:3], cond.shape[-1]))], -1)
+        return levels_seen
+    return jnp.concatenate([levels_seen, jnp.broadcast_to(cond, (*x.shape[:3], cond.shape[-1]))], -1)
 
 
 def draw(

@@ -103,8 +103,8 @@ def invertible_1x1(channels: int, seed: int) -> Bijector:
     low = np.tril(np.ones((channels, channels)), -1)
 
     def init(key: Key, x: Array, cond: Any) -> Params:
-        made = {"lower": lower * low, "upper": upper * low.T, "log_scale": log_scale}
-        return {name: jnp.asarray(value, jnp.float32) for name, value in made.items()}
+        factors = {"lower": lower * low, "upper": upper * low.T, "log_scale": log_scale}
+        return {name: jnp.asarray(value, jnp.float32) for name, value in factors.items()}
 
     def factors(params: Params) -> tuple[Array, Array]:
         diagonal = jnp.diag(jnp.asarray(sign, jnp.float32) * jnp.exp(params["log_scale"]))

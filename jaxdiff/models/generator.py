@@ -67,8 +67,8 @@ class Generator(nn.Module):
     def __call__(self, z: Float[Array, "b n"], label: Any = None) -> Float[Array, "b h w c"]:
         net, (h, w, c) = self.config, self.shape
         if self.classes:
-            told = nn.Embed(self.classes, net.noise, name="classes")(label)
-            z = jnp.concatenate([z, told], -1)
+            classes = nn.Embed(self.classes, net.noise, name="classes")(label)
+            z = jnp.concatenate([z, classes], -1)
         least = (h >> net.halvings, w >> net.halvings)
         widths = [net.width * min(2**i, 8) for i in range(net.halvings, -1, -1)]
         x = nn.Dense(least[0] * least[1] * widths[0], dtype=net.dtype, name="dense")(z)

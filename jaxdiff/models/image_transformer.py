@@ -137,8 +137,8 @@ class ImageTransformer(nn.Module):
         rest, g = jnp.divmod(at, self.groups)
         rows, columns = jnp.divmod(rest, self.shape[1])
         of_row, of_column, of_channel = self.places
-        told = (of_row[rows] + of_column[columns] + of_channel[g])[None]
-        return told + self.label(label)[:, None] if self.classes else told
+        embedded = (of_row[rows] + of_column[columns] + of_channel[g])[None]
+        return embedded + self.label(label)[:, None] if self.classes else embedded
 
     def step(
         self, value: Float[Array, "b v"], kept: list[tuple[Array, Array]], at: Any, label: Any

@@ -78,9 +78,9 @@ def masks(places: np.ndarray, hidden: Sequence[int], inputs: int, outputs: int) 
     """
     most = max(len(places) - 1, 1)
     degrees = [places, *(np.arange(units) % most for units in hidden)]
-    made = [before[:, None] <= after[None] for before, after in itertools.pairwise(degrees)]
-    made[0] = np.repeat(made[0], inputs, 0)
-    return [*made, np.repeat(degrees[-1][:, None] < places[None], outputs, 1)]
+    found = [before[:, None] <= after[None] for before, after in itertools.pairwise(degrees)]
+    found[0] = np.repeat(found[0], inputs, 0)
+    return [*found, np.repeat(degrees[-1][:, None] < places[None], outputs, 1)]
 
 
 class Made(nn.Module):
@@ -106,7 +106,7 @@ class Made(nn.Module):
             y = y @ (kernel * mask).astype(net.dtype)
             y = y + self.param(f"bias_{i}", nn.initializers.zeros, mask.shape[1:]).astype(net.dtype)[None]
             if self.classes:
-                told = self.param(f"class_{i}", nn.initializers.zeros, (self.classes, mask.shape[1]))
-                y = y + told.astype(net.dtype)[label]
+                bias = self.param(f"class_{i}", nn.initializers.zeros, (self.classes, mask.shape[1]))
+                y = y + bias.astype(net.dtype)[label]
             y = jax.nn.relu(y) if i + 1 < len(layers) else y
         return y.reshape(x.shape[0], *self.shape[:2], -1).astype(jnp.float32)

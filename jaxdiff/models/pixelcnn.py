@@ -128,13 +128,15 @@ class Layer(nn.Module):
     def vertical(self, window: Float[Array, "b i j c"], label: Any) -> tuple[Array, Array]:
         """Returns v, and what h is told, of windows of r more rows and 2 r more columns."""
         p = self.conv_v(window)
-        told = self.label(label)[:, None, None].astype(p.dtype) if self.classes else jnp.zeros((1, 1, 1, 1), p.dtype)
-        of_v, of_h = jnp.split(told, 2, -1) if self.classes else (told, told)
+        label_term = (
+            self.label(label)[:, None, None].astype(p.dtype) if self.classes else jnp.zeros((1, 1, 1, 1), p.dtype)
+        )
+        of_v, of_h = jnp.split(label_term, 2, -1) if self.classes else (label_term, label_term)
         return gate(p + of_v, 1), self.link(p) + of_h
 
-    def horizontal(self, window: Float[Array, "b i j c"], told: Float[Array, "b i k o"]) -> Array:
+    def horizontal(self, window: Float[Array, "b i j c"], term: Float[Array, "b i k o"]) -> Array:
         """Returns h of windows of r more columns."""
-        y = self.out(gate(self.conv_h(window) + told, self.groups))
+        y = self.out(gate(self.conv_h(window) + term, self.groups))
         return y if self.first else y + window[:, :, self.config.reach :]
 
 
@@ -157,8 +159,8 @@ class PixelCNN(nn.Module):
         r = self.config.reach
         v, h = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1], x
         for layer in self.layers:
-            v, told = layer.vertical(jnp.pad(v, ((0, 0), (r, 0), (r, r), (0, 0))), label)
-            h = layer.horizontal(jnp.pad(h, ((0, 0), (0, 0), (r, 0), (0, 0))), told)
+            v, term = layer.vertical(jnp.pad(v, ((0, 0), (r, 0), (r, r), (0, 0))), label)
+            h = layer.horizontal(jnp.pad(h, ((0, 0), (0, 0), (r, 0), (0, 0))), term)
         return self.read(h)
 
     def read(self, h: Float[Array, "b i j c"]) -> Float[Array, "b i j o"]:
@@ -170,17 +172,17 @@ class PixelCNN(nn.Module):
         r, kept, tells, v = self.config.reach, [], [], x
         for layer, rows in zip(self.layers, above, strict=True):
             window = jnp.concatenate([rows, jnp.pad(v, ((0, 0), (0, 0), (r, r), (0, 0)))], 1)
-            v, told = layer.vertical(window, label)
+            v, term = layer.vertical(window, label)
             kept.append(window[:, 1:])
-            tells.append(told)
+            tells.append(term)
         return kept, tells
 
     def pixel(self, before: list[Array], x: Float[Array, "b 1 1 c"], tells: list[Array]) -> tuple[list[Array], Array]:
         """Returns what is kept of h, and the outputs, of a pixel whose first channels are known."""
         kept, h = [], x
-        for layer, pixels, told in zip(self.layers, before, tells, strict=True):
+        for layer, pixels, term in zip(self.layers, before, tells, strict=True):
             window = jnp.concatenate([pixels, h], 2)
-            h = layer.horizontal(window, told)
+            h = layer.horizontal(window, term)
             kept.append(window[:, :, 1:])
         return kept, self.read(h)
 
@@ -200,10 +202,10 @@ def sample(
         above, tells = apply("row", above, last, label)
 
         def pixel(before: list[Array], given: tuple[Array, list[Array]]) -> tuple[list[Array], Array]:
-            j, told = given
+            j, term = given
             x, kept = jnp.zeros((b, c), net.dtype), before
             for g in range(groups):
-                kept, out = apply("pixel", before, x[:, None, None], [one[:, None, None] for one in told])
+                kept, out = apply("pixel", before, x[:, None, None], [one[:, None, None] for one in term])
                 own = out.reshape(b, groups, -1)[:, g]
                 at = (i * w + j) * groups + g
                 value = jax.vmap(lambda key, o, at=at: pick(jax.random.fold_in(key, at), o))(keys, own)
@@ -211,10 +213,10 @@ def sample(
             kept[0] = kept[0].at[:, 0, -1].set(x)  # the first layer saw it before its last channels were known
             return kept, x
 
-        by_pixel = [told[:, 0].swapaxes(0, 1) for told in tells]
-        _, made = jax.lax.scan(pixel, pixels_before, (jnp.arange(w), by_pixel))
-        made = made.swapaxes(0, 1)[:, None]
-        return (above, made), made[:, 0]
+        by_pixel = [term[:, 0].swapaxes(0, 1) for term in tells]
+        _, pixels = jax.lax.scan(pixel, pixels_before, (jnp.arange(w), by_pixel))
+        pixels = pixels.swapaxes(0, 1)[:, None]
+        return (above, pixels), pixels[:, 0]
 
     _, rows = jax.lax.scan(row, (rows_above, jnp.zeros((b, 1, w, c), net.dtype)), jnp.arange(h))
     return rows.swapaxes(0, 1).astype(jnp.float32)

@@ -111,9 +111,9 @@ class Lstm(nn.Module):
         init = nn.initializers.variance_scaling(1 / len(self.taps), "fan_in", "truncated_normal", (1,), (2,), (0,))
         self.kernel = self.param("kernel", init, (len(self.taps), self.width, 4 * self.width))
 
-    def __call__(self, told: Float[Array, "b n m o"]) -> Float[Array, "b n m c"]:
+    def __call__(self, inputs: Float[Array, "b n m o"]) -> Float[Array, "b n m c"]:
         """Returns h of each line n, of m places, one after another; `told` is what K_is says."""
-        lines = told.swapaxes(0, 1)
+        lines = inputs.swapaxes(0, 1)
         kernel = self.kernel
         _, h = jax.lax.scan(lambda state, line: self._cell(kernel, state, line), self.start(lines[0]), lines)
         return h.swapaxes(0, 1)
@@ -123,13 +123,13 @@ class Lstm(nn.Module):
         zero = jnp.zeros((*line.shape[:2], self.width))
         return zero, zero
 
-    def line(self, state: State, told: Float[Array, "b m o"]) -> tuple[State, Array]:
+    def line(self, state: State, inputs: Float[Array, "b m o"]) -> tuple[State, Array]:
         """Returns the state after a line, and its h."""
-        return self._cell(self.kernel, state, told)
+        return self._cell(self.kernel, state, inputs)
 
-    def _cell(self, kernel: Array, state: State, told: Array) -> tuple[State, Array]:
+    def _cell(self, kernel: Array, state: State, inputs: Array) -> tuple[State, Array]:
         h, c = state
-        gates = told
+        gates = inputs
         for n, tap in enumerate(self.taps):
             ahead, behind = max(tap, 0), max(-tap, 0)
             moved = jnp.pad(h, ((0, 0), (behind, ahead), (0, 0)))[:, ahead : ahead + h.shape[1]]
@@ -163,19 +163,19 @@ class Layer(nn.Module):
 
     def inputs(self, x: Float[Array, "b h w c"], label: Any) -> Float[Array, "b h w o"]:
         """Returns what K_is says, and of the class."""
-        told = self.told(jnp.pad(x, ((0, 0), (0, 0), (self.reach, 0), (0, 0)))).astype(jnp.float32)
-        return told + self.label(label)[:, None, None] if self.classes else told
+        projected = self.told(jnp.pad(x, ((0, 0), (0, 0), (self.reach, 0), (0, 0)))).astype(jnp.float32)
+        return projected + self.label(label)[:, None, None] if self.classes else projected
 
     def __call__(
         self, x: Float[Array, "b h w c"], label: Any, seen: Float[Array, "b h w k"]
     ) -> Float[Array, "b h w c"]:
-        told = self.inputs(x, label)
+        projected = self.inputs(x, label)
         if self.config.family == "row":
-            return x + self.out(self.lstm(told))
-        along = lambda lstm, told: unskew(lstm(skew(told).swapaxes(1, 2)).swapaxes(1, 2))
+            return x + self.out(self.lstm(projected))
+        along = lambda lstm, projected: unskew(lstm(skew(projected).swapaxes(1, 2)).swapaxes(1, 2))
         back = self.told_back(jnp.concatenate([x, seen], -1)).astype(jnp.float32)[:, :, ::-1]
         above = along(self.lstm_back, back)[:, :, ::-1]
-        return x + self.out(along(self.lstm, told) + jnp.pad(above, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1])
+        return x + self.out(along(self.lstm, projected) + jnp.pad(above, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1])
 
     def line(self, state: State, x: Float[Array, "b 1 w c"], label: Any) -> tuple[State, Array]:
         """Returns the state after a row, and what comes out of it."""

@@ -58,8 +58,8 @@ class Points(nn.Module):
             around = (x[..., None] * jnp.arange(1.0, net.waves + 1)[None, None]).reshape(len(x), -1)
             seen = jnp.concatenate([jnp.sin(around), jnp.cos(around)], -1)
         dense: Any = lambda units, name: nn.Dense(units, dtype=net.dtype, name=name)
-        told = dense(net.width, "time")(sinusoidal(100 * jnp.log(v), 32))
-        h = dense(net.width, "in")(seen.astype(net.dtype)) + told
+        of_time = dense(net.width, "time")(sinusoidal(100 * jnp.log(v), 32))
+        h = dense(net.width, "in")(seen.astype(net.dtype)) + of_time
         for i in range(net.layers):
             h = h + dense(net.width, f"layer_{i}")(jax.nn.silu(h))
         y = dense(x.shape[-1], "out")(jax.nn.silu(h)).astype(jnp.float32)

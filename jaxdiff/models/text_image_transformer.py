@@ -188,8 +188,8 @@ class TextImageTransformer(nn.Module):
 
     def _masks(self) -> list[Array]:
         net = self.config
-        made = {one: jnp.asarray(seen(one, self.length, self.shape, net.window)) for one in set(net.patterns())}
-        return [made[one] for one in net.patterns()]
+        found = {one: jnp.asarray(seen(one, self.length, self.shape, net.window)) for one in set(net.patterns())}
+        return [found[one] for one in net.patterns()]
 
     def _through(self, y: Array) -> tuple[Array, list[Kept]]:
         """Returns the first states after all blocks and the norm, and what each block keeps."""
@@ -220,7 +220,7 @@ def sample(
     """
     apply: Any = lambda method, *args: module.apply({"params": params}, *args, method=method)
     ways = 1 if away is None else 2
-    told = tokens if away is None else jnp.concatenate([tokens, jnp.broadcast_to(away[None], tokens.shape)])
+    both = tokens if away is None else jnp.concatenate([tokens, jnp.broadcast_to(away[None], tokens.shape)])
 
     def pick(logits: Array, at: Any) -> Array:
         logits = logits if away is None else draws.guided(logits, numbers.guidance)
@@ -232,5 +232,5 @@ def sample(
         return apply("step", jnp.tile(code, ways), kept, at), code
 
     count = int(np.prod(module.shape))
-    (logits, _), first = jax.lax.scan(step, apply("start", told), jnp.arange(count - 1))
+    (logits, _), first = jax.lax.scan(step, apply("start", both), jnp.arange(count - 1))
     return jnp.concatenate([first, pick(logits, count - 1)[None]]).T

@@ -254,15 +254,15 @@ def with_tokens(net: UNetConfig, cond: Cond) -> Cond:
     """Returns the condition with the context that the levels attend to; its layers belong to the module that calls."""
     if not net.tokens:
         return cond
-    made, mask = list[Array](), cond.context_mask
+    parts, mask = list[Array](), cond.context_mask
     if net.tokens != "text":
         count = 32 if net.tokens == "image" else 10
         embed = EmbedTokens(count, net.context_width, net.tokens == "image", net.dtype, name="context_image")
-        made.append(embed(_needed(cond, "embed")))
+        parts.append(embed(_needed(cond, "embed")))
         mask = None if mask is None else jnp.pad(mask, ((0, 0), (count, 0)), constant_values=True)
     if net.tokens != "image":
-        made.append(nn.Dense(net.context_width, dtype=net.dtype, name="context_proj")(_needed(cond, "context")))
-    return dataclasses.replace(cond, context=jnp.concatenate(made, 1), context_mask=mask)
+        parts.append(nn.Dense(net.context_width, dtype=net.dtype, name="context_proj")(_needed(cond, "context")))
+    return dataclasses.replace(cond, context=jnp.concatenate(parts, 1), context_mask=mask)
 
 
 def _needed(cond: Cond, name: str) -> Array:

@@ -78,11 +78,11 @@ class Layer(nn.Module):
     config: WaveNetConfig
 
     @nn.compact
-    def __call__(self, before: Float[Array, "b n c"], x: Float[Array, "b n c"], told: Any) -> tuple[Array, Array]:
+    def __call__(self, before: Float[Array, "b n c"], x: Float[Array, "b n c"], cond: Any) -> tuple[Array, Array]:
         net = self.config
         dense = lambda features, name, bias=True: nn.Dense(features, use_bias=bias, dtype=net.dtype, name=name)
         both = dense(2 * net.width, "now")(x) + dense(2 * net.width, "before", False)(before)
-        for name, one in told.items():
+        for name, one in cond.items():
             both = both + dense(2 * net.width, name, False)(one)
         a, b = jnp.split(both, 2, -1)
         z = jnp.tanh(a) * jax.nn.sigmoid(b)
@@ -111,11 +111,11 @@ class WaveNet(nn.Module):
           local: what is told of each sample, [b n c] or None.
         """
         h = self.start(jnp.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0))))
-        told = self._told(label, local)
+        cond = self._told(label, local)
         skip: Any = 0.0
         for layer, d in zip(self.layers, self.config.dilations, strict=True):
             before = jnp.pad(h, ((0, 0), (d, 0), (0, 0)))[:, : h.shape[1]]
-            h, more = layer(before, h, told)
+            h, more = layer(before, h, cond)
             skip = skip + more
         return self._read(skip)
 
@@ -123,19 +123,19 @@ class WaveNet(nn.Module):
         self, last: Float[Array, "b 1 k"], kept: list[Array], at: Any, label: Any, local: Any
     ) -> tuple[Array, list[Array]]:
         """Returns the logits [b k] of sample `at`, by the level before it, and what is kept [b d c] of each layer."""
-        h, told = self.start(last), self._told(label, local)
+        h, cond = self.start(last), self._told(label, local)
         after: list[Array] = []
         skip: Any = 0.0
         for layer, d, ring in zip(self.layers, self.config.dilations, kept, strict=True):
             before = jax.lax.dynamic_slice_in_dim(ring, at % d, 1, 1)
             after.append(jax.lax.dynamic_update_slice_in_dim(ring, h, at % d, 1))
-            h, more = layer(before, h, told)
+            h, more = layer(before, h, cond)
             skip = skip + more
         return self._read(skip)[:, 0], after
 
     def _told(self, label: Any, local: Any) -> dict[str, Array]:
-        told = {"class": jax.nn.one_hot(label, self.classes)[:, None]} if self.classes else {}
-        return told if local is None else {**told, "local": local}
+        cond = {"class": jax.nn.one_hot(label, self.classes)[:, None]} if self.classes else {}
+        return cond if local is None else {**cond, "local": local}
 
     def _read(self, skip: Any) -> Array:
         return self.last(jax.nn.relu(self.mid(jax.nn.relu(skip)))).astype(jnp.float32)
@@ -160,8 +160,8 @@ def sample(
 
     def step(state: tuple[Array, Any], at: Array) -> tuple[Any, Array]:
         last, kept = state
-        told = None if local is None else jax.lax.dynamic_slice_in_dim(local, at, 1, 1)
-        logits, kept = apply(last, kept, at, label, told)
+        here = None if local is None else jax.lax.dynamic_slice_in_dim(local, at, 1, 1)
+        logits, kept = apply(last, kept, at, label, here)
         level = jax.vmap(lambda key, row: pick(jax.random.fold_in(key, at), row))(keys, logits)
         return (jax.nn.one_hot(level, module.levels)[:, None], kept), level
 

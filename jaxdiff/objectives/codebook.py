@@ -64,14 +64,14 @@ def seen(z: Float[Array, "b i j w"], index: Int[Array, "b i j"], keys: Key, size
         return jax.random.randint(to, (offers,), 0, size), jax.random.randint(of, (offers,), 0, vectors.shape[1])
 
     to, of = jax.vmap(offer)(keys)
-    given = jnp.take_along_axis(vectors, of[..., None], 1)
+    picked = jnp.take_along_axis(vectors, of[..., None], 1)
     mean = lambda slots, rows: jnp.zeros((size, *rows.shape[1:])).at[slots].add(rows) / b
     chosen, to = index.reshape(-1), to.reshape(-1)
     return Seen(
         mean(chosen, jnp.ones(chosen.shape)),
         mean(chosen, vectors.reshape(-1, w)),
         mean(to, jnp.ones(to.shape)),
-        mean(to, given.reshape(-1, w)),
+        mean(to, picked.reshape(-1, w)),
     )
 
 

@@ -191,12 +191,12 @@ def check_key(key: Key) -> None:
     """
     typed = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
     if not typed or str(jax.random.key_impl(key)) != "threefry2x32":
-        given = (
+        described = (
             f"a key of implementation {jax.random.key_impl(key)!s}" if typed else f"{type(key).__name__}, no typed key"
         )
         raise ValueError(
-            f"given {given}; noise is drawn for each example and must not depend on the devices, which only threefry "
-            "keeps ('rbg' draws differ under vmap): use jax.random.key(seed, impl='threefry2x32')."
+            f"given {described}; noise is drawn for each example and must not depend on the devices, which only "
+            "threefry keeps ('rbg' draws differ under vmap): use jax.random.key(seed, impl='threefry2x32')."
         )
 
 

@@ -42,9 +42,9 @@ class MeshSpec:
             )
         fixed = math.prod(size for size in sizes if size != -1)
         if devices % fixed or (-1 not in sizes and fixed != devices):
-            given = ", ".join(f"{name}={size}" for name, size in zip(AXES, sizes, strict=True))
+            listed = ", ".join(f"{name}={size}" for name, size in zip(AXES, sizes, strict=True))
             raise ValueError(
-                f"mesh {given} needs {'a multiple of ' if -1 in sizes else ''}{fixed} devices, but there are "
+                f"mesh {listed} needs {'a multiple of ' if -1 in sizes else ''}{fixed} devices, but there are "
                 f"{devices}: choose sizes whose product is {devices}, or set one to -1."
             )
         data, split, width = (devices // fixed if size == -1 else size for size in sizes)

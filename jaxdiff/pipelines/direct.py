@@ -177,8 +177,8 @@ class LikelihoodPipeline(DirectPipeline):
           ValueError: if the pictures have another size than the model's, or a prompt names no class.
         """
         if images.shape[1:3] != self.size:
-            given, own = ("x".join(map(str, size[::-1])) for size in (images.shape[1:3], self.size))
-            raise ValueError(f"the pictures are {given}, the model {own}: scale them with --size")
+            theirs, own = ("x".join(map(str, size[::-1])) for size in (images.shape[1:3], self.size))
+            raise ValueError(f"the pictures are {theirs}, the model {own}: scale them with --size")
         batch: dict[str, Any] = {"image": images, "keys": keys}
         if self.labels:
             if not all(prompts):

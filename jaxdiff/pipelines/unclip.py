@@ -261,10 +261,10 @@ def make_program(
 
 def decoder_cond(net: Any, params: Params, embed: Float[Array, "b e"], text: Cond) -> Cond:
     """Returns what the decoder is told of an embedding and a text."""
-    made: Any = TextProjection(net).apply({"params": params}, embed, text.pooled, text.context)
+    projected: Any = TextProjection(net).apply({"params": params}, embed, text.pooled, text.context)
     assert text.context_mask is not None
     mask = jnp.pad(text.context_mask, ((0, 0), (net.tokens, 0)), constant_values=True)
-    return Cond(context=made[0], context_mask=mask, pooled=made[1])
+    return Cond(context=projected[0], context_mask=mask, pooled=projected[1])
 
 
 def larger(

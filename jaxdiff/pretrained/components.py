@@ -47,8 +47,8 @@ class Family:
 
     def shapes(self, net: Any, json: Json) -> Params:
         """Returns the tree of our parameters, as shapes; each network is traced once."""
-        told = sorted((name, value) for name, value in json.items() if not name.startswith("_"))
-        known = (self.trace, net, repr(told))
+        fields = sorted((name, value) for name, value in json.items() if not name.startswith("_"))
+        known = (self.trace, net, repr(fields))
         if known not in _TRACED:
             _TRACED[known] = self.trace(net, json)
         return _TRACED[known]

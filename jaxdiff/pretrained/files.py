@@ -92,8 +92,8 @@ def read_safetensors(path: Path | str) -> dict[str, Stored]:
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
     """Returns the type, shape, first and last byte of a tensor, checked."""
-    given = entry if isinstance(entry, dict) else {}
-    named: list[Any] = [given.get(field) for field in ("dtype", "shape", "data_offsets")]
+    fields = entry if isinstance(entry, dict) else {}
+    named: list[Any] = [fields.get(field) for field in ("dtype", "shape", "data_offsets")]
     kind, shape, offsets = named
     if kind not in list(_DTYPES):
         raise FileError(f"{path}: {few([name])} is of dtype {str(kind)[:40]}, known are {', '.join(_DTYPES)}")

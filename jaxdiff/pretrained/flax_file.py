@@ -189,8 +189,8 @@ class _File:
     def _array(self, kind: int, count: int, depth: int) -> Stored:
         end = self.at + count
         value = self._value(depth + 1) if kind == 1 and count else None
-        whole: Any = value if isinstance(value, list) and len(value) == 3 else (None, None, None)
-        shape, name, where = whole
+        parts: Any = value if isinstance(value, list) and len(value) == 3 else (None, None, None)
+        shape, name, where = parts
         fits = isinstance(shape, list) and all(type(n) is int for n in shape) and isinstance(where, range)
         if not fits or name not in _DTYPES or self.at != end:
             raise FileError(f"{self.path} has an extension that is not an array of {', '.join(_DTYPES)}")

@@ -67,11 +67,11 @@ def read(
     # the published code draws 64 pixels with 4 resolutions and 256 with 6, and others likewise
     size = {"sample_size": 2 ** (len(unet.channels) + 2)}
     parts, apart = {}, glide.split(tensors)
-    told: tuple[tuple[str, str, Any, Any, Any], ...] = (
+    parts_found: tuple[tuple[str, str, Any, Any, Any], ...] = (
         ("unet", _UNET, size, unet, glide.unet_rules(unet)),
         ("text_encoder", _TEXT, {}, text, glide.TEXT),
     )
-    for name, kind, json, net, rules in told:
+    for name, kind, json, net, rules in parts_found:
         own = {k: x for k, x in apart.items() if glide.is_text(k) == (name == "text_encoder")}
         where = None if shardings is None else (lambda shapes, name=name: shardings(name, shapes))
         try:

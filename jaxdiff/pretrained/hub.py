@@ -62,8 +62,8 @@ def local(
         return Path(path)
     folder = _fetch(name, revision, [_INDEX], one=True)
     commit = folder.name
-    told = read_json(folder / _INDEX)
-    named = index.entries(told, {*without})
+    known = read_json(folder / _INDEX)
+    named = index.entries(known, {*without})
     _fetch(name, commit, [f"{at}{form}" for at in ("", *(f"{one}/" for one in named)) for form in _SMALL])
     index.read(folder, without)
     if weights:

@@ -138,8 +138,8 @@ def read(path: Path, without: Collection[str]) -> dict[str, Any]:
     if index["_class_name"] not in PIPELINES:
         near = difflib.get_close_matches(index["_class_name"], PIPELINES, n=3, cutoff=0.5)
         named_so = [*near, *(name for name in PIPELINES if name not in near)]
-        given = brief(index["_class_name"])
-        raise ValueError(f"{file}: _class_name={given} is not supported: those that work are {few(named_so)}")
+        class_name = brief(index["_class_name"])
+        raise ValueError(f"{file}: _class_name={class_name} is not supported: those that work are {few(named_so)}")
     if not any(name.endswith("scheduler") for name in named):
         raise ValueError(f"{file} names no scheduler: without it nothing tells how the model was trained")
     return index

@@ -35,22 +35,22 @@ def published(native: Bundle) -> Bundle:
     if steered:
         raise ValueError(f"diffusers has no pipeline in latents that is steered by {' or '.join(steered)}")
     channels = params["conv_in"]["kernel"].shape[2]
-    told: dict[str, Mapping[str, Any]] = {
+    schedulers: dict[str, Mapping[str, Any]] = {
         "scheduler": scheduler_json(process, "DDIMScheduler") | {"timestep_spacing": "trailing"}
     }
     size = {"sample_size": parts["unet"].json["sample_size"]}
     index: dict[str, Any] = {"scheduler": ["diffusers", "DDIMScheduler"]}
     if text is None:
-        made = Component("UNet2DModel", {**unet_config.pixel_json(net, channels), **size}, net, params)
-        index |= {"_class_name": "LDMPipeline", "unet": ["diffusers", made.kind], "vqvae": ["diffusers", vae.kind]}
-        return Bundle("LDMPipeline", index, {"unet": made, "vqvae": vae}, {}, told)
+        part = Component("UNet2DModel", {**unet_config.pixel_json(net, channels), **size}, net, params)
+        index |= {"_class_name": "LDMPipeline", "unet": ["diffusers", part.kind], "vqvae": ["diffusers", vae.kind]}
+        return Bundle("LDMPipeline", index, {"unet": part, "vqvae": vae}, {}, schedulers)
     if vae.kind != "AutoencoderKL":
         raise ValueError(f"a StableDiffusionPipeline has an AutoencoderKL, and this run a {vae.kind}")
     json = unet_config.condition_json(net, channels, text.config.width)
-    made = Component("UNet2DConditionModel", {**json, **size}, net, params)
-    index |= {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", made.kind]}
+    part = Component("UNet2DConditionModel", {**json, **size}, net, params)
+    index |= {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", part.kind]}
     index |= {"vae": ["diffusers", vae.kind], "text_encoder": ["transformers", text.kind]}
     index |= {"tokenizer": ["transformers", "CLIPTokenizer"]}
     index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
-    components = {"unet": made, "vae": vae, "text_encoder": text}
-    return Bundle("StableDiffusionPipeline", index, components, dict(native.tokenizers), told)
+    components = {"unet": part, "vae": vae, "text_encoder": text}
+    return Bundle("StableDiffusionPipeline", index, components, dict(native.tokenizers), schedulers)

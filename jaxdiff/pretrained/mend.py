@@ -50,10 +50,10 @@ def scheduler(pipeline: str, config: Json) -> dict[str, Any]:
 
 def changed(config: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
     """Returns a config of diffusers with these fields, of which it no longer says that they are its class' defaults."""
-    made = {**config, **fields}
-    if isinstance(made.get("_use_default_values"), list):
-        made["_use_default_values"] = [name for name in made["_use_default_values"] if name not in fields]
-    return made
+    fields_now = {**config, **fields}
+    if isinstance(fields_now.get("_use_default_values"), list):
+        fields_now["_use_default_values"] = [name for name in fields_now["_use_default_values"] if name not in fields]
+    return fields_now
 
 
 def component(pipeline: str, name: str, json: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def scheduler_json(process: Process, kind: str) -> dict[str, Any]:
             f"a {kind} has no such process: it knows the schedules {', '.join(_BETAS)} of 1000 steps and the "
             f"predictions {', '.join(_PREDICTIONS)}, and this run predicts {process.kind}"
         )
-    told = {**_BETAS[name], "prediction_type": _PREDICTIONS[process.kind], "clip_sample": False}
+    fields = {**_BETAS[name], "prediction_type": _PREDICTIONS[process.kind], "clip_sample": False}
     if kind == "DDPMScheduler":
-        told["variance_type"] = _VARIANCES[process.options.get("variance", "small")]
-    return {"_class_name": kind, **told}
+        fields["variance_type"] = _VARIANCES[process.options.get("variance", "small")]
+    return {"_class_name": kind, **fields}

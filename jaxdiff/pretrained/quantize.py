@@ -50,8 +50,8 @@ def quantize(params: Params, kind: str) -> Params:
         raise ValueError(f"unknown 8-bit kind {kind!r}: expected one of {', '.join(KINDS)}")
 
     def one(path: tuple[Any, ...], x: Array) -> Any:
-        whole = x.ndim < 2 or x.size < SMALLEST or path[0].key in ("conv_in", "conv_out")
-        return x if whole else _quantized(x, KINDS[kind])
+        kept = x.ndim < 2 or x.size < SMALLEST or path[0].key in ("conv_in", "conv_out")
+        return x if kept else _quantized(x, KINDS[kind])
 
     return jax.tree_util.tree_map_with_path(one, params)
 
@@ -78,9 +78,9 @@ def _is(x: Any) -> bool:
 
 
 def _quantized(x: Array, dtype: Any) -> Quantized:
-    whole = jnp.issubdtype(dtype, jnp.integer)
-    largest = float((jnp.iinfo if whole else jnp.finfo)(dtype).max)
+    integers = jnp.issubdtype(dtype, jnp.integer)
+    largest = float((jnp.iinfo if integers else jnp.finfo)(dtype).max)
     x = x.astype(jnp.float32)
     scale = jnp.maximum(jnp.abs(x).max(range(x.ndim - 1), keepdims=True), 1e-30) / largest
     values = x / scale
-    return Quantized((jnp.round(values) if whole else values).astype(dtype), scale)
+    return Quantized((jnp.round(values) if integers else values).astype(dtype), scale)

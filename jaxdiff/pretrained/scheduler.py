@@ -76,13 +76,13 @@ def process(config: Mapping[str, Any]) -> Process:
 def _process(config: Mapping[str, Any]) -> Process:
     fields = read(config)
     try:
-        made = CLASSES[fields.name](fields)
-        prediction.check(made.kind, made.schedule)
+        process = CLASSES[fields.name](fields)
+        prediction.check(process.kind, process.schedule)
     except ValueError as error:  # of the mathematics, which does not know where its numbers come from
         if fields.name in str(error):
             raise
         raise ValueError(f"{fields.name}: {error}") from None
-    return made
+    return process
 
 
 def mended(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -122,8 +122,8 @@ def sampled(model: Process, config: Mapping[str, Any], sampler: str) -> Process:
         return native(model.schedule, model.kind, sampler, clip=model.clip)
     (kind, means), config = _NAMED[name], mended(config)
     kept = {field: value for field, value in said(config).items() if field in DEFAULTS[kind]}
-    made = _process({**kept, **means, "_class_name": kind})
+    process = _process({**kept, **means, "_class_name": kind})
     if name == sampler:
-        return made
-    bounds = {} if sampler in INVERSIONS else {k: v for k, v in made.options.items() if k in ("clip", "threshold")}
-    return dataclasses.replace(made, sampler=sampler, options=bounds)
+        return process
+    bounds = {} if sampler in INVERSIONS else {k: v for k, v in process.options.items() if k in ("clip", "threshold")}
+    return dataclasses.replace(process, sampler=sampler, options=bounds)

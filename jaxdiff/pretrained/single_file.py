@@ -101,7 +101,7 @@ def read(
       ValueError: if the file is not such a checkpoint, tensors do not fit, or `prediction` is needed.
     """
     name, tensors, note = _tensors(path)
-    given, scheduler = _described(name, tensors, note, prediction, configs)
+    described, scheduler = _described(name, tensors, note, prediction, configs)
     left = {tensor for tensor in tensors if not _SKIPPED.fullmatch(tensor)}
     averaged = {} if _plain(tensors) else {k: x for k, x in tensors.items() if k.startswith(_EMA)}
     if averaged and "unet" not in without:
@@ -116,7 +116,7 @@ def read(
             instead = ": pass vae, the directory or file of one" if part == "vae" else ""
             problems.append(f"it has no {part} (no tensor begins with {prefix}){instead}")
             continue
-        json = {"_class_name": KINDS[part], **given[part]}
+        json = {"_class_name": KINDS[part], **described[part]}
         one = family(KINDS[part])
         net = one.config(json)
         shapes = one.shapes(net, json)
@@ -146,10 +146,10 @@ def read(
     if "low_res_scheduler" in index:
         schedulers["low_res_scheduler"] = LOW_RES
     if tokenizer:
-        whole = clip_tokenizer.read(tokenizer)
+        tokenizer_read = clip_tokenizer.read(tokenizer)
         for part, prefix in PREFIXES[name].items():
             pad = END if prefix.endswith(".transformer") else "!"  # CLIP's, OpenCLIP's
-            words[part.replace("text_encoder", "tokenizer")] = dataclasses.replace(whole, pad=pad)
+            words[part.replace("text_encoder", "tokenizer")] = dataclasses.replace(tokenizer_read, pad=pad)
     return Bundle(PIPELINES[name], index, components, words, schedulers)
 
 
@@ -192,11 +192,11 @@ def _described(
     configs: Mapping[str, Json] | None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Returns config.json by part, and the scheduler_config.json, of a file with these tensors and metadata."""
-    given = {part: dict((configs or {}).get(part, preset)) for part, preset in PRESETS[name].items()}
+    found = {part: dict((configs or {}).get(part, preset)) for part, preset in PRESETS[name].items()}
     first = tensors.get(f"{_UNET}input_blocks.0.0.weight")
     if first is not None and len(first.shape) == 4:
-        given["unet"].setdefault("in_channels", first.shape[1])
-    channels = given["unet"].get("in_channels", 4)
+        found["unet"].setdefault("in_channels", first.shape[1])
+    channels = found["unet"].get("in_channels", 4)
     if name == "sdxl" and channels == 8 and "edm_vpred.sigma_max" in tensors:
         raise ValueError(
             "this file is CosXL's editing model (8 channels, edm_vpred), which joins the picture's latents in another "
@@ -204,10 +204,10 @@ def _described(
         )
     scheduler = single_process.read(name, tensors, note, prediction, channels)
     if name == "sd2" and scheduler["prediction_type"] == "v_prediction":
-        given["unet"]["sample_size"] = 96  # 768 pixels
+        found["unet"]["sample_size"] = 96  # 768 pixels
     if said := single_process.latents(tensors):
-        given["vae"] |= {**said, "scaling_factor": 0.5}
-    return given, scheduler
+        found["vae"] |= {**said, "scaling_factor": 0.5}
+    return found, scheduler
 
 
 def write(bundle: Bundle, path: Path | str) -> None:
@@ -231,14 +231,14 @@ def write(bundle: Bundle, path: Path | str) -> None:
     files.write_safetensors(path, tensors, note)
 
 
-def _unsaid(name: str, bundle: Bundle, given: Mapping[str, Json], scheduler: Json) -> list[str]:
+def _unsaid(name: str, bundle: Bundle, described: Mapping[str, Json], scheduler: Json) -> list[str]:
     """Returns what a bundle says that is otherwise when its file is read with these configs."""
     lost = single_process.unsaid(bundle.schedulers["scheduler"], scheduler)
     if "low_res_scheduler" in bundle.schedulers:
         lost += single_process.unsaid(bundle.schedulers["low_res_scheduler"], LOW_RES, noise=True)
     own = {"force_zeros_for_empty_prompt": name == "sdxl", "max_noise_level": 350, **MORE.get(name, {})}
     lost += [f"{k}={v!r}" for k, v in bundle.index.items() if k in own and not isinstance(v, list) and v != own[k]]
-    for part, json in given.items():
+    for part, json in described.items():
         one, back = bundle.components[part], family(KINDS[part]).config(json)
         fields = [field.name for field in dataclasses.fields(back) if field.name != "dtype"]
         lost += [f"{part}.{f}={getattr(one.config, f)!r}" for f in fields if getattr(one.config, f) != getattr(back, f)]

@@ -140,8 +140,8 @@ def write(name: str, config: Json, vae: Json) -> tuple[dict[str, np.ndarray], di
     back = read(name, tensors, note, None)
     fields = ("sigma_data", "sigma_min", "sigma_max") if back["_class_name"] in _EDM else (*_NOISE, _ZERO)
     defaults = {**_NOISE, _ZERO: False, "sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0}
-    given = {k: config.get(k, defaults[k]) for k in fields}
-    lost = [f"{k}={v!r}" for k, v in given.items() if not _same(v, back.get(k, defaults[k]))]
+    values = {k: config.get(k, defaults[k]) for k in fields}
+    lost = [f"{k}={v!r}" for k, v in values.items() if not _same(v, back.get(k, defaults[k]))]
     if lost:
         raise ValueError(f"one file cannot say {few(lost)} of the scheduler: {_INSTEAD}")
     return tensors, note

@@ -71,8 +71,10 @@ def read(path: Path | str) -> tuple[str, dict[str, np.ndarray]]:
         tensors = {name: x for name, x in tensors.items() if not name.startswith("string_to_token.")}
     wrong = [name for name, x in tensors.items() if len(x.shape) not in (1, 2) or 0 in x.shape or x.dtype.kind in "iub"]
     if not tensors or wrong:
-        told = f"{wrong[0]!r} is {tensors[wrong[0]].shape} of {tensors[wrong[0]].dtype}" if wrong else "it is empty"
-        raise ValueError(f"{path} holds no textual inversion: expected vectors [width] or [n, width], {told}")
+        described = (
+            f"{wrong[0]!r} is {tensors[wrong[0]].shape} of {tensors[wrong[0]].dtype}" if wrong else "it is empty"
+        )
+        raise ValueError(f"{path} holds no textual inversion: expected vectors [width] or [n, width], {described}")
     vectors = {name: np.atleast_2d(np.asarray(x)) for name, x in tensors.items()}
     if bad := [name for name, x in vectors.items() if not np.isfinite(x.astype(np.float32)).all()]:
         raise ValueError(f"{path}: the vectors of {bad[0]!r} are not finite: damaged, or a failed training")
@@ -150,8 +152,8 @@ def with_rows(params: Params, start: int, vectors: Any) -> dict[str, Any]:
     """Returns a text encoder's parameters, or their shapes, with vectors [n, width] in its table from row `start`."""
     join = lambda table: jnp.concatenate([table[:start], jnp.asarray(vectors).astype(table.dtype)])
     table = params["token_embed"]["embedding"]
-    made = jax.eval_shape(join, table) if isinstance(table, jax.ShapeDtypeStruct) else join(table)
-    return {**params, "token_embed": {"embedding": made}}
+    joined = jax.eval_shape(join, table) if isinstance(table, jax.ShapeDtypeStruct) else join(table)
+    return {**params, "token_embed": {"embedding": joined}}
 
 
 def _by_encoder(bundle: Bundle, found: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:

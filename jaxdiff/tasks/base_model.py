@@ -163,12 +163,12 @@ def noted(base: Base, folder: Path, new: bool) -> Base:
     """
     sha256 = _sha256(base.path)
     if new:
-        told = {"model": str(base.path), "revision": hub.commit_of(base.path), "sha256": sha256}
-        write_text(folder / NOTE, json.dumps(told, indent=2) + "\n")
-    elif (told := read_json(folder / NOTE)).get("sha256") != sha256:
+        note = {"model": str(base.path), "revision": hub.commit_of(base.path), "sha256": sha256}
+        write_text(folder / NOTE, json.dumps(note, indent=2) + "\n")
+    elif (note := read_json(folder / NOTE)).get("sha256") != sha256:
         raise ValueError(
             f"task.model is {base.path}, another model (hash {sha256[:12]}) than {folder} was trained on "
-            f"({told.get('model')}, {str(told.get('sha256'))[:12]}): name that one in {folder / 'config.json'}"
+            f"({note.get('model')}, {str(note.get('sha256'))[:12]}): name that one in {folder / 'config.json'}"
         )
     return base._replace(sha256=sha256)
 

@@ -122,12 +122,12 @@ class Config(TaskConfig):
 
         def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
             embed = kept_clip.embed(kept.image.config, known.frozen["image_encoder"], batch["image"])
-            told = imagine.read(kept.text.config, known.frozen["text_encoder"], batch["tokens"])
+            heard = imagine.read(kept.text.config, known.frozen["text_encoder"], batch["tokens"])
             nothing = imagine.read(kept.text.config, known.frozen["text_encoder"], jnp.asarray(empty)[None])
-            assert told.pooled is not None
-            share = causal_prior.nearness(measured, embed, told.pooled)
+            assert heard.pooled is not None
+            share = causal_prior.nearness(measured, embed, heard.pooled)
             gone = losses.dropped(keys, self.drop)
-            text = jax.lax.stop_gradient(_either(gone, nothing, told))
+            text = jax.lax.stop_gradient(_either(gone, nothing, heard))
             codes = causal_prior.encode(measured, embed, self.net.bins)
             logits: Any = CausalPrior(self.net).apply({"params": {**params, **measured}}, text, share, codes)
             return -likelihood.categorical(logits, codes).mean(), {"accuracy": (logits.argmax(-1) == codes).mean()}, {}

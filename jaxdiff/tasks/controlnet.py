@@ -64,28 +64,28 @@ class Config(HintedConfig):
         nets, kinds = {**base.model.nets, "controlnet": net}, {**base.model.kinds, "controlnet": KIND}
         return base._replace(bundle=bundle, model=dataclasses.replace(base.model, nets=nets, kinds=kinds))
 
-    def _cond(self, assets: Assets, params: Params, told: Batch) -> Cond:
-        cond = super()._cond(assets, params, told)
-        return dataclasses.replace(cond, hints=(told["hint"].astype(jnp.float32) / 255,))
+    def _cond(self, assets: Assets, params: Params, batch: Batch) -> Cond:
+        cond = super()._cond(assets, params, batch)
+        return dataclasses.replace(cond, hints=(batch["hint"].astype(jnp.float32) / 255,))
 
     def _network(self, assets: Assets) -> Network:
         """Returns the U-Net, with the ControlNet's part in it."""
         nets = assets.base.model.nets
         control = dataclasses.replace(nets["controlnet"].net, remat=self.remat)
-        whole = controlled(
+        controlled_net = controlled(
             dataclasses.replace(nets["unet"], remat=self.remat), [dataclasses.replace(nets["controlnet"], net=control)]
         )
 
         def network(params: Params, x: Array, t: Array, cond: Cond) -> Any:
             parts = {"unet": params["unet"], "controls": [params["controlnet"]], "scales": [1.0]}
-            return whole(parts, x, t, cond)
+            return controlled_net(parts, x, t, cond)
 
         return network
 
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
         part, of_unet = assets.base.bundle.components["controlnet"], flatten(loaded["unet"])
-        made = flatten(controlnet.init(part.config, part.json, key))
-        own = {path: x if path.startswith(("hint/", "skip_")) else of_unet[path] for path, x in made.items()}
+        flat = flatten(controlnet.init(part.config, part.json, key))
+        own = {path: x if path.startswith(("hint/", "skip_")) else of_unet[path] for path, x in flat.items()}
         return {"controlnet": unflatten(own)}, dict(loaded)
 
     def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:

@@ -44,8 +44,8 @@ class DistilledConfig(PublishedConfig):
             raise ValueError(f"task.guidance is {self.guidance}: expected the least and the most, of 1 or more")
         for name in ("prediction", "min_snr", "offset_noise", "zero_terminal"):
             if getattr(self, name):
-                given = getattr(self, name)
-                raise ValueError(f"task.{name} is {given}, and a student follows its teacher: leave it out")
+                value = getattr(self, name)
+                raise ValueError(f"task.{name} is {value}, and a student follows its teacher: leave it out")
         if self.prior.prompt:
             raise ValueError("task.prior is for what learns a word: a student learns of its teacher, so leave it out")
         super().check(data, optimizer)

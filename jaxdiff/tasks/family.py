@@ -117,8 +117,8 @@ class FamilyConfig(TaskConfig):
 
         def init(key: Key, loaded: Params, batch: Batch) -> Variables:
             label = jnp.asarray(batch["label"]) if self.classes else None
-            made = self._init(key, self.read(jnp.asarray(batch["image"])), label)
-            return made._replace(frozen=dict(loaded))
+            params = self._init(key, self.read(jnp.asarray(batch["image"])), label)
+            return params._replace(frozen=dict(loaded))
 
         previews = self._previews(assets, spec) if self.previews else {}
         held_out = self._held_out if self.likelihood else None

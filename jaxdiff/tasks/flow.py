@@ -91,8 +91,8 @@ class Config(FamilyConfig):
         first, second, noise = jax.random.split(key, 3)
         cond, params = self._told(label), {}
         if self.dequantise == "variational":
-            told = dequantise.seen(x, self.levels, cond)
-            params["dequantise"] = dequantise.noise(self._net, x.shape[1:]).init(second, 0.0 * x, told)
+            levels_seen = dequantise.seen(x, self.levels, cond)
+            params["dequantise"] = dequantise.noise(self._net, x.shape[1:]).init(second, 0.0 * x, levels_seen)
         y = (x + jax.random.uniform(noise, x.shape)) / self.levels
         kept, moving = bijectors.apart(self._flow(x.shape[1:]).init(first, y, cond))
         return Variables({**params, "flow": kept}, extra=moving)

@@ -92,8 +92,8 @@ class Config(FamilyConfig):
         return 0 if self.labelled else self.classes
 
     def _row(self, one: Example) -> dict[str, np.ndarray]:
-        told = zlib.crc32(one["image"].tobytes()) < self.labelled * 2**32  # of a picture always the same
-        return {**super()._row(one), **({"told": np.asarray(told)} if self.labelled else {})}
+        labelled = zlib.crc32(one["image"].tobytes()) < self.labelled * 2**32  # of a picture always the same
+        return {**super()._row(one), **({"told": np.asarray(labelled)} if self.labelled else {})}
 
     def _more(self, assets: Any) -> dict[str, Any]:
         return {
@@ -112,10 +112,10 @@ class Config(FamilyConfig):
         net: Any = self.net
         generator, critic = self._networks(x.shape[1:])
         label = label[:1] if label is not None and self.told else None
-        made = dict(critic.init(other, jnp.zeros((1, *x.shape[1:])), label))
+        critic_params = dict(critic.init(other, jnp.zeros((1, *x.shape[1:])), label))
         drawn: Any = generator.init(own, jnp.zeros((1, net.noise)), label)
-        params = {"generator": drawn["params"], "critic": made["params"]}
-        return Variables(params, extra={"spectral": made.get("spectral", {})})
+        params = {"generator": drawn["params"], "critic": critic_params["params"]}
+        return Variables(params, extra={"spectral": critic_params.get("spectral", {})})
 
     def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
         net: Any = self.net

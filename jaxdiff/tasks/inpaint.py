@@ -53,11 +53,11 @@ class Config(finetune.Config):
         row = super()._row(assets, one, rng)
         return {**row, "mask": masks.draw(rng, *one["image"].shape[:2], whole=self.whole)}
 
-    def _cond(self, assets: Assets, params: Params, told: Batch) -> Cond:
-        cond = super()._cond(assets, params, told)
+    def _cond(self, assets: Assets, params: Params, batch: Batch) -> Cond:
+        cond = super()._cond(assets, params, batch)
         part, step = assets.base.bundle.components["vae"], assets.base.model.factor
-        mask = told["mask"].astype(jnp.float32)
-        seen = told["image"].astype(jnp.float32) * (1 - mask) + 127.5 * mask
+        mask = batch["mask"].astype(jnp.float32)
+        seen = batch["image"].astype(jnp.float32) * (1 - mask) + 127.5 * mask
         mean = first_stage.moments(part, params["vae"], seen)[..., : assets.base.model.channels]
         latents = autoencoder_kl.scaled(part.config, mean.astype(jnp.float32))
         return dataclasses.replace(cond, image=jnp.concatenate([mask[:, ::step, ::step], latents], -1))

@@ -47,12 +47,12 @@ class Config(HintedConfig, finetune.Config):
     def _gone(self, keys: Key) -> Array:
         return hinted.three_ways(keys, self.drop)[0]
 
-    def _cond(self, assets: Assets, params: Params, told: Batch) -> Cond:
-        cond = super()._cond(assets, params, told)
+    def _cond(self, assets: Assets, params: Params, batch: Batch) -> Cond:
+        cond = super()._cond(assets, params, batch)
         vae = assets.base.bundle.components["vae"]
-        moments = first_stage.moments(vae, params["vae"], told["hint"])
+        moments = first_stage.moments(vae, params["vae"], batch["hint"])
         seen = moments[..., : assets.base.model.channels].astype(jnp.float32)
-        gone = hinted.three_ways(told["keys"], self.drop)[1]
+        gone = hinted.three_ways(batch["keys"], self.drop)[1]
         return dataclasses.replace(cond, image=jnp.where(gone[:, None, None, None], 0.0, seen))
 
     def _preview_inputs(self, assets: Assets) -> dict[str, Any]:

@@ -92,15 +92,15 @@ class Config(PublishedConfig):
     def _gone(self, keys: Key) -> Array:
         return hinted.three_ways(keys, self.drop)[0]
 
-    def _cond(self, assets: Assets, params: Params, told: Batch) -> Cond:
-        cond = super()._cond(assets, params, told)
+    def _cond(self, assets: Assets, params: Params, batch: Batch) -> Cond:
+        cond = super()._cond(assets, params, batch)
         net = assets.base.bundle.components["image_encoder"].config
-        pixels = prepare(told["image"].astype(jnp.float32) / 255, net.size)
+        pixels = prepare(batch["image"].astype(jnp.float32) / 255, net.size)
         told_of: Any = ClipImage(net).apply({"params": params["image_encoder"]}, pixels)
-        gone = hinted.three_ways(told["keys"], self.drop)[1]
+        gone = hinted.three_ways(batch["keys"], self.drop)[1]
         vector = jnp.where(gone[:, None], 0.0, told_of[1].astype(jnp.float32))
-        made: Any = self._tokens(assets).apply({"params": params["projection"]}, vector)
-        return dataclasses.replace(cond, picture=made, picture_weight=jnp.ones(len(made)))
+        tokens: Any = self._tokens(assets).apply({"params": params["projection"]}, vector)
+        return dataclasses.replace(cond, picture=tokens, picture_weight=jnp.ones(len(tokens)))
 
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
         unet = {}
@@ -122,8 +122,8 @@ class Config(PublishedConfig):
     def bundle(self, assets: Assets, weights: Variables) -> Any:
         """Returns the base and the image encoder; the adapter is no part of a model that other tools know."""
         parts = assets.base.bundle.components
-        made = {name: dataclasses.replace(part, params=weights.frozen[name]) for name, part in parts.items()}
-        return dataclasses.replace(assets.base.bundle, components=made)
+        components = {name: dataclasses.replace(part, params=weights.frozen[name]) for name, part in parts.items()}
+        return dataclasses.replace(assets.base.bundle, components=components)
 
     def pipeline(self, assets: Assets, weights: Variables, spec: Spec = MeshSpec()) -> DiffusionPipeline:
         """Returns what samples from the model with the adapter."""
@@ -132,8 +132,8 @@ class Config(PublishedConfig):
         )
 
     def _preview_parts(self, assets: Assets, weights: Variables) -> dict[str, Any]:
-        whole = self._whole(assets, weights.params, weights.frozen)
-        return {**whole, "picture_tokens": whole.pop("projection")}
+        params_of = self._whole(assets, weights.params, weights.frozen)
+        return {**params_of, "picture_tokens": params_of.pop("projection")}
 
     def _preview_inputs(self, assets: Assets) -> dict[str, Any]:
         return {"picture": np.stack(assets.more)}

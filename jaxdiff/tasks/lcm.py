@@ -56,8 +56,8 @@ class Consistency(DistilledConfig):
         super().check(data, optimizer)
 
     def _scheduler(self) -> dict[str, Any]:
-        told = {"original_inference_steps": self.intervals, "timestep_scaling": self.scaling}
-        return {"_class_name": "LCMScheduler", **told}
+        fields = {"original_inference_steps": self.intervals, "timestep_scaling": self.scaling}
+        return {"_class_name": "LCMScheduler", **fields}
 
     def _more(self, params: Params, made: Array, x0: Array) -> Array:
         """Returns what is added to the loss of each example, of what the student made."""

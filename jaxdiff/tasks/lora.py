@@ -118,7 +118,7 @@ class Config(PublishedConfig):
 
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
         """Downs that keep their input's size, uniform as kaiming's with a = sqrt(5); ups of zeros."""
-        made, weights = {}, flatten(loaded)
+        factors, weights = {}, flatten(loaded)
         downs: dict[tuple[int, ...], list[int]] = {}
         for n, (shape, rank, _) in enumerate(assets.more.values()):
             downs.setdefault((*shape[:-1], rank), []).append(n)
@@ -129,20 +129,20 @@ class Config(PublishedConfig):
             own = jax.random.wrap_key_data(keys[np.array(which)])
             drawn |= dict(zip(which, jax.vmap(draw)(own), strict=True))
         for n, (path, (shape, rank, _)) in enumerate(assets.more.items()):
-            made[f"{path}/down"] = drawn[n]
-            made[f"{path}/up"] = jnp.zeros((rank, shape[-1]))
+            factors[f"{path}/down"] = drawn[n]
+            factors[f"{path}/up"] = jnp.zeros((rank, shape[-1]))
             if self.dora:
                 square = jnp.square(weights[path].astype(jnp.float32))
-                made[f"{path}/magnitude"] = jnp.sqrt(square.sum(tuple(range(len(shape) - 1))))  # a vector: no decay
-        return unflatten(made), dict(loaded)
+                factors[f"{path}/magnitude"] = jnp.sqrt(square.sum(tuple(range(len(shape) - 1))))  # a vector: no decay
+        return unflatten(factors), dict(loaded)
 
     def _dtype(self, assets: Assets, path: str) -> str | None:
         """Keeps float32: where small changes are added, bfloat16 would round them away."""
         return "float32" if path in assets.more else super()._dtype(assets, path)
 
     def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
-        made = self.factors(assets, params)
-        return {**frozen, **{name: lora.merge(frozen[name], [own], [1.0]) for name, own in made.items()}}
+        factors = self.factors(assets, params)
+        return {**frozen, **{name: lora.merge(frozen[name], [own], [1.0]) for name, own in factors.items()}}
 
     def factors(self, assets: Assets, params: Params) -> Lora:
         """Returns the trained factors, as `pretrained.lora` has them."""

@@ -46,8 +46,8 @@ class Config(WholeStudent):
             )
 
     def _scheduler(self) -> dict[str, Any]:
-        told = {"timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": True}
-        return {"_class_name": "DDIMScheduler", **told}
+        fields = {"timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": True}
+        return {"_class_name": "DDIMScheduler", **fields}
 
     def _errors(self, assets: Assets) -> Callable[..., Array]:
         process, network, told = assets.base.model.process, self._network(assets), self._told(assets)

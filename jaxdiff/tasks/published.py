@@ -120,16 +120,16 @@ class PublishedConfig(TaskConfig):
         if "moments" in row:
             moments = row["moments"][int(rng.integers(len(row["moments"])))]
             size = tuple(side * assets.base.model.factor for side in moments.shape[:2])
-            told = {"moments": moments}
+            out = {"moments": moments}
         else:
-            told = {"image": row["image"]}
+            out = {"image": row["image"]}
         caption = row["caption"] if self.tags is None else shuffled(row["caption"], self.tags, rng)
         for name, length in assets.base.model.texts.items():
             words = assets.base.bundle.tokenizers[name.replace("text_encoder", "tokenizer")]
-            told[name] = words.encode(caption, length)
+            out[name] = words.encode(caption, length)
         if assets.base.model.sizes:
-            told["sizes"] = sizes(row.get("sides", size), size, assets.base.model.sizes)
-        return told
+            out["sizes"] = sizes(row.get("sides", size), size, assets.base.model.sizes)
+        return out
 
     def _network(self, assets: Assets) -> Network:
         """Returns the U-Net, as a function of all parameters."""
@@ -140,9 +140,9 @@ class PublishedConfig(TaskConfig):
 
         return network
 
-    def _cond(self, assets: Assets, params: Params, told: Batch) -> Cond:
+    def _cond(self, assets: Assets, params: Params, batch: Batch) -> Cond:
         """Returns what the network is told; `told` has tokens with a chunk's axis, `keep`, `sizes` and the `keys`."""
-        return Cond(**read_text(assets.base.model, params, told))
+        return Cond(**read_text(assets.base.model, params, batch))
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
         """Refuses numbers that do not fit each other, and what is no model."""
@@ -159,8 +159,8 @@ class PublishedConfig(TaskConfig):
             raise ValueError(f"data.size is {data.size}: the model wants multiples of {base.model.unit}")
         if not np.isfinite(self.preview.guidance):
             raise ValueError(f"task.preview.guidance is {self.preview.guidance}: expected a number")
-        told = base.bundle.schedulers["scheduler"]
-        plan.make(base.model.process, told, steps=self.preview.steps, sampler=self.preview.sampler, weights={})
+        scheduler = base.bundle.schedulers["scheduler"]
+        plan.make(base.model.process, scheduler, steps=self.preview.steps, sampler=self.preview.sampler, weights={})
 
     def check_steps(self, steps: int) -> None:
         """Refuses a group's optimizer that does not fit the run."""
@@ -206,13 +206,13 @@ class PublishedConfig(TaskConfig):
                     f"{source.folder} was made with another autoencoder than task.model's ({self.model}; hash "
                     f"{source.plan.autoencoder[:12]}, not {own[:12]}): make latents with this one"
                 )
-        made = self._prepare(Assets(base, data.size), folder, data, source, new)
+        assets = self._prepare(Assets(base, data.size), folder, data, source, new)
         if source is None or not self.prior.prompt:
-            return made
+            return assets
         if isinstance(source, LatentSource):
             raise ValueError(f"task.prior wants pictures, and {data.name} are latents: name the folder of the pictures")
         bundle = lambda: base_with(PublishedConfig._outline(self).bundle, self._loaded(base))
-        return made._replace(classes=class_pictures.opened(self.prior, folder, data, bundle))
+        return assets._replace(classes=class_pictures.opened(self.prior, folder, data, bundle))
 
     def _loaded(self, base: Base, names: tuple[str, ...] = ()) -> Params:
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

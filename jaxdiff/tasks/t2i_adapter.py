@@ -56,16 +56,16 @@ class Config(HintedConfig):
         nets, kinds = {**base.model.nets, "adapter": net}, {**base.model.kinds, "adapter": KIND}
         return base._replace(bundle=bundle, model=dataclasses.replace(base.model, nets=nets, kinds=kinds))
 
-    def _cond(self, assets: Assets, params: Params, told: Batch) -> Cond:
-        cond = super()._cond(assets, params, told)
-        hint = told["hint"].astype(jnp.float32) / 255
+    def _cond(self, assets: Assets, params: Params, batch: Batch) -> Cond:
+        cond = super()._cond(assets, params, batch)
+        hint = batch["hint"].astype(jnp.float32) / 255
         features: Any = Adapter(assets.base.model.nets["adapter"]).apply({"params": params["adapter"]}, hint)
         return dataclasses.replace(cond, features=features)
 
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
         net = assets.base.model.nets["adapter"]
-        made = Adapter(net).init(key, jnp.zeros((1, net.unit, net.unit, net.in_channels)))["params"]
-        return {"adapter": made}, dict(loaded)
+        params = Adapter(net).init(key, jnp.zeros((1, net.unit, net.unit, net.in_channels)))["params"]
+        return {"adapter": params}, dict(loaded)
 
     def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         return {**frozen, **params}

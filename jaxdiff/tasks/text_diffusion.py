@@ -37,8 +37,8 @@ LEVELS = len(SYMBOLS)
 
 def encode(text: str, length: int) -> np.ndarray:
     """Returns the symbols of a text, int32 [length]; others than there are become spaces."""
-    told = [max(SYMBOLS.find(letter), 1) for letter in text.lower().replace("\n", " ")][:length]
-    return np.array(told + [0] * (length - len(told)), np.int32)
+    ids = [max(SYMBOLS.find(letter), 1) for letter in text.lower().replace("\n", " ")][:length]
+    return np.array(ids + [0] * (length - len(ids)), np.int32)
 
 
 def decode(symbols: Any) -> str:

@@ -85,8 +85,8 @@ class Config(PublishedConfig):
 
     def _row(self, assets: Assets, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
         if self.templates:
-            told = self.templates[int(rng.integers(len(self.templates)))].replace("{}", self.word)
-            one = Example(**{**one, "caption": told})
+            caption = self.templates[int(rng.integers(len(self.templates)))].replace("{}", self.word)
+            one = Example(**{**one, "caption": caption})
         return super()._row(assets, one, rng)
 
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
@@ -103,11 +103,11 @@ class Config(PublishedConfig):
         return {name: frozen["norms"][name].astype(x.dtype) * unit(x) for name, x in params["vectors"].items()}
 
     def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
-        whole = {name: tree for name, tree in frozen.items() if name != "norms"}
+        parts = {name: tree for name, tree in frozen.items() if name != "norms"}
         for name, rows in self.learned(params, frozen).items():
             start = self._tokens(assets.base, name).added[self.word][0]
-            whole[name] = textual_inversion.with_rows(whole[name], start, rows)
-        return whole
+            parts[name] = textual_inversion.with_rows(parts[name], start, rows)
+        return parts
 
     def apart(self, assets: Assets, weights: Variables, out: Path, layout: str) -> Callable[[Path], None]:
         """Returns what writes the word's vectors as one file, as diffusers and SDXL's tools have it."""

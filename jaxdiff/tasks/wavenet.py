@@ -101,15 +101,15 @@ class Config(TaskConfig):
 
     def _example(self, assets: Assets) -> Any:
         def example(one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-            which, told = int(rng.integers(self.classes or len(assets.sounds or sound.VOWELS))), np.zeros((0, 2))
+            which, controls = int(rng.integers(self.classes or len(assets.sounds or sound.VOWELS))), np.zeros((0, 2))
             if assets.sounds:
                 x = sound.stretch(assets.sounds[which], rng, self.samples)
             elif self.sounds:
                 x = np.zeros(self.samples)  # of a run that is read, the shape alone
             else:
-                x, told = sound.vowel(which, rng, self.samples, self.rate, self.hop or 1)
+                x, controls = sound.vowel(which, rng, self.samples, self.rate, self.hop or 1)
             row = {"sound": sound.mu_law(x, self.levels), "label": np.asarray(which, np.int32)}
-            return {**row, **({"local": told.astype(np.float32)} if self.hop else {})}
+            return {**row, **({"local": controls.astype(np.float32)} if self.hop else {})}
 
         return example
 
@@ -130,9 +130,9 @@ class Config(TaskConfig):
         """Returns what draws sounds."""
 
         def draw(weights: Any, numbers: Any, keys: Any, label: Any) -> Array:
-            told = voice(numbers, len(keys), self.samples, self.rate, self.hop) if self.hop else None
+            controls = voice(numbers, len(keys), self.samples, self.rate, self.hop) if self.hop else None
             pick = lambda key, logits: jax.random.categorical(key, logits / numbers["temperature"])
-            return sample(self._network(), weights.params, keys, self.samples, pick, label, told)
+            return sample(self._network(), weights.params, keys, self.samples, pick, label, controls)
 
         how: dict[str, Any] = {"options": Voiced if self.hop else Tempered, "calls": self.samples, "spec": spec}
         how["labels"] = assets.labels[: self.classes]

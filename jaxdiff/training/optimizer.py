@@ -100,14 +100,14 @@ def make_optimizer(
 
     def members(params: Params) -> Any:
         def member(path: tuple[Any, ...], _: Any) -> str:
-            whole = jax.tree_util.keystr(path, simple=True, separator="/")
-            return next((name for name, pattern in patterns if pattern.fullmatch(whole)), REST)
+            full = jax.tree_util.keystr(path, simple=True, separator="/")
+            return next((name for name, pattern in patterns if pattern.fullmatch(full)), REST)
 
         return jax.tree_util.tree_map_with_path(member, params)
 
     if not groups:
         return Optimizer(parts[REST].init, parts[REST].update, rates, members)
-    whole = optax.multi_transform(parts, members)
+    transform = optax.multi_transform(parts, members)
 
     def init(params: Params) -> Any:
         found = {*jax.tree.leaves(members(params))}
@@ -118,9 +118,9 @@ def make_optimizer(
                     f"the optimizer group {pattern.pattern!r} matches no parameter, or all it matches go to groups "
                     f"before it: patterns match whole paths, which begin with {tops}"
                 )
-        return whole.init(params)
+        return transform.init(params)
 
-    return Optimizer(init, whole.update, rates, members)
+    return Optimizer(init, transform.update, rates, members)
 
 
 def guarded(optimizer: Optimizer) -> Optimizer:

@@ -113,35 +113,35 @@ def _ours(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.moveaxis(x.reshape(o, i, *window), (0, 1), (-1, -2))
 
 
-def factors(given: Mapping[str, np.ndarray], scale: float, shape: tuple[int, ...]) -> dict[str, jax.Array]:
+def factors(tensors: Mapping[str, np.ndarray], scale: float, shape: tuple[int, ...]) -> dict[str, jax.Array]:
     """Returns the factors of a parameter of this shape, from a file's tensors by their role.
 
     Raises:
       ValueError: if they do not fit it; says how.
     """
-    made: dict[str, np.ndarray] = {}
-    for role, x in given.items():
+    found: dict[str, np.ndarray] = {}
+    for role, x in tensors.items():
         if role == "on_input":
             continue
         if role in ("dora_scale", "magnitude"):
             name, made_shape = _magnitude(role, x, shape)
-            made[name] = x.reshape(made_shape)
+            found[name] = x.reshape(made_shape)
         elif role == "ia3":
-            made[role] = x.reshape(_along(shape, -2 if given["on_input"].any() else -1))
+            found[role] = x.reshape(_along(shape, -2 if tensors["on_input"].any() else -1))
         elif role == "diff":
-            made[role] = _ours_diff(x, shape)
+            found[role] = _ours_diff(x, shape)
         else:
-            made[role] = x
-    if "down" in made:
-        rank, ranks = made["down"].shape[0], made["up"].shape[1] if made["up"].ndim > 1 else 0
+            found[role] = x
+    if "down" in found:
+        rank, ranks = found["down"].shape[0], found["up"].shape[1] if found["up"].ndim > 1 else 0
         if rank != ranks:
             raise ValueError(f"its down has rank {rank}, its up {ranks}")
-        if "mid" in made:
-            made["down"], made["up"] = made["down"].reshape(rank, -1), made["up"].reshape(-1, rank)
+        if "mid" in found:
+            found["down"], found["up"] = found["down"].reshape(rank, -1), found["up"].reshape(-1, rank)
         else:
-            down = np.moveaxis(made["down"], (0, 1), (-1, -2)) if made["down"].ndim > 2 else made["down"].T
-            made["down"], made["up"] = down.reshape(*shape[:-1], rank), made["up"].reshape(shape[-1], rank).T
-    arrays = {name: jnp.asarray(np.ascontiguousarray(x)) for name, x in made.items()} | {"scale": jnp.float32(scale)}
+            down = np.moveaxis(found["down"], (0, 1), (-1, -2)) if found["down"].ndim > 2 else found["down"].T
+            found["down"], found["up"] = down.reshape(*shape[:-1], rank), found["up"].reshape(shape[-1], rank).T
+    arrays = {name: jnp.asarray(np.ascontiguousarray(x)) for name, x in found.items()} | {"scale": jnp.float32(scale)}
     result = jax.eval_shape(change, arrays, jax.ShapeDtypeStruct(shape, np.float32))
     if result.shape != shape:
         raise ValueError(f"they make {result.shape}")
@@ -158,10 +158,10 @@ def lacking(roles: Set[str]) -> str:
     return f"nothing that goes with {' and '.join(sorted(roles - nearest))}"
 
 
-def rank(given: Mapping[str, np.ndarray]) -> int | None:
+def rank(tensors: Mapping[str, np.ndarray]) -> int | None:
     """Returns the rank that alpha is divided by; None where the form has none."""
     inner = ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
-    return next((given[role].shape[0] for role in inner if role in given), None)
+    return next((tensors[role].shape[0] for role in inner if role in tensors), None)
 
 
 def _along(shape: tuple[int, ...], axis: int) -> list[int]:

@@ -77,16 +77,16 @@ def read(path: Path | str, components: Mapping[str, Component], part: str = "une
     shapes = {name: {p: tuple(x.shape) for p, x in flatten(part.params).items()} for name, part in components.items()}
     lora: dict[str, dict[str, dict[str, jax.Array]]] = {}
     for module, roles in groups.items():
-        given = {role: np.asarray(tensors[name]) for role, name in roles.items()}
+        parts_read = {role: np.asarray(tensors[name]) for role, name in roles.items()}
         names = {module.name, module.name.removesuffix(".0")}
         try:
-            scale = _scale(given, config, module.component, names)
-            for leaf, parts, leaf_scale in _targets(module, given, scale):
+            scale = _scale(parts_read, config, module.component, names)
+            for leaf, parts, leaf_scale in _targets(module, parts_read, scale):
                 target = f"{module.path}/{leaf}"
                 if target not in shapes[module.component]:
                     raise ValueError(f"there is no {leaf} here")
-                made = forms.factors(parts, leaf_scale, shapes[module.component][target])
-                lora.setdefault(module.component, {})[target] = made
+                factors = forms.factors(parts, leaf_scale, shapes[module.component][target])
+                lora.setdefault(module.component, {})[target] = factors
         except _MissingError as error:
             problems.append(f"missing: {error} of {next(iter(roles.values()))}")
         except (ValueError, TypeError) as error:
@@ -113,43 +113,43 @@ class _MissingError(ValueError):
     """Factors that the others need."""
 
 
-def _scale(given: Mapping[str, np.ndarray], config: AdapterConfig, component: str, names: Iterable[str]) -> float:
-    for role, x in given.items():
+def _scale(tensors: Mapping[str, np.ndarray], config: AdapterConfig, component: str, names: Iterable[str]) -> float:
+    for role, x in tensors.items():
         if 0 in x.shape or (role in forms.MATRICES and x.ndim < 2) or (role == "dora_scale" and not x.ndim):
             raise ValueError(f"{role} is {x.shape}")
         if not np.isfinite(x.astype(np.float32)).all():
             raise ValueError(f"{role} is not finite")
         if role in ("alpha", "scale", "on_input") and x.size != 1:
             raise ValueError(f"{role} is {x.shape}, expected one number")
-    rank = forms.rank(given)
-    if "scale" in given:
-        return float(given["scale"].reshape(()))
-    if "alpha" in given:
-        return float(given["alpha"].reshape(())) / rank if rank else 1.0
-    return config.scale(component, names, rank) if rank or "lokr_w1" in given else 1.0
+    rank = forms.rank(tensors)
+    if "scale" in tensors:
+        return float(tensors["scale"].reshape(()))
+    if "alpha" in tensors:
+        return float(tensors["alpha"].reshape(())) / rank if rank else 1.0
+    return config.scale(component, names, rank) if rank or "lokr_w1" in tensors else 1.0
 
 
 def _targets(
-    module: Module, given: Mapping[str, np.ndarray], scale: float
+    module: Module, tensors: Mapping[str, np.ndarray], scale: float
 ) -> Iterable[tuple[str, dict[str, np.ndarray], float]]:
     """Returns the parameters of a module that change: the name of each, its factors by role, and their scale.
 
     Raises:
       _MissingError: if the factors are no whole form.
     """
-    magnitudes = given.keys() & {"dora_scale", "magnitude"}
-    inner = given.keys() - magnitudes - {"alpha", "scale", "diff_b", "up_bias"}
+    magnitudes = tensors.keys() & {"dora_scale", "magnitude"}
+    inner = tensors.keys() - magnitudes - {"alpha", "scale", "diff_b", "up_bias"}
     if inner:
         if lost := forms.lacking(inner):
             raise _MissingError(lost)
         if magnitudes and "ia3" in inner:
             raise ValueError("IA3 takes no magnitude")
-        yield module.leaf, {role: given[role] for role in inner | magnitudes}, scale
-    elif magnitudes or not given.keys() & {"diff_b", "up_bias"}:
+        yield module.leaf, {role: tensors[role] for role in inner | magnitudes}, scale
+    elif magnitudes or not tensors.keys() & {"diff_b", "up_bias"}:
         raise _MissingError("the factors")
     for role, own in (("diff_b", 1.0), ("up_bias", scale)):
-        if role in given:
-            yield "bias", {"diff": given[role]}, own
+        if role in tensors:
+            yield "bias", {"diff": tensors[role]}, own
 
 
 def _for_another_model(tensors: Mapping[str, Stored], components: Mapping[str, Component]) -> str:

@@ -152,8 +152,8 @@ def places(path: str, rules: Rules) -> Iterator[Place]:
     module, _, leaf = path.rpartition("/")
     above, _, part = module.rpartition("/")
     for rule in rules:
-        whole = {"same": path, "heads": above}.get(rule.kind, module)
-        match = _pattern(rule.ours).fullmatch(whole)
+        prefix = {"same": path, "heads": above}.get(rule.kind, module)
+        match = _pattern(rule.ours).fullmatch(prefix)
         if not match or rule.kind == "skip":
             continue
         name = rule.theirs.format(*match.groups())
@@ -199,9 +199,9 @@ def from_tensors(
         elif place is None:
             problems.append(f"missing: {options[0].name} {options[0].shape(shape)}")
         else:
-            expected, given = place.shape(shape), tuple(tensors[place.name].shape)
-            if given != expected and not (place.kind == "dense" and given == (*expected, 1, 1)):
-                problems.append(f"wrong shape: {place.name} is {given}, expected {expected}")
+            expected, actual = place.shape(shape), tuple(tensors[place.name].shape)
+            if actual != expected and not (place.kind == "dense" and actual == (*expected, 1, 1)):
+                problems.append(f"wrong shape: {place.name} is {actual}, expected {expected}")
             found[path] = place
     used = {place.name for place in found.values()}
     skip = [_pattern(rule.theirs) for rule in rules if rule.kind == "skip"]

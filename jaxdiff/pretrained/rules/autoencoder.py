@@ -236,10 +236,10 @@ def vq_config(json: Mapping[str, Any]) -> VQConfig:
         )
     # Kandinsky, which has them, does not scale the latents of its MoVQ
     net = _config("VQModel", full, 1.0 if spatial else float(full["scaling_factor"]), 0.0)
-    made = VQConfig(**dataclasses.asdict(net), codes=full["num_vq_embeddings"], width=width, spatial=spatial)
+    config = VQConfig(**dataclasses.asdict(net), codes=full["num_vq_embeddings"], width=width, spatial=spatial)
     if spatial:
-        made.check()
-    return made
+        config.check()
+    return config
 
 
 def vq_shapes(net: VQConfig, json: Mapping[str, Any]) -> Params:

@@ -42,8 +42,8 @@ def config(json: Mapping[str, Any]) -> ControlNetConfig:
         "class_embed_type": net.addition == "plain",
         "mid_block_type": net.mid_attention != "cross",
     }
-    for field, given in unserved.items():
-        if given:
+    for field, actual in unserved.items():
+        if actual:
             raise ValueError(f"{name}: {field}={brief(json.get(field))} is not supported")
     return ControlNetConfig(
         net=net,

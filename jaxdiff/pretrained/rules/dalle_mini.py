@@ -126,8 +126,8 @@ def config(json: Mapping[str, Any]) -> BartConfig:
 
 def shapes(net: BartConfig, json: Mapping[str, Any]) -> Params:
     """Returns the parameters, as shapes."""
-    ids, given = jnp.zeros((1, net.length), jnp.int32), jnp.zeros((1, net.places), jnp.int32)
-    return jax.eval_shape(lambda: Bart(net).init(jax.random.key(0), ids, ids == 0, given))["params"]
+    ids, codes = jnp.zeros((1, net.length), jnp.int32), jnp.zeros((1, net.places), jnp.int32)
+    return jax.eval_shape(lambda: Bart(net).init(jax.random.key(0), ids, ids == 0, codes))["params"]
 
 
 _VQ_FIELDS = {

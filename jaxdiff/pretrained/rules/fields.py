@@ -90,12 +90,12 @@ def optional(one: Field) -> Field:
     return Field(None, f"{one.served}, or null", lambda x: x is None or one.fits(x))
 
 
-def settle(name: str, given: Mapping[str, Any], fields: Fields, harmless: Mapping[str, str]) -> dict[str, Any]:
+def settle(name: str, json: Mapping[str, Any], fields: Fields, harmless: Mapping[str, str]) -> dict[str, Any]:
     """Returns every field's value: what is given, else its default.
 
     Args:
       name: the class the config is of, for messages.
-      given: config.json.
+      json: config.json.
       fields: those that matter.
       harmless: those that do not, with the reason.
 
@@ -103,7 +103,7 @@ def settle(name: str, given: Mapping[str, Any], fields: Fields, harmless: Mappin
       ValueError: names every field whose value is not served, with those that are, and unknown fields that are set.
     """
     problems = []
-    for field, value in given.items():
+    for field, value in json.items():
         if field in fields and not fields[field].fits(value):
             problems.append(f"{field}={brief(value)} is not supported, only {fields[field].served}")
         known = field in fields or field in harmless or field in UNUSED or field.startswith("_")
@@ -111,7 +111,7 @@ def settle(name: str, given: Mapping[str, Any], fields: Fields, harmless: Mappin
             problems.append(f"{field}={brief(value)} is a field unknown here")
     if problems:
         raise ValueError(f"{name}: {few(problems)}")
-    return {field: given.get(field, one.default) for field, one in fields.items()}
+    return {field: json.get(field, one.default) for field, one in fields.items()}
 
 
 def brief(value: Any) -> str:

@@ -121,8 +121,8 @@ def configs(tensors: Mapping[str, Stored]) -> tuple[UNetConfig, TextConfig]:
 
 def _shape(tensors: Mapping[str, Stored], name: str) -> tuple[int, ...]:
     if name not in tensors or len(tensors[name].shape) < 2:
-        given = f"of shape {tensors[name].shape}" if name in tensors else "missing"
-        raise ValueError(f"{name} is {given}: a checkpoint of GLIDE has it; there is {few(sorted(tensors), 3)}")
+        actual = f"of shape {tensors[name].shape}" if name in tensors else "missing"
+        raise ValueError(f"{name} is {actual}: a checkpoint of GLIDE has it; there is {few(sorted(tensors), 3)}")
     return tensors[name].shape
 
 
@@ -134,15 +134,15 @@ def shapes(unet: UNetConfig, text: TextConfig, channels: int) -> tuple[Params, P
     def init() -> tuple[Params, Params]:
         key, zeros = jax.random.key(0), functools.partial(jnp.zeros, dtype=jnp.float32)
         cond = Cond(context=zeros((1, 2, text.width)), pooled=zeros((1, text.projection)))
-        made = UNet(unet).init(key, zeros((1, side, side, channels)), zeros(1), cond)["params"]
-        return made, TextTransformer(text).init(key, jnp.zeros((1, 2), jnp.int32))["params"]
+        params = UNet(unet).init(key, zeros((1, side, side, channels)), zeros(1), cond)["params"]
+        return params, TextTransformer(text).init(key, jnp.zeros((1, 2), jnp.int32))["params"]
 
     return jax.eval_shape(init)
 
 
 def split(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
     """Gives each product a tensor of its own: [o, i] for weights."""
-    made: dict[str, Stored] = {}
+    parts: dict[str, Stored] = {}
     for name, x in tensors.items():
         match = _SHARED.fullmatch(name)
         if match:
@@ -150,12 +150,12 @@ def split(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
             rows = x.shape[0] // len(own)
             for n, part in enumerate(own):
                 read = functools.partial(_one, x, n, len(own))
-                made[f"{match[1]}.{part}.{match[3]}"] = Stored((rows, *x.shape[1:2]), x.dtype, read)
+                parts[f"{match[1]}.{part}.{match[3]}"] = Stored((rows, *x.shape[1:2]), x.dtype, read)
         elif _LAST.fullmatch(name):
-            made[name] = Stored(x.shape[:2], x.dtype, functools.partial(_flat, x))
+            parts[name] = Stored(x.shape[:2], x.dtype, functools.partial(_flat, x))
         else:
-            made[name] = x
-    return made
+            parts[name] = x
+    return parts
 
 
 def _one(x: Stored, n: int, parts: int) -> np.ndarray:
@@ -171,7 +171,7 @@ def _flat(x: Stored) -> np.ndarray:
 
 def joined(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
     """Undoes `split`."""
-    made: dict[str, Stored] = {}
+    out: dict[str, Stored] = {}
     for name, x in tensors.items():
         above, part, leaf = [*name.rsplit(".", 2), "", ""][:3]
         inside = not is_text(name)
@@ -180,12 +180,12 @@ def joined(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
         if shared is not None:
             own = [tensors[f"{above}.{one}.{leaf}"] for one in _PARTS[shared]]
             shape = (len(own) * x.shape[0], *x.shape[1:], *tail)
-            made[f"{above}.{shared}.{leaf}"] = Stored(shape, x.dtype, _together(own, shape))
+            out[f"{above}.{shared}.{leaf}"] = Stored(shape, x.dtype, _together(own, shape))
         elif _LAST.fullmatch(name):
-            made[name] = Stored((*x.shape, 1), x.dtype, _together([x], (*x.shape, 1)))
+            out[name] = Stored((*x.shape, 1), x.dtype, _together([x], (*x.shape, 1)))
         else:
-            made[name] = x
-    return made
+            out[name] = x
+    return out
 
 
 def _together(parts: list[Stored], shape: tuple[int, ...]) -> Callable[[], np.ndarray]:

@@ -143,8 +143,8 @@ def inputs(net: UNetConfig, json: Mapping[str, Any]) -> tuple[jax.Array, jax.Arr
     """Returns what a network of this config takes: one small picture, a time, a condition; all zeros."""
     side = net.patch * 2 ** (len(net.channels) - 1 + net.shifted)
     crossed = bool({"cross", "joint", "context"} & {*net.attention, net.mid_attention})
-    given = lambda field: json.get(field, default(field, crossed))
-    wide, hidden = given("cross_attention_dim") if crossed else 0, json.get("encoder_hid_dim")
+    field_of = lambda field: json.get(field, default(field, crossed))
+    wide, hidden = field_of("cross_attention_dim") if crossed else 0, json.get("encoder_hid_dim")
     pooled = {"plain": net.embed_width or 4 * net.channels[0], "text_image": wide}.get(net.addition)
     pooled = json["projection_class_embeddings_input_dim"] if net.pooled else pooled
     seen = {"image": hidden, "text_image": wide}.get(net.tokens, wide if net.addition == "text_image" else None)
@@ -156,4 +156,4 @@ def inputs(net: UNetConfig, json: Mapping[str, Any]) -> tuple[jax.Array, jax.Arr
         embed=jnp.zeros((1, seen)) if seen else None,
         image=jnp.zeros((1, 8 * side, 8 * side, 3)) if net.hint else None,
     )
-    return jnp.zeros((1, side, side, given("in_channels") - 4 * net.hint)), jnp.zeros(1), cond
+    return jnp.zeros((1, side, side, field_of("in_channels") - 4 * net.hint)), jnp.zeros(1), cond

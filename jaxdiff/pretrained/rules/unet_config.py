@@ -330,9 +330,9 @@ def _expressed(net: UNetConfig, json: dict[str, Any], back: UNetConfig) -> dict[
     back = dataclasses.replace(back, remat=net.remat, dtype=net.dtype)
     lost = [field.name for field in dataclasses.fields(net) if getattr(net, field.name) != getattr(back, field.name)]
     if lost:
-        given = ", ".join(f"{name}={getattr(net, name)}" for name in lost)
+        listed = ", ".join(f"{name}={getattr(net, name)}" for name in lost)
         raise ValueError(
-            f"a {json['_class_name']} of diffusers cannot have {given}: such a network stays in jaxdiff's own format"
+            f"a {json['_class_name']} of diffusers cannot have {listed}: such a network stays in jaxdiff's own format"
         )
     return json
 

@@ -40,9 +40,9 @@ def unclip(f: Fields) -> Process:
     options = {"variance": variance[f.choice("variance_type", variance)], "final_noise": True}
     says: Says = "variance" if options["variance"] == "learned" else "prediction"
     f.choice("beta_schedule", ("squaredcos_cap_v2",))
-    made = schedules.cosine(f["num_train_timesteps"])
+    schedule = schedules.cosine(f["num_train_timesteps"])
     kind = kind_of(f, {"epsilon": "eps", "sample": "x0"})
-    return Process(made, kind, "ddpm", Placing(spacing="linspace"), options, says=says, **bounds_of(f))
+    return Process(schedule, kind, "ddpm", Placing(spacing="linspace"), options, says=says, **bounds_of(f))
 
 
 def ddim(f: Fields) -> Process:

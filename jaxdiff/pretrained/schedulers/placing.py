@@ -83,36 +83,36 @@ class Placing:
         """
         if self.way == "flow":
             times = self._flow(steps)
-            told = times * (self.trained or 1000)
+            trained_steps = times * (self.trained or 1000)
         elif self.way == "even":
             times = np.linspace(1, 0, steps + 1)[:-1]
-            told = schedule.timestep(times)
+            trained_steps = schedule.timestep(times)
         elif self.rule or self.way == "edm":
             levels = spaced(self.rule, *self._ends(schedule, steps), steps, self.rho)
             times = np.minimum(schedule.time(-2 * np.log(levels)), 1)
-            told = schedule.timestep(times)
+            trained_steps = schedule.timestep(times)
         else:
             assert isinstance(schedule, Discrete)
-            told = self._steps(schedule, steps)
-            times = (told + 1) / schedule.steps
-            if np.any(told != np.round(told)):  # sigma is interpolated linearly, and ours is not
+            trained_steps = self._steps(schedule, steps)
+            times = (trained_steps + 1) / schedule.steps
+            if np.any(trained_steps != np.round(trained_steps)):  # sigma is interpolated linearly, and ours is not
                 known = np.exp(-schedule.log_snr(np.arange(1, schedule.steps + 1) / schedule.steps) / 2)
-                times = schedule.time(-2 * np.log(np.interp(told, np.arange(schedule.steps), known)))
+                times = schedule.time(-2 * np.log(np.interp(trained_steps, np.arange(schedule.steps), known)))
         if self.told:
-            told = np.round(told) if self.told == "nearest" else np.floor(told + 1e-6)
-        if np.any(np.diff(times) >= 0) or (self.up and self.rule and np.any(np.diff(told) >= 0)):
+            trained_steps = np.round(trained_steps) if self.told == "nearest" else np.floor(trained_steps + 1e-6)
+        if np.any(np.diff(times) >= 0) or (self.up and self.rule and np.any(np.diff(trained_steps) >= 0)):
             raise ValueError(
                 f"{steps} steps: this scheduler places two calls at the same noise level: take fewer steps"
             )
         if self.up:  # as at the other end, the reference may stay at the last level for a step
             trained = grid.trained_steps(schedule)
             top = times[0] if self.rule else (self.trained or trained) / trained
-            return Calls(np.append(top, np.minimum(times, top * (1 - 1e-12))), told)
+            return Calls(np.append(top, np.minimum(times, top * (1 - 1e-12))), trained_steps)
         # where the last call is at the final level already, the reference stays there for a step; so, nearly, do we
         stay = times[-1] * (1 - 1e-12)
         ends = {"data": lambda: 0.0, "last": lambda: stay, "first": lambda: 1 / grid.trained_steps(schedule)}
         ends["low"] = lambda: float(schedule.time(-2 * np.log(np.float64(self.ends[0] or 0))))
-        return Calls(np.append(times, min(ends[self.final](), stay)), told)
+        return Calls(np.append(times, min(ends[self.final](), stay)), trained_steps)
 
     def gap(self, schedule: Schedule, steps: int) -> float | None:
         """Returns how far each step goes in time, where that is not to the next call."""
@@ -133,8 +133,8 @@ class Placing:
         if self.spacing == "glide" and steps == 27:
             return _GLIDE[::-1]
         if self.spacing in ("linspace", "glide"):
-            told = np.linspace(0, last - 1, steps + more)[::-1][calls]
-            return told if self.way == "levels" else np.round(told)
+            chosen = np.linspace(0, last - 1, steps + more)[::-1][calls]
+            return chosen if self.way == "levels" else np.round(chosen)
         top = lambda n: (n - 1 + more * (not self.up)) * (last // (n + more)) + self.offset
         if top(steps) >= trained:
             fits = next((n for n in range(steps - 1, 0, -1) if top(n) < trained), None)
@@ -148,9 +148,11 @@ class Placing:
         """Returns the lowest and the highest level of the rule."""
         low, high = self.ends
         if low is None or high is None:
-            whole = np.array([1.0, 1 / grid.trained_steps(schedule)])
+            trained = np.array([1.0, 1 / grid.trained_steps(schedule)])
             plain = (
-                dataclasses.replace(self, rule="").calls(schedule, steps).times[:-1] if self.way == "levels" else whole
+                dataclasses.replace(self, rule="").calls(schedule, steps).times[:-1]
+                if self.way == "levels"
+                else trained
             )
             own = np.exp(-schedule.log_snr(plain[[0, -1]]) / 2)
             low, high = own[1] if low is None else low, own[0] if high is None else high

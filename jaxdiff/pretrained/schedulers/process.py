@@ -50,14 +50,14 @@ class Floored(Discrete):
     def log_snr(self, t: Times) -> Times:
         xp, t = namespace(t)
         step = t * self.steps - 1
-        whole = xp.floor(step)
-        return super().log_snr((xp.where(step < 0, step, whole + xp.minimum(2 * (step - whole), 1)) + 1) / self.steps)
+        floor = xp.floor(step)
+        return super().log_snr((xp.where(step < 0, step, floor + xp.minimum(2 * (step - floor), 1)) + 1) / self.steps)
 
     def time(self, log_snr: Times) -> Times:
         xp, lam = namespace(log_snr)
         step = super().time(lam) * self.steps - 1
-        whole = xp.floor(step + 1e-6)
-        return ((xp.where(step < 0, step, whole + xp.maximum(step - whole, 0) / 2) + 1) / self.steps)[()]
+        floor = xp.floor(step + 1e-6)
+        return ((xp.where(step < 0, step, floor + xp.maximum(step - floor, 0) / 2) + 1) / self.steps)[()]
 
 
 @jax.tree_util.register_dataclass

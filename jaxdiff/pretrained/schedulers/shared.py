@@ -37,23 +37,23 @@ def schedule_of(f: Fields, smallest: float = 0.0, more: tuple[str, ...] = ()) ->
     }
     betas = f["trained_betas"]
     if betas is None:
-        made = makers[f.choice("beta_schedule", ("linear", "scaled_linear", "squaredcos_cap_v2", *more))]()
+        schedule = makers[f.choice("beta_schedule", ("linear", "scaled_linear", "squaredcos_cap_v2", *more))]()
     else:
         if not isinstance(betas, list) or not all(isinstance(b, int | float) for b in betas):
             raise ValueError(f"{f.name}: trained_betas of type {type(betas).__name__}: expected a list of numbers")
         if len(betas) != steps:
             raise ValueError(f"{f.name}: {len(betas)} trained_betas, and num_train_timesteps={steps}: expected as many")
-        made = schedules.discrete(np.asarray(betas, np.float64))
+        schedule = schedules.discrete(np.asarray(betas, np.float64))
     if f.get("rescale_betas_zero_snr"):
-        made = schedules.zero_terminal(made)
+        schedule = schedules.zero_terminal(schedule)
         if smallest:
-            if made.knots[-1] <= np.log(smallest):
+            if schedule.knots[-1] <= np.log(smallest):
                 raise ValueError(
                     f"{f.name}: rescale_betas_zero_snr on these betas: the step before the last would be noisier than "
                     "the last, which this class ends at 2^-24: take DDIMScheduler"
                 )
-            made = schedules.from_log_snr(np.append(made.knots, np.log(smallest) - np.log1p(-smallest)))
-    return made
+            schedule = schedules.from_log_snr(np.append(schedule.knots, np.log(smallest) - np.log1p(-smallest)))
+    return schedule
 
 
 def _laplace(u: np.ndarray) -> np.ndarray:
