@@ -202,7 +202,7 @@ SOME = ["--model", "sd", "--num", "2"]
         ("--init-noise nan.npy --model runs/nothing", "init_noise is not finite"),
         ("--init-noise noise.npy --num 3 --model runs/nothing", "has noise for 2 pictures, and 3 are wanted"),
         ("--lora lora.safetensors --model runs/text", "is a run of `jaxdiff train`, which takes no loras"),
-        ("--vae sd/vae --variant fp16 --model runs/text", "which takes no variant, vae"),
+        ("--vae sd/vae --variant fp16 --model runs/text", "which takes no vae, variant"),
         ("--clip-skip 1 --model runs/text", "clip_skip is for CLIP's text encoders"),
         ("--strength 0.5 --image image.png --model edit", "takes no strength"),
         ("--mask mask.png --image image.png --model upscale", "takes no mask"),

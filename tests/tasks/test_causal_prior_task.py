@@ -43,7 +43,8 @@ def test_the_loss_is_the_codes_likelihood_and_a_caption_is_left_out_but_for_the_
         rows = [task.example(few()[i], np.random.default_rng(0)) for i in range(3)]
         batch = {name: jnp.asarray(np.stack([row[name] for row in rows])) for name in rows[0]}
         keys = jax.random.split(jax.random.key(0), 3)
-        losses.append(float(task.loss(weights.params, Known(weights.frozen, {}, {}, 0), batch, keys)[0]))
+        known = Known(weights.frozen, {}, {}, 0)
+        losses.append(float(jax.jit(task.loss)(weights.params, known, batch, keys)[0]))
         text_net, frozen = assets.kept.text.config, weights.frozen
         embed = kept_clip.embed(assets.kept.image.config, frozen["image_encoder"], batch["image"])
         text = imagine.read(text_net, frozen["text_encoder"], batch["tokens"])
