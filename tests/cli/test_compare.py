@@ -92,7 +92,9 @@ def test_families_are_trained_sampled_and_measured(names, tmp_path, data, monkey
         (run,) = told[name]
         assert f"| {name} | 0.0" in out
         assert (run["steps"], run["calls"] >= 1, run["flops"] > 0) == (2, True, True)
-        assert all(0 < value < 30 for value in run["metrics"].values())
+        # after two steps, the bound of a chain of few steps is far from any picture's bits
+        most = lambda label: 1e4 if "steps" in label else 30
+        assert all(0 < value < most(label) for label, value in run["metrics"].items())
     assert [*told["made-small"][0]["metrics"]] == ["bits/dim (exact, grey, 4 levels)"]
     assert told["made-small"][0]["calls"] == 64
 
