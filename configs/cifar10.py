@@ -18,6 +18,7 @@ from jaxdiff.diffusion.published import PUBLISHED
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.unet import UNetConfig, cifar10
 from jaxdiff.tasks import picture
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 
@@ -29,7 +30,7 @@ def config() -> Experiment:
             net=cifar10(),
             condition="none",
             drop=0.0,
-            preview=picture.PreviewConfig(prompts=("",) * 16, sampler="ddim", steps=100, guidance=1.0),
+            preview=PreviewConfig(prompts=("",) * 16, sampler="ddim", steps=100, guidance=1.0),
         ),
         data=DataConfig(name="cifar10", size=32, flip=True),
         optimizer=OptimizerConfig(name="adam", lr=2e-4, warmup=5000, decay="constant"),

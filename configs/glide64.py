@@ -16,7 +16,8 @@ from jaxdiff.diffusion.process import ProcessConfig
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.tasks import glide, picture
+from jaxdiff.tasks import glide
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 
@@ -48,7 +49,7 @@ def config() -> Experiment:
         projection=4 * width,
         dtype="bfloat16",
     )
-    preview = picture.PreviewConfig(prompts=("an oil painting of a corgi",), steps=100)
+    preview = PreviewConfig(prompts=("an oil painting of a corgi",), steps=100)
     return Experiment(
         name="glide64",
         task=glide.Config(

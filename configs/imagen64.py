@@ -17,6 +17,7 @@ from jaxdiff.experiment import Experiment
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.tasks import picture
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 TEXT = TextConfig(vocabulary=32_768, length=128, width=2048, layers=24, heads=32, dtype="bfloat16")
@@ -42,7 +43,7 @@ def config() -> Experiment:
             net=net,
             text=TEXT,
             vocabulary=TEXT.vocabulary,
-            preview=picture.PreviewConfig(prompts=("a red heart", "two cats on a sofa"), steps=50, guidance=7.5),
+            preview=PreviewConfig(prompts=("a red heart", "two cats on a sofa"), steps=50, guidance=7.5),
         ),
         data=DataConfig(name="data/pairs", size=64),
         optimizer=OptimizerConfig(name="adafactor", lr=1e-4, warmup=10_000, decay="constant"),

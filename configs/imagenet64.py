@@ -17,6 +17,7 @@ from jaxdiff.diffusion.published import PUBLISHED
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.tasks import picture
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 
@@ -44,5 +45,5 @@ def small() -> Experiment:
     """On emoji, which need no download and have no classes."""
     base = cifar10.shrunk(config())
     net = dataclasses.replace(base.task.net, labels=0)
-    preview = picture.PreviewConfig(prompts=("",), steps=2, guidance=1.0)
+    preview = PreviewConfig(prompts=("",), steps=2, guidance=1.0)
     return dataclasses.replace(base, task=dataclasses.replace(base.task, net=net, condition="none", preview=preview))

@@ -12,11 +12,12 @@ import dataclasses
 import quickstart
 
 from jaxdiff.data.source import DataConfig
+from jaxdiff.diffusion.process import ProcessConfig
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.tasks import latent
-from jaxdiff.tasks.picture import PreviewConfig, ProcessConfig
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 

@@ -14,6 +14,7 @@ from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.tasks import picture
 from jaxdiff.tasks.picture import ProcessConfig
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 PROMPTS = (
@@ -41,7 +42,7 @@ def config() -> Experiment:
             ),
             text=TextConfig(vocabulary=512, length=16, width=64, layers=2, heads=2),
             vocabulary=512,
-            preview=picture.PreviewConfig(prompts=PROMPTS, steps=20, guidance=3.0),
+            preview=PreviewConfig(prompts=PROMPTS, steps=20, guidance=3.0),
         ),
         data=DataConfig(name="openmoji", size=32, split="all", subset="quickstart", articles=True),
         ema=0.98,

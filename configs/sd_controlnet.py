@@ -14,7 +14,7 @@ import sd_finetune
 
 from jaxdiff.experiment import Experiment
 from jaxdiff.tasks import controlnet
-from jaxdiff.tasks.picture import PreviewConfig
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, TrainConfig
 
 

@@ -12,7 +12,7 @@ import dataclasses
 from jaxdiff.data.source import DataConfig
 from jaxdiff.experiment import Experiment
 from jaxdiff.tasks import finetune
-from jaxdiff.tasks.picture import PreviewConfig
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 

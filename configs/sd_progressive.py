@@ -13,7 +13,7 @@ import sd_finetune
 
 from jaxdiff.experiment import Experiment
 from jaxdiff.tasks import progressive
-from jaxdiff.tasks.picture import PreviewConfig
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, TrainConfig
 
 

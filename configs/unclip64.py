@@ -17,6 +17,7 @@ from jaxdiff.experiment import Experiment
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.tasks import picture, unclip_decoder
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 
@@ -44,7 +45,7 @@ def config() -> Experiment:
             net=net,
             text=text,
             vocabulary=text.vocabulary,
-            preview=picture.PreviewConfig(prompts=("a red heart", "two cats on a sofa"), steps=50, guidance=3.0),
+            preview=PreviewConfig(prompts=("a red heart", "two cats on a sofa"), steps=50, guidance=3.0),
             prior=Path("runs/unclip_prior"),
         ),
         data=DataConfig(name="data/pairs", size=64),

@@ -7,12 +7,10 @@ Trains what is not trained yet; `systems.train` lists the commands on the page.
 
 import pathlib
 
-import jax
 import numpy as np
 from systems import (
     CLIPS,
     JUDGE,
-    PROMPTS,
     RUNS,
     captions,
     draw,
@@ -21,6 +19,7 @@ from systems import (
     judge,
     picture,
     read,
+    show,
     table,
     train,
     write,
@@ -64,8 +63,6 @@ def main() -> None:
     shown = [sets["16x16 pictures enlarged by bicubic interpolation"], sets["cascade, trained without noise"]]
     shown += [sets["cascade, level 100"], sets["one model of 64x64, which sees 4x4 squares"]]
     side = np.concatenate([read(folder)[:8] for folder in shown])
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1), i))(np.arange(2 * len(PROMPTS)))
-    prompts = [prompt for prompt in PROMPTS for _ in range(2)]
     write(
         "cascade",
         [
@@ -78,10 +75,7 @@ def main() -> None:
             "sampling adds a little of it, which hides what the stage before does wrong (Saharia et al. 2022, arXiv "
             "2205.11487).",
             "",
-            "The system by one command, `jaxdiff sample --model runs/openmoji_sr64 --prompt ...`:",
-            "",
-            picture("cascade", cascade(prompts, key=keys), prompts, 8),
-            "",
+            *show("cascade", "openmoji_sr64", cascade),
             "## What was measured",
             "",
             f"{NUM} pictures of each, of the training set's captions, against the training set: the Frechet distance "
@@ -95,17 +89,8 @@ def main() -> None:
             "level 100, one model of 64x64.",
             "",
             picture("cascade_rows", side, columns=8),
-            "",
-            "## Commands",
-            "",
-            "`python scripts/cascade_page.py` runs them where they were not run yet, and makes this page.",
-            "",
-            "```bash",
-            *commands,
-            "```",
-            "",
-            "The pictures show what models trained on OpenMoji make of it (CC BY-SA 4.0).",
         ],
+        commands,
     )
 
 

@@ -5,9 +5,8 @@
 Trains what is not trained yet; `systems.train` lists the commands on the page.
 """
 
-import jax
 import numpy as np
-from systems import CLIPS, JUDGE, PROMPTS, RUNS, captions, draw, examples, picture, read, table, train, write
+from systems import CLIPS, JUDGE, RUNS, captions, draw, examples, picture, read, show, table, train, write
 
 import jaxdiff
 from jaxdiff.evaluation import rerank
@@ -47,8 +46,6 @@ def main() -> None:
     coded = jaxdiff.load(RUNS / "openmoji_dvae").reconstruct(real)
     error = ((coded.astype(np.float64) - real) ** 2).mean((1, 2, 3))
     psnr = float((10 * np.log10(255**2 / error)).mean())
-    keys = jax.random.split(jax.random.key(1), 2 * len(PROMPTS))
-    prompts = [prompt for prompt in PROMPTS for _ in range(2)]
     write(
         "dalle",
         [
@@ -58,10 +55,7 @@ def main() -> None:
             "the words of a caption, one after another (Ramesh et al. 2021, arXiv 2102.12092). Of many pictures for a "
             "caption the one is shown that CLIP finds most like it.",
             "",
-            "The system by one command, `jaxdiff sample --model runs/openmoji_dalle --prompt ...`:",
-            "",
-            picture("dalle", pipe(prompts, key=keys), prompts, 8),
-            "",
+            *show("dalle", "openmoji_dalle", pipe),
             f"Held-out emoji (first row) and what their codes say of them (second row); over 64 of them the PSNR is "
             f"{psnr:.1f} dB:",
             "",
@@ -78,17 +72,8 @@ def main() -> None:
             "The best of 16 for the first 16 captions of the training set:",
             "",
             picture("dalle_best", best["train"][:16], captions("train")[:16], 8),
-            "",
-            "## Commands",
-            "",
-            "`python scripts/dalle_page.py` runs them where they were not run yet, and makes this page.",
-            "",
-            "```bash",
-            *commands,
-            "```",
-            "",
-            "The pictures show OpenMoji, and what models trained on it make of it (CC BY-SA 4.0).",
         ],
+        commands,
     )
 
 

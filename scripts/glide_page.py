@@ -7,7 +7,7 @@ Trains what is not trained yet; `systems.train` lists the commands on the page.
 
 import jax
 import numpy as np
-from systems import CLIPS, JUDGE, PROMPTS, RUNS, captions, draw, examples, judge, picture, table, train, write
+from systems import CLIPS, JUDGE, RUNS, captions, draw, examples, judge, picture, show, table, train, write
 
 import jaxdiff
 
@@ -32,8 +32,6 @@ def main() -> None:
     at, pipe = RUNS / "glide", jaxdiff.load(RUNS / "openmoji_glide")
     told = captions("train")[:512]
     rows = [(scale, *judge(draw(at / f"guided{scale:g}", pipe, told, guidance=scale), 32)) for scale in GUIDANCE]
-    keys = jax.random.split(jax.random.key(1), 2 * len(PROMPTS))
-    prompts = [prompt for prompt in PROMPTS for _ in range(2)]
     real, names = examples("test", 32, 8)
     mask = np.zeros((8, 32, 32, 1), np.uint8)
     mask[:, 8:24, 8:24] = 255
@@ -49,10 +47,7 @@ def main() -> None:
             "sampling can go further away from what is drawn without one: guidance without a classifier. Trained on "
             "with four channels more, it fills holes in pictures.",
             "",
-            "`jaxdiff sample --model runs/openmoji_glide --prompt ...`:",
-            "",
-            picture("glide", pipe(prompts, key=keys), prompts, 8),
-            "",
+            *show("glide", "openmoji_glide", pipe),
             "## What guidance buys",
             "",
             "512 captions of the training set; CLIP score and R-precision among 100 captions (chance is 0.01), by a "
@@ -66,17 +61,8 @@ def main() -> None:
             "runs/openmoji_glide_inpaint --image FILE --mask FILE --prompt ...`:",
             "",
             picture("glide_filled", np.concatenate([hidden, filled]), [*names, *[""] * 8], 8),
-            "",
-            "## Commands",
-            "",
-            "`python scripts/glide_page.py` runs them where they were not run yet, and makes this page.",
-            "",
-            "```bash",
-            *commands,
-            "```",
-            "",
-            "The pictures show OpenMoji, and what models trained on it make of it (CC BY-SA 4.0).",
         ],
+        commands,
     )
 
 

@@ -5,8 +5,7 @@
 Trains what is not trained yet; `systems.train` lists the commands on the page.
 """
 
-import jax
-from systems import CLIPS, PROMPTS, RUNS, captions, draw, judge, picture, table, train, write
+from systems import CLIPS, RUNS, captions, draw, judge, show, table, train, write
 
 import jaxdiff
 
@@ -36,8 +35,6 @@ def main() -> None:
                 told = captions(split)[:count]
                 scores += judge(draw(at / f"{run}-{split}-{scale:g}", pipe, told, guidance=scale), 32)
             rows.append((name, scale, *scores))
-    keys = jax.random.split(jax.random.key(1), 2 * len(PROMPTS))
-    prompts = [prompt for prompt in PROMPTS for _ in range(2)]
     head = ("text encoder", "guidance", "CLIP score", "R-precision", "held-out CLIP score", "held-out R-precision")
     write(
         "imagen",
@@ -48,10 +45,7 @@ def main() -> None:
             "(Saharia et al. 2022, arXiv 2205.11487): there T5, which has read far more text than there are captions "
             "of pictures; here, in small, the text tower of the CLIP that was trained on the same emoji.",
             "",
-            "The system by one command, `jaxdiff sample --model runs/openmoji_imagen64 --prompt ...`:",
-            "",
-            picture("imagen", whole(prompts, key=keys), prompts, 8),
-            "",
+            *show("imagen", "openmoji_imagen64", whole),
             "## What a frozen encoder buys",
             "",
             "The first stage with the frozen encoder, and the same network with a text encoder that is trained along "
@@ -59,17 +53,8 @@ def main() -> None:
             "another CLIP, which no stage has seen (chance of R-precision: 0.01).",
             "",
             table(head, rows),
-            "",
-            "## Commands",
-            "",
-            "`python scripts/imagen_page.py` runs them where they were not run yet, and makes this page.",
-            "",
-            "```bash",
-            *commands,
-            "```",
-            "",
-            "The pictures show what models trained on OpenMoji make of it (CC BY-SA 4.0).",
         ],
+        commands,
     )
 
 

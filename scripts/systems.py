@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -43,7 +44,7 @@ def train(commands: Mapping[str, Sequence[str]]) -> list[str]:
         lines.append(" ".join(["jaxdiff", *whole]))
         done = checkpoint.steps(workdir / "checkpoints") if (workdir / "config.json").is_file() else []
         if not done or done[-1] < json.loads((workdir / "config.json").read_text())["train"]["steps"]:
-            jaxdiff([*whole, *([] if "--workdir" in whole else ["--workdir", str(workdir)])])
+            jaxdiff(whole)
     return lines
 
 
@@ -112,9 +113,29 @@ def picture(name: str, images: np.ndarray, told: Sequence[str] = (), columns: in
     return f"![{name.replace('_', ' ')}]({name}.png)"
 
 
-def write(name: str, lines: Sequence[str]) -> None:
-    """Writes docs/NAME.md."""
-    (DOCS / f"{name}.md").write_text("\n".join(lines).rstrip() + "\n")
+def show(name: str, model: str, pipe: Callable[..., np.ndarray]) -> list[str]:
+    """Draws two pictures for each of `PROMPTS`, and returns the lines that show them and the command for others."""
+    prompts = [prompt for prompt in PROMPTS for _ in range(2)]
+    images = pipe(prompts, key=jax.random.split(jax.random.key(1), len(prompts)))
+    command = f"`jaxdiff sample --model {RUNS / model} --prompt ...` draws such pictures, two for each prompt:"
+    return [command, "", picture(name, images, prompts, 8), ""]
+
+
+def write(name: str, lines: Sequence[str], commands: Sequence[str]) -> None:
+    """Writes docs/NAME.md, with the commands that trained what it shows."""
+    last = [
+        "",
+        "## Commands",
+        "",
+        f"`python scripts/{name}_page.py` runs them where they were not run yet, and makes this page.",
+        "",
+        "```bash",
+        *commands,
+        "```",
+        "",
+        "The pictures show OpenMoji, and what models trained on it make of it (CC BY-SA 4.0).",
+    ]
+    (DOCS / f"{name}.md").write_text("\n".join([*lines, *last]) + "\n")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

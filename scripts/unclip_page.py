@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from systems import CLIPS, PROMPTS, RUNS, captions, draw, examples, judge, picture, table, train, write
+from systems import CLIPS, RUNS, captions, draw, examples, judge, picture, show, table, train, write
 
 import jaxdiff
 from jaxdiff.evaluation import rerank
@@ -49,8 +49,6 @@ def main() -> None:
         for name, (folder, of) in ways.items():
             scores = judge(draw(at / f"{split}-{folder}", of, captions(split)[:count]), 32)
             rows.append((f"{count} of the {'training' if split == 'train' else 'held-out'} set", name, *scores))
-    keys = jax.random.split(jax.random.key(1), 2 * len(PROMPTS))
-    prompts = [prompt for prompt in PROMPTS for _ in range(2)]
     others = [pipe([""] * 8, key=jax.random.split(jax.random.key(n), 8), picture=held_out) for n in range(3)]
     mixed = [
         pipe([""] * 2, key=jax.random.split(jax.random.key(5), 2), picture=held_out[:2], towards=held_out[2:4], mix=mix)
@@ -66,10 +64,7 @@ def main() -> None:
             "that embedding (Ramesh et al. 2022, arXiv 2204.06125). The decoder also varies a picture that it is "
             "given: what CLIP sees in it stays, the rest is drawn anew.",
             "",
-            "The system by one command, `jaxdiff sample --model runs/openmoji_unclip --prompt ...`:",
-            "",
-            picture("unclip", pipe(prompts, key=keys), prompts, 8),
-            "",
+            *show("unclip", "openmoji_unclip", pipe),
             "## What a prior buys",
             "",
             "CLIP score and R-precision among 100 captions (chance is 0.01) of pictures for each caption, by a CLIP "
@@ -87,17 +82,8 @@ def main() -> None:
             "From one held-out emoji (left) to another (right), by spherical interpolation of their embeddings:",
             "",
             picture("unclip_between", between, columns=7),
-            "",
-            "## Commands",
-            "",
-            "`python scripts/unclip_page.py` runs them where they were not run yet, and makes this page.",
-            "",
-            "```bash",
-            *commands,
-            "```",
-            "",
-            "The pictures show OpenMoji, and what models trained on it make of it (CC BY-SA 4.0).",
         ],
+        commands,
     )
 
 

@@ -16,6 +16,7 @@ if __name__ == "__main__":
     from jaxdiff.models.unet import UNetConfig
     from jaxdiff.parallel import MeshSpec
     from jaxdiff.tasks import autoregressive, picture
+    from jaxdiff.tasks.previews import PreviewConfig
     from jaxdiff.training import CheckpointConfig, TrainConfig
 
     if kind == "picture":
@@ -26,7 +27,7 @@ if __name__ == "__main__":
             ),
             text=TextConfig(vocabulary=300, length=8, width=8, layers=1, heads=2),
             vocabulary=270,
-            preview=picture.PreviewConfig(prompts=("red", "blue", "red"), steps=2),
+            preview=PreviewConfig(prompts=("red", "blue", "red"), steps=2),
         )  # fmt: skip
     else:
         task = autoregressive.Config(net=MadeConfig(hidden=(32,)), levels=2, grey=True, previews=3)

@@ -17,6 +17,7 @@ from jaxdiff.experiment import Experiment
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.tasks import picture
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import log
 from jaxdiff.typing import Params
 
@@ -30,7 +31,7 @@ CONFIG = Experiment(
         ),
         text=TextConfig(vocabulary=300, length=8, width=8, layers=1, heads=2),
         vocabulary=300,
-        preview=picture.PreviewConfig(prompts=("red",), steps=4),
+        preview=PreviewConfig(prompts=("red",), steps=4),
     ),
 )  # fmt: skip
 JSON = json.loads(experiment.to_json(CONFIG))

@@ -18,13 +18,14 @@ from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.tasks import picture
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, TrainConfig
 
 GOOD = Experiment(
     "good",
     picture.Config(
         net=UNetConfig(pooled=True, channels=(32, 64), attention=("none", "cross"), heads=(1, 2), depth=(1, 1)),
-        preview=picture.PreviewConfig(prompts=("a", "b")),
+        preview=PreviewConfig(prompts=("a", "b")),
     ),
     held_out="test",
     mesh=MeshSpec(data=2, fsdp=2, tensor=2),
@@ -70,7 +71,7 @@ def test_a_config_from_before_there_were_tasks_is_one_of_pictures():
         condition="text",
         drop=0.2,
         vocabulary=300,
-        preview=picture.PreviewConfig(("red",), "ddpm", 5, 2.0),
+        preview=PreviewConfig(("red",), "ddpm", 5, 2.0),
     )
     expected = Experiment("old", task, seed=3, data=DataConfig("openmoji", size=16))
     assert read == dataclasses.replace(expected, preview=experiment.PreviewConfig(seed=7))

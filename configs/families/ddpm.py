@@ -15,6 +15,7 @@ from pixelcnn import shrunk
 from jaxdiff.diffusion.process import ProcessConfig
 from jaxdiff.experiment import Experiment
 from jaxdiff.tasks import picture
+from jaxdiff.tasks.previews import PreviewConfig
 
 
 def config() -> Experiment:
@@ -23,7 +24,7 @@ def config() -> Experiment:
         net=dataclasses.replace(d3pm().task.net, out_channels=3),
         condition="none",
         drop=0.0,
-        preview=picture.PreviewConfig(prompts=("",) * 16, guidance=1.0),
+        preview=PreviewConfig(prompts=("",) * 16, guidance=1.0),
     )
     return dataclasses.replace(pixelcnn(), name="ddpm", task=task)
 

@@ -36,8 +36,9 @@ from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.tasks import frozen_text
 from jaxdiff.tasks import teacher as teachers
+from jaxdiff.tasks.previews import PreviewConfig, preview
 from jaxdiff.tasks.task import Spec, TaskConfig
-from jaxdiff.training import Known, OptimizerConfig, Preview, Task, Variables
+from jaxdiff.training import Known, OptimizerConfig, Task, Variables
 from jaxdiff.training.checkpoint import load_params
 from jaxdiff.training.workdir import by_first
 from jaxdiff.typing import Batch, Cond, Key, Metrics, Params
@@ -61,23 +62,6 @@ class Assets(NamedTuple):
     shown: np.ndarray | None = None
     folder: Path = Path()
     clip: Text | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class PreviewConfig:
-    """The sample grids that a run writes.
-
-    Attributes:
-      prompts: texts or class names, one picture each.
-      sampler: name in `sampling.SAMPLERS`; None: the default of the process.
-      steps: number of sampling steps.
-      guidance: scale of classifier-free guidance; 1 turns it off.
-    """
-
-    prompts: tuple[str, ...] = ()
-    sampler: str | None = None
-    steps: int = 20
-    guidance: float = 3.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -399,37 +383,6 @@ class Config(TaskConfig):
 
         make = lambda weights: self.pipeline(assets, weights, spec)
         return preview(self.preview, make, parts, lambda: self._preview_inputs(assets))
-
-
-def preview(
-    wanted: PreviewConfig,
-    make: Callable[[Variables], DiffusionPipeline],
-    parts: Callable[[Variables], Params],
-    inputs: Callable[[], Mapping[str, Any]],
-) -> Callable[[Variables, Key], Preview]:
-    """Returns what draws a run's previews, by one pipeline whose weights change.
-
-    Args:
-      wanted: prompts, sampler, steps and guidance.
-      make: weights -> the pipeline, called once.
-      parts: weights -> all of the pipeline's, by component: what is frozen too, since a step is given the whole state
-        and the arrays of an earlier one are gone.
-      inputs: what else each call is given, or is given in another way; called once.
-    """
-    pipelines: list[tuple[DiffusionPipeline, dict[str, Any]]] = []
-    options = {"steps": wanted.steps, "sampler": wanted.sampler, "guidance": wanted.guidance}
-
-    def draw(weights: Variables, key: Key) -> Preview:
-        if not pipelines:
-            pipelines.append((make(weights), {**options, **inputs()}))
-        pipe, fields = pipelines[0]
-        params = parts(weights)
-        stale = [name for name, part in pipe.params.items() if name not in params and jax.tree.leaves(part)]
-        assert not stale, f"arrays of {stale} were given to an earlier step"
-        pipe.params |= params
-        return Preview(pipe(wanted.prompts, key=key, **fields), wanted.prompts)
-
-    return draw
 
 
 def _read(path: Path, read: Callable[[Path], Any]) -> Any:

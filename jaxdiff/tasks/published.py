@@ -38,7 +38,7 @@ from jaxdiff.pretrained.read import Bundle
 from jaxdiff.tasks import base_model, class_pictures
 from jaxdiff.tasks.base_model import Base
 from jaxdiff.tasks.class_pictures import PriorConfig
-from jaxdiff.tasks.picture import PreviewConfig, preview
+from jaxdiff.tasks.previews import PreviewConfig, preview
 from jaxdiff.tasks.task import Spec, TaskConfig
 from jaxdiff.training import Known, OptimizerConfig, Task, Variables
 from jaxdiff.typing import Batch, Cond, Key, Metrics, Network, Params

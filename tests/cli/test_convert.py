@@ -26,6 +26,7 @@ from jaxdiff.data.source import DataConfig
 from jaxdiff.experiment import Experiment
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.tasks import picture
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 def config():
@@ -37,7 +38,7 @@ def config():
             condition="none",
             net=UNetConfig(channels=(8, 8), layers=1, attention=("none", "self"), mid_attention="self", heads=(1, 1),
                            depth=(1, 1), groups=4),
-            preview=picture.PreviewConfig(prompts=("",), steps=2, guidance=1.0),
+            preview=PreviewConfig(prompts=("",), steps=2, guidance=1.0),
         ),
         optimizer=OptimizerConfig(lr=1e-2),
         train=TrainConfig(steps=2, batch_size=8, log_every=1),

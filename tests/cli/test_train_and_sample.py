@@ -17,6 +17,7 @@ from jaxdiff.experiment import Experiment
 from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.tasks import picture
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 def config():
@@ -29,7 +30,7 @@ def config():
                            depth=(1, 1), groups=4, pooled=True),
             text=TextConfig(vocabulary=300, length=8, width=8, layers=1, heads=2),
             vocabulary=300,
-            preview=picture.PreviewConfig(prompts=("red", "blue"), steps=3),
+            preview=PreviewConfig(prompts=("red", "blue"), steps=3),
         ),
         optimizer=OptimizerConfig(lr=1e-2),
         train=TrainConfig(steps=6, batch_size=8, log_every=1),

@@ -15,13 +15,14 @@ from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.pretrained.write import write_directory
 from jaxdiff.tasks import glide, picture, super_resolution, unclip_decoder
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import Known, OptimizerConfig, Variables
 
 DATA = DataConfig(name="synthetic", size=8)
 NET = UNetConfig(
     channels=(8,), layers=1, attention=("cross",), mid_attention="none", heads=(1,), depth=(1,), groups=4
 )  # fmt: skip
-PREVIEW = picture.PreviewConfig(guidance=1.0)
+PREVIEW = PreviewConfig(guidance=1.0)
 MODEL = picture.Config(net=NET, condition="clip", drop=0.0, preview=PREVIEW)
 
 

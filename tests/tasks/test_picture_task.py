@@ -15,6 +15,7 @@ from jaxdiff.models.text import TextConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel import MeshSpec, rules
 from jaxdiff.tasks import picture
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import Known, OptimizerConfig, Variables
 
 MODEL = picture.Config(
@@ -153,7 +154,7 @@ def test_a_row_holds_what_the_condition_needs():
 
 
 def test_a_preview_of_no_class_is_refused_before_anything_is_trained():
-    wanted = of_classes(preview=picture.PreviewConfig(prompts=("cat", "dgo")))
+    wanted = of_classes(preview=PreviewConfig(prompts=("cat", "dgo")))
     with pytest.raises(ValueError, match=r"task.preview.prompts has 'dgo', no class of the data: expected some of cat"):
         wanted.task(CLASSES)
 
@@ -161,7 +162,7 @@ def test_a_preview_of_no_class_is_refused_before_anything_is_trained():
 def test_a_preview_that_cannot_be_made_is_refused_at_the_start():
     net = dataclasses.replace(of_classes().net, labels=0)
     free = lambda **preview: of_classes(
-        net=net, condition="none", preview=picture.PreviewConfig(prompts=("",), **preview)
+        net=net, condition="none", preview=PreviewConfig(prompts=("",), **preview)
     ).check(DataConfig(size=8), OptimizerConfig())
     free()
     with pytest.raises(ValueError, match=r"task.preview.guidance is 2.0, and a model with task.condition 'none'"):

@@ -18,7 +18,7 @@ from jaxdiff.pipelines.imagine import PriorPipeline
 from jaxdiff.pipelines.imagined import Imagined
 from jaxdiff.pretrained.write import write_directory
 from jaxdiff.tasks import kept_clip, prior, unclip_decoder
-from jaxdiff.tasks.picture import PreviewConfig
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import Known, OptimizerConfig, Variables
 
 DATA = DataConfig(name="synthetic", size=8)

@@ -35,7 +35,7 @@ from jaxdiff.pretrained.read import read_component
 from jaxdiff.pretrained.rules import flatten
 from jaxdiff.tasks import base_model, class_pictures, controlnet, published
 from jaxdiff.tasks.class_pictures import PriorConfig
-from jaxdiff.tasks.picture import PreviewConfig
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import Known, OptimizerConfig
 
 

@@ -13,12 +13,13 @@ from jaxdiff.models.unet import UNetConfig
 from jaxdiff.pipelines.program import stretched
 from jaxdiff.tasks import picture
 from jaxdiff.tasks import super_resolution as sr
+from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import OptimizerConfig
 
 NET = UNetConfig(
     channels=(8,), layers=1, attention=("none",), mid_attention="none", heads=(1,), depth=(1,), groups=4, augment=True
 )  # fmt: skip
-MODEL = sr.Config(net=NET, condition="none", drop=0.0, low=4, preview=sr.picture.PreviewConfig(guidance=1.0))
+MODEL = sr.Config(net=NET, condition="none", drop=0.0, low=4, preview=PreviewConfig(guidance=1.0))
 ASSETS = picture.Assets(8)
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), dtype=np.uint8)
 
