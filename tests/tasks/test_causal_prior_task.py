@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tasks.test_prior_task import DATA, drawn, few, kept, placed, run  # noqa: F401  (fixtures)
+from tasks.clip_data import DATA, drawn, few, placed
 
 from jaxdiff.models import causal_prior as model
 from jaxdiff.models.causal_prior import CausalPrior, CausalPriorConfig
@@ -20,12 +20,12 @@ PRIOR = causal_prior.Config(net=NET, drop=0.0)
 
 
 @pytest.fixture(scope="module")
-def assets(run):  # noqa: F811
+def assets(run):
     PRIOR._measure(run, kept_clip.read(run), few())
     return PRIOR.assets(run, DATA)
 
 
-def test_codes_are_measured_of_the_data_once(run, assets):  # noqa: F811
+def test_codes_are_measured_of_the_data_once(run, assets):
     seen, heard = kept_clip.both(assets.kept, few())
     expected = model.fit(seen, heard, NET)
     for name, x in assets.measured.items():
@@ -95,7 +95,7 @@ def test_numbers_that_do_not_fit_are_named(changes, words):
         dataclasses.replace(PRIOR, **changes).check(DATA, OptimizerConfig())
 
 
-def test_files_of_other_numbers_are_named(run, assets, tmp_path):  # noqa: F811
+def test_files_of_other_numbers_are_named(run, assets, tmp_path):
     for name, value in (("embed", 5), ("length", 7), ("text", 9)):
         other = dataclasses.replace(PRIOR, net=dataclasses.replace(NET, **{name: value}))
         with pytest.raises(ValueError, match=rf"task.net.{name} is {value}, and .* has \d: set it to that"):

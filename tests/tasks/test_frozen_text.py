@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tasks import test_clip_task
-from tasks.test_prior_task import drawn, few, placed
+from tasks.clip_data import DATA, drawn, few, placed
 
-from jaxdiff.data.config import DataConfig
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.pretrained.write import write_directory
@@ -18,7 +17,6 @@ from jaxdiff.tasks import glide, picture, super_resolution, unclip_decoder
 from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import Known, OptimizerConfig, Variables
 
-DATA = DataConfig(name="synthetic", size=8)
 NET = UNetConfig(
     channels=(8,), layers=1, attention=("cross",), mid_attention="none", heads=(1,), depth=(1,), groups=4
 )  # fmt: skip

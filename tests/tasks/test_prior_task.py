@@ -7,21 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tasks import test_clip_task
+from tasks.clip_data import DATA, drawn, few, placed
 
-from jaxdiff.data.config import DataConfig
-from jaxdiff.data.source import Part, open_source
 from jaxdiff.models.prior import PriorConfig
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.pipelines import imagine
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.imagine import PriorPipeline
 from jaxdiff.pipelines.imagined import Imagined
-from jaxdiff.pretrained.write import write_directory
 from jaxdiff.tasks import kept_clip, prior, unclip_decoder
 from jaxdiff.tasks.previews import PreviewConfig
-from jaxdiff.training import Known, OptimizerConfig, Variables
+from jaxdiff.training import Known, OptimizerConfig
 
-DATA = DataConfig(name="synthetic", size=8)
 PRIOR = prior.Config(
     net=PriorConfig(embed=6, text=8, vector=6, length=8, layers=1, heads=1, head_dim=8),
     drop=0.0,
@@ -31,43 +28,6 @@ NET = UNetConfig(
     addition="image",
 )  # fmt: skip
 DECODER = unclip_decoder.Config(net=NET, condition="none", drop=0.0, preview=PreviewConfig(guidance=1.0))
-
-
-def few():
-    """Forty of the examples."""
-    return Part(open_source(DATA), range(40))
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A new run's folder, which keeps the CLIP of a directory."""
-    path = tmp_path_factory.mktemp("kept")
-    write_directory(
-        test_clip_task.MODEL.bundle(test_clip_task.ASSETS, Variables(test_clip_task.weights())), path / "clip"
-    )
-    (path / "run").mkdir()
-    kept_clip.keep(path / "run", path / "clip", few())
-    return path / "run"
-
-
-@pytest.fixture(scope="module")
-def kept(run):
-    return kept_clip.read(run)
-
-
-def placed(tree):
-    return jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), tree)
-
-
-def drawn(task, seed=0, scale=0.3):
-    """Weights that are nowhere zero."""
-    loaded = task.load(placed)
-    rows = [task.example({"image": np.zeros((8, 8, 3), np.uint8), "caption": "", "label": 0}, np.random.default_rng(0))]
-    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    shapes = jax.eval_shape(task.init, jax.random.key(0), loaded, batch).params
-    rng = np.random.default_rng(seed)
-    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * scale, jnp.float32), shapes)
-    return Variables(params, loaded)
 
 
 def test_mean_and_deviation_are_those_of_the_embeddings_of_the_data(run, kept):
