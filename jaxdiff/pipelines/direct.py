@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from jaxdiff.data.text import listing
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.parallel.spread import Spread
+from jaxdiff.pipelines.pipeline import once
 from jaxdiff.typing import Key
 
 Draw = Callable[[Any, Any, Any, Any], Any]
@@ -131,14 +132,13 @@ P = TypeVar("P", bound=DirectPipeline)
 
 
 def kept(make: Callable[[Any], P]) -> Callable[[Any], P]:
-    """Returns a function of weights: the pipeline that `make` makes of the first ones, so that it compiles once."""
-    pipelines: list[P] = []
+    """Returns a function of weights: the pipeline that `make` makes of the first ones, with these."""
+    pipeline_of = once(make)
 
     def with_weights(weights: Any) -> P:
-        if not pipelines:
-            pipelines.append(make(weights))
-        pipelines[0].weights = weights
-        return pipelines[0]
+        pipeline = pipeline_of(weights)
+        pipeline.weights = weights
+        return pipeline
 
     return with_weights
 

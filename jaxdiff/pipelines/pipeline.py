@@ -1,8 +1,8 @@
 """The protocol of every pipeline: all that previews, evaluation and the command line use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -65,3 +65,21 @@ class HasOriginals(Protocol):
     def write(self, out: Path, made: np.ndarray) -> list[Path]:
         """Writes what pictures at `out` show into files beside them, and returns these."""
         ...
+
+
+P = TypeVar("P")
+
+
+def once(make: Callable[..., P]) -> Callable[..., P]:
+    """Returns a function that makes a pipeline when it is first called, and returns that one ever after.
+
+    So a run's previews, whose weights change, are drawn by a pipeline that compiles once.
+    """
+    made: list[P] = []
+
+    def first(*arguments: Any) -> P:
+        if not made:
+            made.append(make(*arguments))
+        return made[0]
+
+    return first

@@ -82,11 +82,7 @@ class Config(TaskConfig):
         if new and source is not None:
             kept_clip.keep(folder, self.clip, source)
         kept = kept_clip.read(folder)
-        text = kept.text.config
-        widths = {"embed": kept.image.config.projection, "text": text.width, "length": text.length}
-        for name, width in widths.items():
-            if (own := getattr(self.net, name)) != width:
-                raise ValueError(f"task.net.{name} is {own}, and {self.clip or folder} has {width}: set it to that")
+        kept_clip.check_widths(self.net, kept, self.clip or folder)
         if new and source is not None:
             by_first(lambda: self._measure(folder, kept, source))
         if not (folder / _FILE).is_file():
@@ -144,8 +140,7 @@ class Config(TaskConfig):
         """Returns the prior with what was measured, CLIP's towers and tokenizer."""
         kept = assets.kept
         parts = {"prior": Component("CausalPrior", {}, self.net, {**weights.params, **assets.measured})}
-        for name, part in (("text_encoder", kept.text), ("image_encoder", kept.image)):
-            parts[name] = dataclasses.replace(part, params=weights.frozen[name])
+        parts |= kept_clip.components(kept, weights.frozen)
         return Bundle("jaxdiff", {"clip": kept.clip}, parts, {"tokenizer": kept.tokenizer}, {})
 
 

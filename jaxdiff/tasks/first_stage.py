@@ -20,6 +20,7 @@ from jaxdiff.models.config import NetConfig
 from jaxdiff.objectives import codebook
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.pipelines.autoencoder import AutoencoderPipeline
+from jaxdiff.pipelines.pipeline import once
 from jaxdiff.pretrained.read import Bundle, Component
 from jaxdiff.pretrained.rules import autoencoder as rules
 from jaxdiff.tasks.first_stage_loss import LossConfig, to_unit, whole
@@ -148,14 +149,13 @@ class Config(TaskConfig):
 
 def reconstructions(read: Callable[[Variables], Component], assets: Assets, spec: Spec) -> Any:
     """Returns the preview of the autoencoder that `read` makes of a run's weights: images beside reconstructions."""
-    pipelines: list[AutoencoderPipeline] = []
+    pipeline_of = once(lambda part: AutoencoderPipeline(part, assets.size, spec))
 
     def preview(weights: Variables, key: Key) -> Preview:
         part = read(weights)
-        if not pipelines:
-            pipelines.append(AutoencoderPipeline(part, assets.size, spec))
-        pipelines[0].part = dataclasses.replace(pipelines[0].part, params=part.params)
-        pairs = np.concatenate([assets.images, pipelines[0].reconstruct(assets.images)], 2)
+        pipe = pipeline_of(part)
+        pipe.part = dataclasses.replace(pipe.part, params=part.params)
+        pairs = np.concatenate([assets.images, pipe.reconstruct(assets.images)], 2)
         return Preview(pairs, ("original, reconstruction",) * len(pairs))
 
     return preview

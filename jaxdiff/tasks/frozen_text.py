@@ -17,6 +17,7 @@ from jaxdiff.pipelines.encode import Text
 from jaxdiff.pretrained import clip_tokenizer
 from jaxdiff.pretrained.read import Bundle, read_component
 from jaxdiff.tasks import clip as clip_task
+from jaxdiff.tasks import saved
 from jaxdiff.training import Variables
 from jaxdiff.training.workdir import by_first
 from jaxdiff.typing import Params
@@ -56,7 +57,7 @@ def read(folder: Path) -> Text:
 
 def load(folder: Path, place: Any) -> Params:
     """Reads the weights, where `place` puts them."""
-    return {PART: read_component(folder / PART, shardings=lambda tree: place({PART: tree})[PART]).params}
+    return saved.load_part(folder / PART, PART, place)
 
 
 def tokens(text: Text, caption: str) -> Any:

@@ -25,7 +25,7 @@ from jaxdiff.pretrained import ip_adapter
 from jaxdiff.pretrained.ip_adapter import IPAdapter
 from jaxdiff.pretrained.read import read_component
 from jaxdiff.pretrained.rules import flatten, unflatten
-from jaxdiff.tasks import base_model, hinted
+from jaxdiff.tasks import base_model, hinted, saved
 from jaxdiff.tasks.base_model import Base
 from jaxdiff.tasks.published import Assets, PublishedConfig
 from jaxdiff.tasks.task import Spec
@@ -72,11 +72,7 @@ class Config(PublishedConfig):
 
     def _load(self, assets: Assets, place: Callable[[Params], Any]) -> Params:
         assert self.image_encoder is not None  # `_outline` has read it
-        where = lambda shapes: place({"image_encoder": shapes})["image_encoder"]
-        return {
-            **super()._load(assets, place),
-            "image_encoder": read_component(self.image_encoder, shardings=where).params,
-        }
+        return {**super()._load(assets, place), **saved.load_part(self.image_encoder, "image_encoder", place)}
 
     def _prepare(self, assets: Assets, folder: Path, data: DataConfig, source: Source | None, new: bool) -> Assets:
         if source is None:

@@ -4,6 +4,7 @@ WORKDIR/image_encoder/, text_encoder/, tokenizer/    as transformers writes them
 WORKDIR/embeddings.json                              their hash; mean and deviation of the embeddings of the data
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from jaxdiff.data import tokenizer_clip
 from jaxdiff.data.source import Source
 from jaxdiff.data.tokenizer_clip import ClipTokenizer
 from jaxdiff.models.image_clip import ClipImage, ClipImageConfig, prepare
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.parallel.spread import Spread
-from jaxdiff.pipelines import first_stage
+from jaxdiff.pipelines import encode, first_stage
 from jaxdiff.pretrained import clip_tokenizer
 from jaxdiff.pretrained.clip_model import ClipParts
 from jaxdiff.pretrained.read import Component, read_component, read_json
 from jaxdiff.pretrained.write import write_component
 from jaxdiff.tasks import clip as clip_task
+from jaxdiff.tasks import saved
 from jaxdiff.training.workdir import by_first, write_text
 from jaxdiff.typing import Params
 
@@ -68,10 +69,8 @@ def keep(folder: Path, path: Path | None, source: Source) -> None:
 
 
 def _write(folder: Path, parts: ClipParts, source: Source) -> None:
-    for name, part in (("image_encoder", parts.image), ("text_encoder", parts.text)):
-        first_stage.write_once(folder / name, lambda at, part=part: write_component(part, at))
-    words = lambda at: tokenizer_clip.write(parts.tokenizer, at, parts.text.config.length)
-    first_stage.write_once(folder / "tokenizer", words)
+    first_stage.write_once(folder / "image_encoder", lambda at: write_component(parts.image, at))
+    encode.write_text_encoder(folder, encode.Text(parts.text, parts.tokenizer))
     seen = embeddings(parts.image, [source[i]["image"] for i in _chosen(source)]).astype(np.float64)
     measured = {
         "clip": first_stage.fingerprint(parts.image),
@@ -148,5 +147,18 @@ def hash_of(run: Path) -> str:
 
 def load(kept: Kept, names: tuple[str, ...], place: Any) -> Params:
     """Reads the weights of parts, where `place` puts them."""
-    read = lambda name: read_component(kept.folder / name, shardings=lambda tree: place({name: tree})[name]).params
-    return {name: read(name) for name in names}
+    return {name: part for one in names for name, part in saved.load_part(kept.folder / one, one, place).items()}
+
+
+def components(kept: Kept, frozen: Params) -> dict[str, Component]:
+    """Returns both towers with their weights, as the bundle of a prior has them."""
+    parts = (("text_encoder", kept.text), ("image_encoder", kept.image))
+    return {name: dataclasses.replace(part, params=frozen[name]) for name, part in parts}
+
+
+def check_widths(net: Any, kept: Kept, where: Any) -> None:
+    """Refuses a prior whose widths are not CLIP's; `where` that is, for the message."""
+    text, embed = kept.text.config, kept.image.config.projection
+    for name, width in {"embed": embed, "vector": text.projection, "length": text.length, "text": text.width}.items():
+        if (own := getattr(net, name, width)) != width:
+            raise ValueError(f"task.net.{name} is {own}, and {where} has {width}: set it to that")

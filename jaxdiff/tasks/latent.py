@@ -231,9 +231,8 @@ class Config(picture.Config):
         return np.stack([one["small"][0] if "small" in one else _reduced(one["image"], vae) for one in rows])
 
     def _kept(self, assets: Any, place: Any) -> Params:
-        at = lambda tree: place({"autoencoder": tree})["autoencoder"]
-        vae = read_component(assets.folder / "autoencoder", shardings=at).params
-        return {"autoencoder": vae, **super()._kept(assets, place)}
+        vae = saved.load_part(assets.folder / "autoencoder", "autoencoder", place)
+        return {**vae, **super()._kept(assets, place)}
 
     def _row(self, assets: Any, one: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
         row: Any = one

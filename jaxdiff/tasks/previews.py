@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pipelines.pipeline import once
 from jaxdiff.training import Preview, Variables
 from jaxdiff.typing import Key, Params
 
@@ -43,17 +44,15 @@ def preview(
         and the arrays of an earlier one are gone.
       inputs: what else each call is given, or is given in another way; called once.
     """
-    pipelines: list[tuple[DiffusionPipeline, dict[str, Any]]] = []
+    pipeline_of = once(lambda weights: (make(weights), inputs()))
     options = {"steps": wanted.steps, "sampler": wanted.sampler, "guidance": wanted.guidance}
 
     def draw(weights: Variables, key: Key) -> Preview:
-        if not pipelines:
-            pipelines.append((make(weights), {**options, **inputs()}))
-        pipe, fields = pipelines[0]
+        pipe, given = pipeline_of(weights)
         params = parts(weights)
         stale = [name for name, part in pipe.params.items() if name not in params and jax.tree.leaves(part)]
         assert not stale, f"arrays of {stale} were given to an earlier step"
         pipe.params |= params
-        return Preview(pipe(wanted.prompts, key=key, **fields), wanted.prompts)
+        return Preview(pipe(wanted.prompts, key=key, **{**options, **given}), wanted.prompts)
 
     return draw

@@ -74,11 +74,7 @@ class Config(TaskConfig):
         if new and source is not None:
             kept_clip.keep(folder, self.clip, source)
         kept = kept_clip.read(folder)
-        text = kept.text.config
-        widths = {"embed": kept.image.config.projection, "vector": text.projection, "length": text.length}
-        for name, width in {**widths, "text": text.width}.items():
-            if (own := getattr(self.net, name)) != width:
-                raise ValueError(f"task.net.{name} is {own}, and {self.clip or folder} has {width}: set it to that")
+        kept_clip.check_widths(self.net, kept, self.clip or folder)
         return kept
 
     def task(self, assets: Kept, spec: Spec = MeshSpec()) -> Task:
@@ -126,8 +122,7 @@ class Config(TaskConfig):
         """Returns the prior, CLIP's towers and tokenizer, and the process."""
         process = self.process
         parts = {"prior": Component("PriorTransformer", {}, self.net, self._whole(weights.params, assets))}
-        for name, part in (("text_encoder", assets.text), ("image_encoder", assets.image)):
-            parts[name] = dataclasses.replace(part, params=weights.frozen[name])
+        parts |= kept_clip.components(assets, weights.frozen)
         native = scheduler.native(
             process.make_schedule(),
             process.prediction,

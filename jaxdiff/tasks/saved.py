@@ -11,7 +11,7 @@ from jaxdiff import kinds, parallel
 from jaxdiff.data.source import DataConfig
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.pipelines import first_stage
-from jaxdiff.pretrained.read import Component, read_json
+from jaxdiff.pretrained.read import Component, read_component, read_json
 from jaxdiff.tasks.task import TaskConfig
 from jaxdiff.training import Task, Variables
 from jaxdiff.training import checkpoint as checkpoints
@@ -103,6 +103,11 @@ def _placed(shapes: Any, place: Callable[[Params], Any] | None) -> Any:
         return shapes
     with_sharding = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
     return jax.tree.map(with_sharding, shapes, place(shapes))
+
+
+def load_part(folder: Path, name: str, place: Callable[[Params], Any]) -> Params:
+    """Reads the weights of a frozen network, by its name, where `place` puts such a tree; see `Task.load`."""
+    return {name: read_component(folder, shardings=lambda shapes: place({name: shapes})[name]).params}
 
 
 def read_autoencoder(path: Path) -> Component:

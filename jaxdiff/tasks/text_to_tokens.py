@@ -27,6 +27,7 @@ from jaxdiff.models.config import NetConfig
 from jaxdiff.models.text_image_transformer import TextImageTransformer, TextImageTransformerConfig
 from jaxdiff.objectives import likelihood
 from jaxdiff.parallel import MeshSpec
+from jaxdiff.pipelines.pipeline import once
 from jaxdiff.pipelines.program import to_pixels
 from jaxdiff.pipelines.tokens import Options, TokenPipeline
 from jaxdiff.pretrained.read import Component
@@ -194,13 +195,12 @@ class Config(TaskConfig):
         )
 
     def _preview(self, assets: Assets, spec: Spec) -> Any:
-        pipelines: list[TokenPipeline] = []
+        pipeline_of = once(lambda weights: self.pipeline(assets, weights, spec))
         prompts, options = self.preview.prompts, self.preview.options()
 
         def preview(weights: Variables, key: Key) -> Preview:
-            if not pipelines:
-                pipelines.append(self.pipeline(assets, weights, spec))
-            pipelines[0].weights = weights._replace(extra={})
-            return Preview(pipelines[0](prompts, key=key, options=options), prompts)
+            pipe = pipeline_of(weights)
+            pipe.weights = weights._replace(extra={})
+            return Preview(pipe(prompts, key=key, options=options), prompts)
 
         return preview

@@ -18,7 +18,6 @@ import transformers
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-import finetune_cases as cases
 import finetune_files_cases as files
 from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -52,10 +51,7 @@ def drawn(pipe, **more):
     options = {"num_inference_steps": files.STEPS, "guidance_scale": files.GUIDANCE, "output_type": "np"}
     if pipe.unet.config.in_channels != 8:  # InstructPix2Pix takes the picture's own size
         options |= {"height": files.SIZE, "width": files.SIZE}
-    prompt = files.PROMPT
-    if hasattr(pipe, "maybe_convert_prompt"):  # for words of many vectors
-        prompt = pipe.maybe_convert_prompt(prompt, pipe.tokenizer)
-    return pipe(prompt=prompt, **more, **options, latents=torch.tensor(files.first())).images[0]
+    return pipe(prompt=files.PROMPT, **more, **options, latents=torch.tensor(files.first())).images[0]
 
 
 def dora(pipe, path):
@@ -113,7 +109,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         files.save_vision(root / "vision")
-        bases = {version: cases.save(INDEX[version], root / version) for version in INDEX}
+        bases = {version: files.save_base(INDEX[version], root / version) for version in INDEX}
         arrays |= {f"base {version}": drawn(opened("", version == "xl", bases[version])) for version in INDEX}
         for case in files.CASES:
             own = root / case.replace(" ", "_")

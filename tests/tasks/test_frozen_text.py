@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tasks import test_clip_task
 from tasks.clip_data import DATA, drawn, few, placed
 
 from jaxdiff.models.text_clip import ClipText
 from jaxdiff.models.unet import UNetConfig
-from jaxdiff.pretrained.write import write_directory
 from jaxdiff.tasks import glide, picture, super_resolution, unclip_decoder
 from jaxdiff.tasks.previews import PreviewConfig
-from jaxdiff.training import Known, OptimizerConfig, Variables
+from jaxdiff.training import Known, OptimizerConfig
 
 NET = UNetConfig(
     channels=(8,), layers=1, attention=("cross",), mid_attention="none", heads=(1,), depth=(1,), groups=4
@@ -25,15 +23,11 @@ MODEL = picture.Config(net=NET, condition="clip", drop=0.0, preview=PREVIEW)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A new run's folder; the directory that it began with is gone."""
+def folder(run, tmp_path_factory):
+    """A new run's folder, with the text encoder of a directory."""
     path = tmp_path_factory.mktemp("frozen")
-    clip = test_clip_task.MODEL.bundle(test_clip_task.ASSETS, Variables(test_clip_task.weights()))
-    write_directory(clip, path / "clip")
-    (path / "run").mkdir()
-    dataclasses.replace(MODEL, text_encoder=path / "clip").assets(path / "run", DATA, few(), new=True)
-    (path / "clip").rename(path / "gone")
-    return path / "run"
+    dataclasses.replace(MODEL, text_encoder=run.with_name("clip")).assets(path, DATA, few(), new=True)
+    return path
 
 
 def batch_of(task, captions):

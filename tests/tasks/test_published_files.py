@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 from pipelines import small
-from reference import finetune_cases as cases
 from reference import finetune_files_cases as files
 from reference.sd_weights import load
 
@@ -25,7 +24,7 @@ MOST = 2
 def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     files.save_vision(root / "vision")
-    return {version: cases.save(INDEX[version], root / version) for version in INDEX}
+    return {version: files.save_base(INDEX[version], root / version) for version in INDEX}
 
 
 def drawn(pipe, name):
