@@ -42,6 +42,11 @@ class Config(HintedConfig):
             raise ValueError(f"task.layers is {self.layers}: expected 1 to 100")
         widths, factor = [*base.model.nets["unet"].channels], base.model.factor
         json = {"_class_name": KIND, "in_channels": 3, "num_res_blocks": self.layers}
+        if base.model.sizes and len(widths) != 3:
+            raise ValueError(
+                f"{base.path} has a U-Net of {len(widths)} levels: an adapter of SDXL halves once, before its third "
+                "feature, for one of 3"
+            )
         if base.model.sizes:  # the features of SDXL lie behind its first halving
             json |= {
                 "adapter_type": "full_adapter_xl",

@@ -31,7 +31,6 @@ CASES = {
     "controlnet sd diffusers": controlnet.Config(hint_channels=(4, 6)),
     "controlnet xl diffusers": controlnet.Config(hint_channels=(4, 6)),
     "t2i_adapter sd diffusers": t2i_adapter.Config(layers=1),
-    "t2i_adapter xl diffusers": t2i_adapter.Config(layers=1),
     "ip_adapter sd diffusers": ip_adapter.Config(),
     "instruct sd diffusers": instruct.Config(hint="files", train=("unet/conv_in/.*",)),
     "inpaint sd diffusers": inpaint.Config(train=("unet/conv_in/.*",)),

@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import pytest
 from pipelines import small
-from reference.sd_weights import noise
+from reference import finetune_cases
+from reference.sd_weights import load, noise
 from tasks import published_cases as cases
 
 from jaxdiff import experiment, loading
@@ -14,7 +15,7 @@ from jaxdiff.experiment import Experiment
 from jaxdiff.pretrained import files
 from jaxdiff.pretrained.write import write_component
 from jaxdiff.tasks.class_pictures import PriorConfig
-from jaxdiff.training import TrainConfig
+from jaxdiff.training import OptimizerConfig, TrainConfig
 
 SIZE = cases.SIZE
 COMPILED = []
@@ -97,6 +98,14 @@ def test_a_run_refuses_it_by_name(change, model, pictures, tmp_path):
         experiment.run(config, tmp_path / "run")
     assert "\n" not in str(told.value)
     assert not COMPILED
+
+
+def test_an_adapter_of_sdxl_is_for_its_three_levels(tmp_path):
+    """It halves before its third feature: of two levels the middle of the U-Net would have other sides."""
+    model = finetune_cases.save(load(small.REFERENCE / "finetune.npz")[0]["xl"], tmp_path / "xl")
+    task = dataclasses.replace(cases.TASKS["t2i_adapter"], model=model)
+    with pytest.raises(ValueError, match="xl has a U-Net of 2 levels: an adapter of SDXL halves once"):
+        task.check(DataConfig(name="synthetic", size=SIZE), OptimizerConfig())
 
 
 def another_lora(folder):
