@@ -110,7 +110,7 @@ def _compile(
         executable = compiled.compile(step, _seconds(subject) if topology else 0.0, tell)
     if topology:
         memory, (sent, kernels) = compiled.memory(executable), compiled.contents(executable)
-        for line in report.compiled(memory, sent, kernels, topology):
+        for line in report.compiled(found, memory, sent, kernels, topology):
             say(line)
     if save:
         start, other = _lower_start(subject), describe(config, mesh, other=True)
