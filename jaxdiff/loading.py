@@ -98,7 +98,7 @@ def load(
       image: whether calls give a picture, which a later stage of a cascade then enlarges by itself.
       vqgan: directory of the VQGAN that makes pictures of DALL-E mini's tokens; None: the folder `vqgan` of the model.
       devices: which share a batch; None: all.
-      programs: a folder that keeps traced programs, so that another start traces nothing.
+      programs: a folder that keeps compiled programs, so that another start neither traces nor compiles.
 
     Raises:
       FileNotFoundError: if `path` is not a model, or has no checkpoint yet.

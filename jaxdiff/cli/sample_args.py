@@ -58,7 +58,7 @@ class Args:
       batch_size: maximum number of pictures made at once.
       strategy: how devices share the work, by a mesh or by pmap.
       mesh: number of ways to split pictures (data), weights (fsdp) and attention heads (tensor).
-      programs: directory in which to keep traced programs, so that later starts skip tracing.
+      programs: directory in which to keep compiled programs, so that later starts neither trace nor compile.
       height: height of the pictures; rounded, with a message, to a size that the networks accept. By default the
         trained size, or that of --image.
       width: width of the pictures, likewise.

@@ -175,13 +175,17 @@ class Saved:
         ]:
             raise StaleError(f"{self.path} was saved for {'; '.join(differ)}: save it again")
 
-    def begin(self, *names: str) -> None:
+    def begin(self, *names: str, devices: Sequence[jax.Device] | None = None) -> None:
         """Begins to load programs, each in a thread: it takes seconds, in which Python imports and opens data.
+
+        Args:
+          *names: names of the programs.
+          devices: that they run on; all by default.
 
         Raises:
           StaleError: if they are of other versions, or other devices.
         """
-        devices = jax.devices()
+        devices = jax.devices() if devices is None else devices
         self.check(_versions(devices[0].device_kind))
         if (count := math.prod(self.header["mesh"].values())) != len(devices):
             raise StaleError(f"{self.path} was saved for {count} devices, here {len(devices)}: save it again")
@@ -191,7 +195,7 @@ class Saved:
         pool.shutdown(wait=False)
 
     def load(self, name: str, counts: tuple[int, int]) -> Callable[..., Any]:
-        """Returns a program, (consumed leaves, other leaves) -> leaves, for the devices that are here.
+        """Returns a program, (consumed leaves, other leaves) -> leaves.
 
         Args:
           name: name of the program.

@@ -2,26 +2,19 @@
 
 import contextlib
 import hashlib
+import json
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.export
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxdiff.parallel import executable
 from jaxdiff.parallel.mesh import MeshSpec, make_mesh
-
-_CUDNN = [
-    jax.export.DisabledSafetyCheck.custom_call(f"__cudnn$fmha{bias}Softmax{backward}")
-    for bias in ("", "ScaleBias")
-    for backward in ("", "Backward")
-]
-"""Calls of cuDNN's attention, which `jax.export` does not vouch for: a kept program is bound to its version of JAX."""
 
 
 def jit_forward(function: Callable[..., Any], platform: str, **kwargs: Any) -> Any:
@@ -70,8 +63,9 @@ class Spread:
           spec: how `devices` share the batch.
           devices: all by default.
           multiple: batches are padded to a multiple of this, so that many batch sizes share one program.
-          programs: a folder that keeps what was traced: what lies there runs without tracing, what does not is put
-            there. Such a program is bound to its shapes, the number and kind of devices, and `identity`.
+          programs: a folder that keeps compiled programs: what lies there runs without tracing and compiling, what
+            does not is put there. Such a program is bound to its shapes, the mesh, the kind of devices, the versions
+            and the code that made it, and `identity`.
           identity: all that `function` depends on beside its arguments, as text.
 
         Raises:
@@ -136,25 +130,46 @@ class Spread:
     def _kept(self, folder: Path, whole: Any, batch: Any) -> Any:
         """Calls the program in `folder`, which is made if it is not there."""
         leaves, tree = jax.tree.flatten((whole, batch))
-        key = [self._identity, jax.__version__, self.mesh.shape, self.mesh.devices.flat[0].device_kind, tree]
-        key += [(x.shape, str(x.dtype), str(x.sharding.spec)) for x in leaves]
-        path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.program"
+        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
+        devices = tuple(self.mesh.devices.flat)
+        key = executable.key(f"{self._identity} {tree}", shapes, self.mesh, devices[0].device_kind)
+        path = folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.program"
         if path.name not in self._loaded:
             if not path.is_file():
-                self._traces += 1
-                # classes in the arguments would have to be known to the file's format: it gets plain leaves
-                flat = lambda leaves: self._function(*jax.tree.unflatten(tree, leaves))
-                exported = jax.export.export(jax.jit(flat, out_shardings=self._out), disabled_checks=_CUDNN)(leaves)
-                folder.mkdir(parents=True, exist_ok=True)
-                part = path.with_suffix(f".{os.getpid()}")
-                part.write_bytes(exported.serialize())
-                part.rename(path)
+                self._make(path, key, tree, shapes)
             try:
-                self._loaded[path.name] = jit_forward(
-                    jax.export.deserialize(bytearray(path.read_bytes())).call, self._platform
-                )
-            except Exception as error:
+                saved = executable.read(path)
+                saved.check(key)
+                saved.begin("program", devices=devices)
+                self._loaded[path.name] = saved.load("program", (0, len(leaves))), saved.notes["result"]
+            except ValueError as error:
                 raise ValueError(
                     f"{path} is not a program that can be read ({error}): delete it, to have it made"
                 ) from error
-        return self._loaded[path.name](leaves)
+        call, result = self._loaded[path.name]
+        return _filled(result, call([], leaves))
+
+    def _make(self, path: Path, key: Mapping[str, Any], tree: Any, shapes: list[Any]) -> None:
+        """Compiles the program of a tree of arguments, and writes it."""
+        self._traces += 1
+        result: Any = None
+
+        def flat(_: list[Any], leaves: list[Any]) -> list[Any]:
+            nonlocal result
+            out, structure = jax.tree.flatten(self._function(*jax.tree.unflatten(tree, leaves)))
+            result = jax.tree.unflatten(structure, range(len(out)))
+            return out
+
+        lowered = jit_forward(flat, self._platform, out_shardings=self._out).lower([], shapes)
+        with executable.uncached():
+            made = lowered.compile()
+        executable.save(path, {"program": made}, key, {"result": result})
+
+
+def _filled(result: Any, leaves: Sequence[Any]) -> Any:
+    """Returns a tree of JSON, of tuples and dictionaries, with leaves in place of their numbers."""
+    if isinstance(result, Mapping):
+        return {name: _filled(part, leaves) for name, part in result.items()}
+    if isinstance(result, list):
+        return tuple(_filled(part, leaves) for part in result)
+    return None if result is None else leaves[result]

@@ -71,8 +71,8 @@ class DiffusionPipeline:
           safety: whether the safety checker blackens pictures.
           spec: how devices share a batch.
           devices: which; None: all.
-          programs: a folder that keeps traced programs, so that another start traces nothing (see `Spread`); empty it
-            after a change to the library's code.
+          programs: a folder that keeps compiled programs, so that another start neither traces nor compiles; see
+            `Spread`.
 
         Raises:
           ValueError: if the bundle has not what it takes, or its U-Net takes channels of no known meaning.
