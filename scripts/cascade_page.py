@@ -5,7 +5,6 @@
 Trains what is not trained yet; `systems.train` lists the commands on the page.
 """
 
-
 import numpy as np
 from systems import (
     CLIPS,
