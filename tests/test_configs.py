@@ -123,6 +123,9 @@ TOLD = (
     "lcm",
     "lcm_lora",
     "progressive",
+    "dmd",
+    "picture_lcm",
+    "picture_dmd",
 )
 WORDS = {
     **dict.fromkeys(TOLD, picture),

@@ -1,4 +1,4 @@
-"""Students of a published model that sample in a few steps: what LCM, LCM-LoRA and progressive distillation share.
+"""Students of a published model that sample in a few steps: what all ways of distilling one share.
 
 The teacher is the model itself, as it was, guided: its estimate is D_0 + g (D - D_0), D_0 without the caption, with g
 drawn anew for each example. So guidance is in the student, which is sampled without.
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxdiff.data.source import DataConfig
 from jaxdiff.diffusion import draws, guidance
 from jaxdiff.diffusion.schedule import Discrete
+from jaxdiff.parallel import MeshSpec
 from jaxdiff.pipelines.model import make_model
 from jaxdiff.pretrained.rules import few
 from jaxdiff.pretrained.scheduler import said
@@ -21,7 +22,8 @@ from jaxdiff.pretrained.schedulers.fields import DEFAULTS, HARMLESS
 from jaxdiff.tasks import base_model, finetune
 from jaxdiff.tasks.base_model import Base
 from jaxdiff.tasks.published import Assets, PublishedConfig
-from jaxdiff.training import Known, OptimizerConfig
+from jaxdiff.tasks.task import Spec
+from jaxdiff.training import Known, OptimizerConfig, Task
 from jaxdiff.typing import Batch, Key, Params
 
 _GUIDANCE = 2**16 + 1  # beside the draws of a loss and of latents
@@ -95,6 +97,10 @@ class WholeStudent(DistilledConfig, finetune.Config):
             raise ValueError(
                 f"task.train matches {few(wrong)}: student and teacher read the same text, so train the unet"
             )
+
+    def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
+        """Returns the training of the student; what is trained beside it is not averaged."""
+        return dataclasses.replace(super().task(assets, spec), averaged=("unet",))
 
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
         params, frozen = super()._start(assets, key, loaded)

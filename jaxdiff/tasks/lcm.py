@@ -5,26 +5,23 @@
 f is `diffusion.distill.latent_consistency`'s; f' has the average of the weights, which an experiment's `ema` of 0 makes
 the weights themselves. The student is sampled with `lcm`, without guidance. `lcm_lora` trains a LoRA by the same loss.
 
-With `adversarial` w, a patch critic of latents tells f(x_t, t) from those of pictures, by hinge losses, and w times its
-generator's side is added: what one step makes gets sharp.
+With `adversarial` w, a patch critic of latents tells f(x_t, t) from those of pictures (`tasks.judged`).
 
-Sources: Luo et al. 2023, arXiv 2310.04378; Sauer et al. 2023, arXiv 2311.17042, section 3 (an adversarial term beside
-one of distillation).
+Source: Luo et al. 2023, arXiv 2310.04378.
 """
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxdiff.data.source import DataConfig
 from jaxdiff.diffusion import distill
 from jaxdiff.diffusion import loss as losses
-from jaxdiff.models.patch_critic import PatchCritic, PatchCriticConfig
-from jaxdiff.objectives import adversarial
+from jaxdiff.models.patch_critic import PatchCriticConfig
+from jaxdiff.tasks import judged
 from jaxdiff.tasks.distilled import DistilledConfig, WholeStudent
 from jaxdiff.tasks.published import Assets
 from jaxdiff.training import Known, OptimizerConfig
@@ -93,18 +90,14 @@ class Config(Consistency, WholeStudent):
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
         """Refuses numbers that do not fit each other."""
         super().check(data, optimizer)
-        if not 0 <= self.adversarial < 1e6:
-            raise ValueError(f"task.adversarial is {self.adversarial}: expected 0 or more")
-        if self.adversarial:
-            self.critic.check(data.size // self._outline().model.factor)
+        judged.check(self.critic, self.adversarial, data.size // self._outline().model.factor)
 
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
         params, frozen = super()._start(assets, key, loaded)
         if not self.adversarial:
             return params, frozen
-        side = assets.size // assets.base.model.factor
-        like = jnp.zeros((1, side, side, assets.base.model.channels))
-        return {**params, "critic": PatchCritic(self.critic).init(key, like)["params"]}, frozen
+        model = assets.base.model
+        return {**params, "critic": judged.begin(self.critic, key, assets.size // model.factor, model.channels)}, frozen
 
     def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         return super()._whole(assets, {name: x for name, x in params.items() if name != "critic"}, frozen)
@@ -112,9 +105,4 @@ class Config(Consistency, WholeStudent):
     def _more(self, params: Params, made: Array, x0: Array) -> Array:
         if not self.adversarial:
             return super()._more(params, made, x0)
-        stop = jax.lax.stop_gradient
-        told: Any = lambda params, x: PatchCritic(self.critic).apply({"params": params}, x)
-        one = jax.vmap(lambda real, fake: adversarial.critic_loss(real, fake, "hinge"))
-        critic = one(told(params["critic"], stop(x0)), told(params["critic"], stop(made)))
-        generator = jax.vmap(lambda fake: adversarial.generator_loss(fake, "hinge"))(told(stop(params["critic"]), made))
-        return critic + self.adversarial * generator
+        return judged.terms(self.critic, self.adversarial, params["critic"], made, x0)

@@ -32,7 +32,7 @@ def inputs(name, which):
     return {one: given[one] for one in TAKES.get(name, ())}
 
 
-@pytest.mark.parametrize("name", ["lcm", "lcm_lora", "progressive", *TAKES])
+@pytest.mark.parametrize("name", ["lcm", "lcm_lora", "progressive", "dmd", *TAKES])
 def test_what_is_written_is_sampled_as_the_run_is(name, model, tmp_path):
     config = cases.fitted(name, model)
     task, assets = made(config, tmp_path)
