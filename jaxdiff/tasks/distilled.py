@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from jaxdiff.data.source import DataConfig
 from jaxdiff.diffusion import draws, guidance
@@ -24,7 +25,7 @@ from jaxdiff.tasks.base_model import Base
 from jaxdiff.tasks.published import Assets, PublishedConfig
 from jaxdiff.tasks.task import Spec
 from jaxdiff.training import Known, OptimizerConfig, Task
-from jaxdiff.typing import Batch, Key, Params
+from jaxdiff.typing import Batch, Key, Network, Params
 
 _GUIDANCE = 2**16 + 1  # beside the draws of a loss and of latents
 
@@ -73,16 +74,25 @@ class DistilledConfig(PublishedConfig):
         """Returns the parameters of the model as it was."""
         return frozen
 
+    def _scales(self, keys: Key) -> Array:
+        """Draws the teacher's scale of each example [b]."""
+        low, high = self.guidance
+        one = jax.vmap(lambda key: jax.random.uniform(key, minval=low, maxval=high))
+        return one(draws.fold(keys, _GUIDANCE)) if low < high else jnp.full(len(keys), low)
+
+    def _untold(self, assets: Assets) -> Network:
+        """Returns the teacher's U-Net, which is told no scale of guidance."""
+        model = assets.base.model
+        unet = dataclasses.replace(model.nets["unet"], guidance_width=0)
+        plain = dataclasses.replace(model, nets={**model.nets, "unet": unet})
+        return PublishedConfig._network(self, assets._replace(base=assets.base._replace(model=plain)))
+
     def _guided(self, assets: Assets, known: Known, batch: Batch, keys: Key) -> Any:
         """Returns the teacher as a denoiser (x_t, t, aux)."""
         process, whole, told = assets.base.model.process, self._teacher(assets, known.frozen), self._told(assets)
         cond, null = (self._cond(assets, whole, told(batch, jnp.full(len(keys), gone))) for gone in (False, True))
-        low, high = self.guidance
-        one = jax.vmap(lambda key: jax.random.uniform(key, minval=low, maxval=high))
-        scale = one(draws.fold(keys, _GUIDANCE)) if low < high else jnp.full(len(keys), low)
-        denoise = guidance.classifier_free(
-            PublishedConfig._network(self, assets), whole, cond, null, process.schedule, process.kind
-        )
+        scale = self._scales(keys)
+        denoise = guidance.classifier_free(self._untold(assets), whole, cond, null, process.schedule, process.kind)
         return lambda x, t, aux: jax.lax.stop_gradient(denoise(x, t, {"guidance": scale}))
 
 

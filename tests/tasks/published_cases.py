@@ -49,6 +49,7 @@ TASKS = {
     "lcm adversarial": lcm.Config(
         train=("unet/mid/.*",), adversarial=0.1, critic=PatchCriticConfig(width=4, layers=1, groups=4)
     ),
+    "lcm told": lcm.Config(train=("unet/mid/.*", "unet/guidance_proj/.*"), guidance=(1.0, 9.0), guidance_width=8),
     "lcm_lora": lcm_lora.Config(parts=("attention", "convolutions"), rank=2),
     "dmd": dmd.Config(
         train=("unet/mid/.*",), steps=2, adversarial=0.1, critic=PatchCriticConfig(width=4, layers=1, groups=4)

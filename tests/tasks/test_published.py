@@ -268,6 +268,8 @@ BAD = [
     ),
     (cases.TASKS["lcm"], {"adversarial": -1.0}, "task.adversarial is -1.0: expected 0 or more"),
     (cases.TASKS["lcm"], {"adversarial": 1.0}, r"critic: an image of 8 is too small for 2 layers"),
+    (cases.TASKS["lcm"], {"guidance_width": 3}, "task.guidance_width is 3: expected an even number, or 0"),
+    (cases.TASKS["lcm"], {"guidance_width": 8}, "task.train leaves out unet/guidance_proj/kernel, which reads"),
     (cases.TASKS["dmd"], {"steps": 3}, "task.steps is 3: expected a divisor of the model's 1000 steps"),
     (cases.TASKS["dmd"], {"adversarial": -1.0}, "task.adversarial is -1.0: expected 0 or more"),
     (cases.TASKS["dmd"], {"min_snr": 5.0}, "task.min_snr is 5.0, and a student follows its teacher"),
