@@ -45,7 +45,7 @@ class DistilledConfig(PublishedConfig):
         low, high = self.guidance
         if not 1 <= low <= high < 1e6:
             raise ValueError(f"task.guidance is {self.guidance}: expected the least and the most, of 1 or more")
-        for name in ("prediction", "min_snr", "offset_noise", "zero_terminal"):
+        for name in ("prediction", "min_snr", "offset_noise", "condition_noise", "zero_terminal"):
             if getattr(self, name):
                 value = getattr(self, name)
                 raise ValueError(f"task.{name} is {value}, and a student follows its teacher: leave it out")

@@ -37,6 +37,7 @@ from jaxdiff.tasks import base_model, class_pictures, controlnet, published
 from jaxdiff.tasks.class_pictures import PriorConfig
 from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import Known, OptimizerConfig
+from jaxdiff.typing import Cond
 
 
 class Sum:
@@ -229,6 +230,26 @@ def test_numbers_of_sdxl_are_those_of_the_cut():
     assert abs(int(cut[0, 0, 0]) - 8 / 0.8) <= 1
 
 
+def test_noise_on_the_text_is_that_of_each_example_and_of_the_deviation_that_is_said():
+    keys, states = jax.random.split(jax.random.key(0), 8), jnp.ones((8, 77, 64))
+    noise = published.noisy(Cond(context=states), keys, 2.0).context - states
+    np.testing.assert_allclose(noise.std(), 2 / 64**0.5, rtol=0.02)  # 39 thousand numbers
+    np.testing.assert_allclose(noise.mean(), 0, atol=5e-3)
+    alone = published.noisy(Cond(context=states[3:4]), keys[3:4], 2.0).context - states[3:4]
+    np.testing.assert_allclose(alone, noise[3:4], atol=1e-6)
+
+
+@pytest.mark.heavy
+def test_noise_on_the_text_changes_the_loss(model, tmp_path):
+    losses = []
+    for gamma in (0.0, 1.0):
+        task, _ = made(dataclasses.replace(FINE, drop=0.0, model=model, condition_noise=gamma), tmp_path)
+        _, state = started(task)
+        keys = jax.random.split(jax.random.key(5), COUNT)
+        losses.append(float(jax.jit(task.loss)(state.params, Known(state.frozen, {}, {}, 0), batch_of(task), keys)[0]))
+    assert abs(losses[0] - losses[1]) > 1e-4
+
+
 BAD = [
     (FINE, {"model": None}, "task.model is not given"),
     (FINE, {"model": pathlib.Path("nowhere")}, "task.model is nowhere, and nothing is there"),
@@ -243,6 +264,8 @@ BAD = [
     (FINE, {"train": ("unet/(",)}, r"task.train has 'unet/\(', which is no pattern"),
     (FINE, {"train": ()}, "task.train is empty"),
     (FINE, {"drop": 1.5}, "task.drop is 1.5: expected at least 0 and at most 1"),
+    (FINE, {"condition_noise": -1.0}, "task.condition_noise is -1.0: expected at least 0 and at most 100"),
+    (cases.TASKS["lcm"], {"condition_noise": 1.0}, "task.condition_noise is 1.0, and a student follows its teacher"),
     (FINE, {"min_snr": 0.0}, "task.min_snr is 0.0"),
     (FINE, {"zero_terminal": True}, "task.zero_terminal wants task.prediction v_prediction"),
     (FINE, {"prior": PriorConfig(folder=pathlib.Path("x"))}, "task.prior.folder is x: give task.prior.prompt"),
