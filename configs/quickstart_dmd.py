@@ -17,7 +17,7 @@ from jaxdiff.training import OptimizerConfig
 
 
 def config() -> Experiment:
-    base = quickstart_lcm.taught("quickstart_dmd", picture_dmd.Config, steps=200)
+    base = quickstart_lcm.taught("quickstart_dmd", picture_dmd.Config, steps=100)
     fake = OptimizerConfig(lr=1e-3, b1=0.0, b2=0.99, weight_decay=0.0, decay="constant")
     student = dataclasses.replace(fake, lr=3e-4, warmup=30, decay="cosine")
     return dataclasses.replace(

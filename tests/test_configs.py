@@ -173,7 +173,10 @@ def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, trained)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in CONFIGS if path.stem.startswith("sd_")])
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem) for path in CONFIGS if path.stem.startswith(("sd_", "quickstart_"))],
+)
 def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(path, tmp_path, trained):
     """SIGKILL as soon as two steps are logged: at a save, or before it."""
     whole, killed = trained(path.stem), tmp_path / "killed"
