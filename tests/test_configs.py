@@ -133,6 +133,9 @@ TOLD = (
     "lcm",
     "lcm_lora",
     "progressive",
+    "dmd",
+    "picture_lcm",
+    "picture_dmd",
 )
 WORDS = {
     **dict.fromkeys(TOLD, picture),
@@ -192,7 +195,11 @@ def test_every_system_is_trained_small_from_its_first_stage_and_sampled(name, tm
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, id=path.stem) for path in CONFIGS if path.stem.startswith("sd_") or path.stem in STAGES],
+    [
+        pytest.param(path, id=path.stem)
+        for path in CONFIGS
+        if path.stem.startswith(("sd_", "quickstart_")) or path.stem in STAGES
+    ],
 )
 def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(path, tmp_path, trained):
     """SIGKILL as soon as two steps are logged: at a save, or before it."""
