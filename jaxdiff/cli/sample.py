@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import zipfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -357,6 +358,8 @@ def _options(args: Args, known: Collection[str] | None = None) -> dict[str, Any]
         if name in options:
             latents = name == "image" and options[name].suffix == ".npy"
             options[name] = read_noise(options[name], "latents") if latents else decode(options[name])[None]
+    if "blend" in options:
+        options["blend"] = tuple(map(blended, args.blend))
     if args.mask:
         options["mask"] = (decode(args.mask)[None].mean(-1, keepdims=True) >= 127.5).astype(np.float32)
     if args.hint:
@@ -369,6 +372,28 @@ def _options(args: Args, known: Collection[str] | None = None) -> dict[str, Any]
     if args.init_noise:
         options["init_noise"] = read_noise(args.init_noise)
     return options
+
+
+def blended(word: str) -> tuple[np.ndarray | str, float]:
+    """Returns what a word of --blend names, a picture uint8 [1 h w 3] or a text, and its weight.
+
+    Raises:
+      ValueError: if it has no weight.
+      FileNotFoundError: if it looks like a picture's file, and there is none.
+    """
+    from jaxdiff.data.captions import SUFFIXES
+    from jaxdiff.data.picture import decode
+
+    part, _, weight = word.rpartition(":")
+    try:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    if not part or not math.isfinite(number):
+        raise ValueError(f"--blend {word!r} has no weight: expected FILE:WEIGHT or TEXT:WEIGHT, such as cat.png:0.5")
+    if Path(part).suffix.lower() in SUFFIXES or Path(part).is_file():
+        return decode(Path(part))[None], number
+    return part, number
 
 
 def read_noise(path: Path, what: str = "noise") -> np.ndarray:

@@ -80,6 +80,8 @@ class Args:
       picture_guidance: how closely an editing model keeps to --image.
       noise_level: noise level that an upscaling model adds to --image; more lets it invent more detail.
       towards: picture to whose embedding that of --picture is led.
+      blend: pictures and texts, each FILE:WEIGHT or TEXT:WEIGHT, whose weighted sum of embeddings a prior's decoder
+        draws, in place of the prompt's.
       prior_steps: number of sampling steps of a prior (unCLIP, Kandinsky).
       prior_guidance: classifier-free guidance scale of a prior; 1 turns it off.
       prior_draws: number of embeddings that a prior draws for each picture; the one nearest the text is kept.
@@ -148,6 +150,7 @@ class Args:
     picture_guidance: float | None = None
     noise_level: int | None = None
     towards: Path | None = None
+    blend: tuple[str, ...] = ()
     prior_steps: int | None = None
     prior_guidance: float | None = None
     prior_draws: int | None = None

@@ -404,3 +404,15 @@ def test_settings_survive_json(tmp_path):
     assert json.loads(json.dumps(said)) == said
     assert (said["guidance"], said["prompt"], said["height"]) == (3.0, ["red"], 8)
     assert not {"picture_weight", "noise_level", "hint_weight", "chunks"} & said.keys()
+
+
+def test_a_part_of_a_blend_is_a_picture_or_a_text(tmp_path):
+    Image.new("RGB", (6, 4), "red").save(tmp_path / "cat.png")
+    picture, weight = program.blended(f"{tmp_path / 'cat.png'}:-0.5")
+    assert (picture.shape, picture[0, 0, 0].tolist(), weight) == ((1, 4, 6, 3), [255, 0, 0], -0.5)
+    assert program.blended("a hat: red:2") == ("a hat: red", 2.0)
+    for word in ("a hat", "a hat:much", ":1", "a hat:nan", ""):
+        with pytest.raises(ValueError, match="has no weight: expected FILE:WEIGHT or TEXT:WEIGHT"):
+            program.blended(word)
+    with pytest.raises(FileNotFoundError, match=r"dog\.jpg"):
+        program.blended("dog.jpg:1")
