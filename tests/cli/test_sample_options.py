@@ -17,6 +17,7 @@ from jaxdiff.cli import out as files
 from jaxdiff.cli import sample as program
 from jaxdiff.cli import sample_args
 from jaxdiff.cli.main import main
+from jaxdiff.cli.sample_inputs import blended
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.pipelines.inputs import root_key
 
@@ -408,11 +409,11 @@ def test_settings_survive_json(tmp_path):
 
 def test_a_part_of_a_blend_is_a_picture_or_a_text(tmp_path):
     Image.new("RGB", (6, 4), "red").save(tmp_path / "cat.png")
-    picture, weight = program.blended(f"{tmp_path / 'cat.png'}:-0.5")
+    picture, weight = blended(f"{tmp_path / 'cat.png'}:-0.5")
     assert (picture.shape, picture[0, 0, 0].tolist(), weight) == ((1, 4, 6, 3), [255, 0, 0], -0.5)
-    assert program.blended("a hat: red:2") == ("a hat: red", 2.0)
+    assert blended("a hat: red:2") == ("a hat: red", 2.0)
     for word in ("a hat", "a hat:much", ":1", "a hat:nan", ""):
         with pytest.raises(ValueError, match="has no weight: expected FILE:WEIGHT or TEXT:WEIGHT"):
-            program.blended(word)
+            blended(word)
     with pytest.raises(FileNotFoundError, match=r"dog\.jpg"):
-        program.blended("dog.jpg:1")
+        blended("dog.jpg:1")
