@@ -95,12 +95,12 @@ class Imagined:
         """Returns height and width of pictures for which no size is asked."""
         return self.decoder.size
 
-    def settings(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def settings(self, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the options of the prior and of the decoder in a call with these; see `DiffusionPipeline`."""
         of_prior = {f.name: f.default for kind in self._more for f in dataclasses.fields(kind)}
-        own = {name: given.get(name, default) for name, default in of_prior.items()}
+        own = {name: options.get(name, default) for name, default in of_prior.items()}
         of_this = {name: value for name, value in own.items() if isinstance(value, int | float | str)}
-        return [of_this, *self.decoder.settings({n: x for n, x in given.items() if n not in of_prior})]
+        return [of_this, *self.decoder.settings({n: x for n, x in options.items() if n not in of_prior})]
 
     def __call__(
         self,
