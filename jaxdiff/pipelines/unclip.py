@@ -211,7 +211,7 @@ class VariationsPipeline(UnclipPipeline):
             (height, width), side = batch["picture"].shape[1:3], self.sizes["decoder"]
             short = min(height, width)
             top, left = (height - short) // 2, (width - short) // 2
-            batch["kept"] = canvas.resize(batch["picture"][:, top : top + short, left : left + short], side, side)
+            batch["reduced"] = canvas.resize(batch["picture"][:, top : top + short, left : left + short], side, side)
         return batch
 
     def _tables(self, options: Any) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def make_program(
 
     `batch` has `keys` [b], the ids [b l] of `text` and of `no_text`, and what the part that makes embeddings is given:
     `prior_keys` [b n], one for each embedding of which the best is drawn, or what `vary.make_look` takes.
-    Where it has pictures `kept`, uint8 in the decoder's size, the decoder begins at what table `back` makes of them.
+    Where it has pictures `reduced` to the decoder's size, uint8, the decoder begins at what table `back` makes of them.
     """
 
     def program(arguments: tuple[Params, Mapping[str, Any]], batch: Any) -> dict[str, Array]:
@@ -260,15 +260,15 @@ def make_program(
         looked = {} if "prior" in nets else make_look(nets)(params, batch)
         embed = looked["embed"] if looked else imagined()
         none = jnp.broadcast_to(params["text_proj"]["no_embed"].astype(jnp.float32)[None], embed.shape)
-        told = functools.partial(decoder_cond, nets["text_proj"], params["text_proj"])
+        cond = functools.partial(decoder_cond, nets["text_proj"], params["text_proj"])
         keys, side = imagine.folded(batch["keys"], STEPS.index("decoder")), sizes["decoder"]
         draw = functools.partial(walk, "decoder", _unet(nets["decoder"]), keys=keys)
-        if "kept" in batch:
-            kept = batch["kept"].astype(jnp.float32) / 127.5 - 1
-            start = draw((told(looked["seen"], text_states), None), start=kept, back=True)
+        if "reduced" in batch:
+            picture = batch["reduced"].astype(jnp.float32) / 127.5 - 1
+            start = draw((cond(looked["seen"], text_states), None), start=picture, back=True)
         else:
             start = unit_noise(keys, FIRST, (side, side, 3))
-        small = draw((told(embed, text_states), told(none, away)), start=start)
+        small = draw((cond(embed, text_states), cond(none, away)), start=start)
         picture = larger(
             nets, processes["super_res"], params, tables["super_res"], jnp.clip(small, -1, 1), sizes, batch
         )

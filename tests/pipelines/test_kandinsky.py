@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,7 @@ from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.imagine import PriorOptions, PriorPipeline
 from jaxdiff.pipelines.imagined import Imagined
 from jaxdiff.pipelines.vary import VaryOptions
-from jaxdiff.pretrained.read import Bundle, Component
+from jaxdiff.pretrained.read import Bundle, Component, read_directory
 from jaxdiff.pretrained.write import write_directory
 from jaxdiff.sampling import table
 from jaxdiff.typing import Cond
@@ -210,6 +212,14 @@ def test_directories_are_read_and_written_back_as_they_were(folders, tmp_path):
         for file in files:
             ours, theirs = (root / file for root in (tmp_path, folders))
             assert ours.read_bytes() == theirs.read_bytes(), file
+
+
+def test_a_prior_of_the_class_that_starts_from_pictures_is_read(folders, tmp_path):
+    shutil.copytree(folders / "prior", tmp_path / "prior")
+    index = json.loads((tmp_path / "prior" / "model_index.json").read_text())
+    named = {**index, "_class_name": "KandinskyV22PriorEmb2EmbPipeline"}
+    (tmp_path / "prior" / "model_index.json").write_text(json.dumps(named))
+    assert PriorPipeline(read_directory(tmp_path / "prior")).width == 24
 
 
 def test_help_shows_what_prior_and_decoder_take(folders, capsys):
