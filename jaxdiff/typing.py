@@ -39,6 +39,7 @@ class Cond:
       features: features of a T2I-adapter, one for each level of the way down; one more is for the middle.
       picture: tokens of a picture, for cross-attention of their own (an IP-adapter's).
       picture_weight: how much `picture` counts.
+      guidance: scale that a distilled network is told, in the place of being guided.
     """
 
     context: Float[Array, "b l d"] | None = None
@@ -52,6 +53,7 @@ class Cond:
     features: tuple[Float[Array, "b ..."], ...] = ()
     picture: Float[Array, "b m f"] | None = None
     picture_weight: Float[Array, " b"] | None = None
+    guidance: Float[Array, " b"] | None = None
 
 
 Network = Callable[..., Array]

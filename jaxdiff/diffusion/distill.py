@@ -164,8 +164,8 @@ def latent_consistency(
       sigma_data: deviation of the data in the boundary condition.
 
     Returns:
-      (params, target_params, teacher, x0 [b ...], u [b], cond, keys [b]) -> loss [b], f(x_t, t) [b ...]; `teacher` is a
-      denoiser, guided.
+      (params, target_params, teacher, x0 [b ...], u [b], cond, keys [b], target_cond=None) -> loss [b], f(x_t, t)
+      [b ...]; `teacher` is a denoiser, guided, and `target_cond` what the target is told, by default `cond`.
 
     Source: Luo et al. 2023, arXiv 2310.04378, algorithm 1.
     """
@@ -177,13 +177,20 @@ def latent_consistency(
         return sigma_data**2 / (T**2 + sigma_data**2) * x + T / jnp.sqrt(T**2 + sigma_data**2) * D
 
     def f(
-        params: Params, target_params: Params, teacher: Denoise, x0: Array, u: Array, cond: Cond, keys: Key
+        params: Params,
+        target_params: Params,
+        teacher: Denoise,
+        x0: Array,
+        u: Array,
+        cond: Cond,
+        keys: Key,
+        target_cond: Cond | None = None,
     ) -> tuple[Array, Array]:
         n = times.whole(u, intervals)
         t, s = (n + 1) / intervals, jnp.maximum(n / intervals, schedule.first)
         x_t = loss.noised(x0, loss.independent(keys, x0), t, schedule)
         x_s = ddim_step(x_t, teacher(x_t, t, {}), schedule, t, s)
-        wanted = mapped(target_params, x_s, s, cond)
+        wanted = mapped(target_params, x_s, s, cond if target_cond is None else target_cond)
         estimate = mapped(params, x_t, t, cond)
         error = estimate - jax.lax.stop_gradient(wanted)
         return loss.per_example(jnp.sqrt(error**2 + huber**2) - huber), estimate

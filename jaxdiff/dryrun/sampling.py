@@ -133,7 +133,8 @@ def run(
         with jax.set_mesh(program.mesh):
             traced = jax.jit(program.function).trace(*arguments)
             executable = compiled.compile(traced.lower(), compiled.seconds(traced.jaxpr.jaxpr), tell)
-        for line in report.compiled(compiled.memory(executable), *compiled.contents(executable), topology):
+        memory, contents = compiled.memory(executable), compiled.contents(executable)
+        for line in report.compiled(found, memory, *contents, topology):
             say(line)
     return found
 

@@ -101,9 +101,10 @@ def controlled(unet: UNetConfig, controls: Sequence[ControlNetConfig]) -> Networ
         if len(cond.hints) != len(nets):
             raise ValueError(f"{len(nets)} ControlNets need as many hints, got {len(cond.hints)}")
         plain = dataclasses.replace(cond, hints=())
+        seen = dataclasses.replace(plain, guidance=None)  # which ControlNets are not told
         total: list[Array] = []
         for net, weights, scale, hint in zip(nets, params["controls"], params["scales"], cond.hints, strict=True):
-            more = [scale * y for y in net.apply({"params": weights}, x, t, plain, hint)]
+            more = [scale * y for y in net.apply({"params": weights}, x, t, seen, hint)]
             total = [a + b for a, b in zip(total, more, strict=True)] if total else more
         y: Any = UNet(unet).apply({"params": params["unet"]}, x, t, plain, residuals=total)
         return y

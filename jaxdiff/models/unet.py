@@ -69,6 +69,8 @@ class UNetConfig(NetConfig):
       bare_time: residual blocks apply no activation of their own to the time embedding.
       embed_width: width of the time embedding; 0: four times `channels[0]`.
       time_shift: shift of the frequencies of the time embedding; see `sinusoidal`.
+      guidance_width: width of the waves of `cond.guidance`, a projection of which is added to those of time (students
+        of latent consistency); 0: it is told none.
       sin_first: put the sines of the time embedding before its cosines; see `sinusoidal`.
       scale_shift: let the time embedding scale and shift after the normalisation (ADM).
       adm_resample: change the resolution in residual blocks (ADM).
@@ -110,6 +112,7 @@ class UNetConfig(NetConfig):
     embed_width: int = 0
     time_shift: float = 1.0
     sin_first: bool = True
+    guidance_width: int = 0
     scale_shift: bool = False
     adm_resample: bool = False
     shifted: bool = False
@@ -217,12 +220,12 @@ def embedding(net: UNetConfig, t: Float[Array, " b"], cond: Cond) -> Float[Array
     mlp = functools.partial(Mlp, width, dtype=net.dtype)
     dense = functools.partial(nn.Dense, width, dtype=net.dtype)
     wave = functools.partial(sinusoidal, dim=first, shift=net.time_shift, sin_first=net.sin_first)
-    emb = mlp(act=net.act, name="time_mlp")(wave(t))
     added = net.addition
     takes = {
         "label": net.labels > 0,
         "pooled": net.pooled or added in ("plain", "text_image"),
         "augment": net.augment,
+        "guidance": net.guidance_width > 0,
         "embed": added in ("image", "text_image") or net.tokens in ("image", "text_image"),
     }
     for name, wanted in takes.items():
@@ -231,6 +234,12 @@ def embedding(net: UNetConfig, t: Float[Array, " b"], cond: Cond) -> Float[Array
                 f"UNet: cond.{name} is {'missing' if wanted else 'given'}, but the network was built "
                 f"{'with' if wanted else 'without'} it"
             )
+    waves = wave(t)
+    if cond.guidance is not None:
+        # zeros, so that a student starts as its teacher; in thousandths above 1, as published ones are told
+        project = nn.Dense(first, use_bias=False, kernel_init=nn.initializers.zeros, name="guidance_proj")
+        waves += project(sinusoidal(1000 * (cond.guidance - 1), net.guidance_width))
+    emb = mlp(act=net.act, name="time_mlp")(waves)
     if cond.label is not None:
         emb += nn.Embed(net.labels + 1, width, dtype=net.dtype, name="label_embed")(cond.label)
     if net.pooled:

@@ -123,6 +123,11 @@ class Model:
         return self.reads or self.looks or bool(self.embed)
 
     @property
+    def told_guidance(self) -> bool:
+        """Returns whether its U-Net is told the scale of guidance, and so is called once a step."""
+        return bool(getattr(self.nets["unet"], "guidance_width", 0))
+
+    @property
     def factor(self) -> int:
         """Returns picture pixels for each latent."""
         net = self.nets.get("vae")

@@ -91,8 +91,8 @@ def of_model(model: Model, *, guidance: float | None = 7.5, loras: int = 0, leve
     steered = model.steered
     more = {
         ("guidance",): steered,
-        ("rescale",): steered and not edits,
-        ("negative",): model.reads,
+        ("rescale",): steered and not edits and not model.told_guidance,
+        ("negative",): model.reads and not model.told_guidance,
         ("chunks",): model.chunked,
         ("mask", "strength"): not edits and (sharp or not enlarges),
         ("original",): enlarges and sharp,
@@ -153,7 +153,7 @@ def merged(kind: type, guidance: float | None, asked: Any, fields: Mapping[str, 
 _WHY = {
     "guidance": "it reads no prompt that could guide it",
     "rescale": "it has no guided output to rescale",
-    "negative": "it reads no prompt",
+    "negative": "it reads no prompt, or is told the scale of guidance and leads away from nothing",
     "chunks": "it reads no prompt in chunks",
     "mask": "it enlarges or edits whole pictures",
     "strength": "strength is for models that start from a picture, and this one enlarges or edits it",

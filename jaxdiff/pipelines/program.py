@@ -380,7 +380,25 @@ def guided(
         return instruct_guidance(network, params, conds, schedule, kind)
     cond, null = (*conds, None)[:2]
     assert cond is not None
+    if unet.guidance_width:
+        return told_guidance(network, params, cond, schedule, kind, says)
     return denoiser.make(network, params, cond, null, schedule, kind, says)
+
+
+def told_guidance(
+    network: Network, params: Params, cond: Cond, schedule: Any, kind: str, says: denoiser.Says
+) -> Denoise | LearnedDenoise:
+    """Returns the denoiser of a network that is told the scale of guidance, in one call.
+
+    Source: Meng et al. 2023, arXiv 2210.03142, section 3.1.
+    """
+
+    def denoise(x: Array, t: Array, aux: Any) -> Any:
+        scale = jnp.broadcast_to(jnp.asarray(aux.get("guidance", 1.0), jnp.float32), x.shape[:1])
+        own = dataclasses.replace(cond, guidance=scale)
+        return denoiser.make(network, params, own, None, schedule, kind, says)(x, t, aux)
+
+    return denoise
 
 
 def _plain(unet: Any) -> Network:

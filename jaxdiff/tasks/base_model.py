@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxdiff.pipelines.model import Model, make_model
@@ -93,6 +94,10 @@ def outline(
     if takes and not model.extra:
         bundle = _widened(bundle, kind if model.sizes else kind.replace("XL", ""), extra)
         model = make_model(bundle)
+    if model.told_guidance:
+        raise ValueError(
+            f"task.model is {path}, a student that is told the scale of guidance: train the model that it learned of"
+        )
     if model.extra != extra:
         what = f"text and {extra} channels" if takes else "text"
         raise ValueError(
@@ -119,6 +124,17 @@ def _widened(bundle: Bundle, kind: str, extra: int) -> Bundle:
     return dataclasses.replace(bundle, kind=kind, index={**bundle.index, "_class_name": kind}, components=parts)
 
 
+def told_guidance(base: Base, width: int) -> Base:
+    """Returns the base with a U-Net that is told the scale of guidance by waves of this width."""
+    unet = base.bundle.components["unet"]
+    json = mend.changed(unet.json, time_cond_proj_dim=width)
+    one = family(unet.kind)
+    config = dataclasses.replace(unet.config, guidance_width=width)
+    part = dataclasses.replace(unet, json=json, config=config, params=one.shapes(config, json))
+    bundle = dataclasses.replace(base.bundle, components={**base.bundle.components, "unet": part})
+    return base._replace(bundle=bundle, model=make_model(bundle))
+
+
 def _read(path: Path, tokenizer: Path | None, prediction: str | None, **options: Any) -> Bundle:
     if path.is_file():
         return single_file.read(path, tokenizer=tokenizer, prediction=prediction, without=_WITHOUT, **options)
@@ -137,6 +153,10 @@ def load(base: Base, tokenizer: Path | None, place: Callable[[Params], Any]) -> 
     if missing := wanted.shape[2] - kernel.shape[2]:
         wide = jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
         found["unet"] = {**found["unet"], "conv_in": {**found["unet"]["conv_in"], "kernel": wide}}
+    if told := base.bundle.components["unet"].params.get("guidance_proj"):
+        blank = {"guidance_proj": jax.tree.map(lambda x: jnp.zeros(x.shape, kernel.dtype), told)}
+        blank = jax.device_put(blank, where("unet", blank))
+        found["unet"] = {**found["unet"], **blank}
     return found
 
 

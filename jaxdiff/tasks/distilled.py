@@ -1,4 +1,4 @@
-"""Students of a published model that sample in a few steps: what LCM, LCM-LoRA and progressive distillation share.
+"""Students of a published model that sample in a few steps: what all ways of distilling one share.
 
 The teacher is the model itself, as it was, guided: its estimate is D_0 + g (D - D_0), D_0 without the caption, with g
 drawn anew for each example. So guidance is in the student, which is sampled without.
@@ -10,10 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from jaxdiff.data.source import DataConfig
 from jaxdiff.diffusion import draws, guidance
 from jaxdiff.diffusion.schedule import Discrete
+from jaxdiff.parallel import MeshSpec
 from jaxdiff.pipelines.model import make_model
 from jaxdiff.pretrained.rules import few
 from jaxdiff.pretrained.scheduler import said
@@ -21,8 +23,9 @@ from jaxdiff.pretrained.schedulers.fields import DEFAULTS, HARMLESS
 from jaxdiff.tasks import base_model, finetune
 from jaxdiff.tasks.base_model import Base
 from jaxdiff.tasks.published import Assets, PublishedConfig
-from jaxdiff.training import Known, OptimizerConfig
-from jaxdiff.typing import Batch, Key, Params
+from jaxdiff.tasks.task import Spec
+from jaxdiff.training import Known, OptimizerConfig, Task
+from jaxdiff.typing import Batch, Key, Network, Params
 
 _GUIDANCE = 2**16 + 1  # beside the draws of a loss and of latents
 
@@ -42,7 +45,7 @@ class DistilledConfig(PublishedConfig):
         low, high = self.guidance
         if not 1 <= low <= high < 1e6:
             raise ValueError(f"task.guidance is {self.guidance}: expected the least and the most, of 1 or more")
-        for name in ("prediction", "min_snr", "offset_noise", "zero_terminal"):
+        for name in ("prediction", "min_snr", "offset_noise", "condition_noise", "zero_terminal"):
             if getattr(self, name):
                 value = getattr(self, name)
                 raise ValueError(f"task.{name} is {value}, and a student follows its teacher: leave it out")
@@ -71,16 +74,25 @@ class DistilledConfig(PublishedConfig):
         """Returns the parameters of the model as it was."""
         return frozen
 
+    def _scales(self, keys: Key) -> Array:
+        """Draws the teacher's scale of each example [b]."""
+        low, high = self.guidance
+        one = jax.vmap(lambda key: jax.random.uniform(key, minval=low, maxval=high))
+        return one(draws.fold(keys, _GUIDANCE)) if low < high else jnp.full(len(keys), low)
+
+    def _untold(self, assets: Assets) -> Network:
+        """Returns the teacher's U-Net, which is told no scale of guidance."""
+        model = assets.base.model
+        unet = dataclasses.replace(model.nets["unet"], guidance_width=0)
+        plain = dataclasses.replace(model, nets={**model.nets, "unet": unet})
+        return PublishedConfig._network(self, assets._replace(base=assets.base._replace(model=plain)))
+
     def _guided(self, assets: Assets, known: Known, batch: Batch, keys: Key) -> Any:
         """Returns the teacher as a denoiser (x_t, t, aux)."""
         process, whole, told = assets.base.model.process, self._teacher(assets, known.frozen), self._told(assets)
         cond, null = (self._cond(assets, whole, told(batch, jnp.full(len(keys), gone))) for gone in (False, True))
-        low, high = self.guidance
-        one = jax.vmap(lambda key: jax.random.uniform(key, minval=low, maxval=high))
-        scale = one(draws.fold(keys, _GUIDANCE)) if low < high else jnp.full(len(keys), low)
-        denoise = guidance.classifier_free(
-            PublishedConfig._network(self, assets), whole, cond, null, process.schedule, process.kind
-        )
+        scale = self._scales(keys)
+        denoise = guidance.classifier_free(self._untold(assets), whole, cond, null, process.schedule, process.kind)
         return lambda x, t, aux: jax.lax.stop_gradient(denoise(x, t, {"guidance": scale}))
 
 
@@ -95,6 +107,10 @@ class WholeStudent(DistilledConfig, finetune.Config):
             raise ValueError(
                 f"task.train matches {few(wrong)}: student and teacher read the same text, so train the unet"
             )
+
+    def task(self, assets: Assets, spec: Spec = MeshSpec()) -> Task:
+        """Returns the training of the student; what is trained beside it is not averaged."""
+        return dataclasses.replace(super().task(assets, spec), averaged=("unet",))
 
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
         params, frozen = super()._start(assets, key, loaded)

@@ -3,32 +3,33 @@
     loss = mean of d(f(x_t, t), stop_gradient f'(x_s, s)),    x_s one DDIM step of the guided teacher from x_t to s
 
 f is `diffusion.distill.latent_consistency`'s; f' has the average of the weights, which an experiment's `ema` of 0 makes
-the weights themselves. The student is sampled with `lcm`, without guidance. `lcm_lora` trains a LoRA by the same loss.
+the weights themselves. The student is sampled with `lcm`, without guidance; or, with `guidance_width`, it is told the
+scale that its teacher had, and sampled at any of them in one call a step. `lcm_lora` trains a LoRA by the same loss.
 
-With `adversarial` w, a patch critic of latents tells f(x_t, t) from those of pictures, by hinge losses, and w times its
-generator's side is added: what one step makes gets sharp.
+With `adversarial` w, a patch critic of latents tells f(x_t, t) from those of pictures (`tasks.judged`).
 
-Sources: Luo et al. 2023, arXiv 2310.04378; Sauer et al. 2023, arXiv 2311.17042, section 3 (an adversarial term beside
-one of distillation).
+Source: Luo et al. 2023, arXiv 2310.04378.
 """
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxdiff.data.source import DataConfig
 from jaxdiff.diffusion import distill
 from jaxdiff.diffusion import loss as losses
-from jaxdiff.models.patch_critic import PatchCritic, PatchCriticConfig
-from jaxdiff.objectives import adversarial
+from jaxdiff.models.patch_critic import PatchCriticConfig
+from jaxdiff.tasks import base_model, judged
+from jaxdiff.tasks.base_model import Base
 from jaxdiff.tasks.distilled import DistilledConfig, WholeStudent
 from jaxdiff.tasks.published import Assets
 from jaxdiff.training import Known, OptimizerConfig
 from jaxdiff.typing import Batch, Key, Params
+
+_PROJECTION = "unet/guidance_proj/kernel"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,8 @@ class Consistency(DistilledConfig):
 
         def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
             cond = self._cond(assets, whole, told(batch, losses.dropped(keys, self.drop)))
+            if assets.base.model.told_guidance:
+                cond = dataclasses.replace(cond, guidance=self._scales(keys))
             target = self._whole(assets, known.ema, known.frozen)
             found, made = each(whole, target, self._guided(assets, known, batch, keys), x0, u, cond, keys)
             return found + self._more(params, made, x0)
@@ -83,28 +86,40 @@ class Config(Consistency, WholeStudent):
     """Latent consistency distillation of the whole U-Net.
 
     Attributes:
+      guidance_width: width of the waves by which the student is told the teacher's scale, so that it is asked for in
+        sampling, `time_cond_proj_dim` of the reference; 0: guidance is in the student.
       adversarial: weight of the critic's term; 0: no critic.
       critic: critic of latents; its rate is that of `groups` with the pattern 'critic/.*', or the student's.
     """
 
+    guidance_width: int = 0
     adversarial: float = 0.0
     critic: PatchCriticConfig = PatchCriticConfig(layers=2)
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
         """Refuses numbers that do not fit each other."""
+        if self.guidance_width < 0 or self.guidance_width % 2:
+            raise ValueError(f"task.guidance_width is {self.guidance_width}: expected an even number, or 0")
         super().check(data, optimizer)
-        if not 0 <= self.adversarial < 1e6:
-            raise ValueError(f"task.adversarial is {self.adversarial}: expected 0 or more")
-        if self.adversarial:
-            self.critic.check(data.size // self._outline().model.factor)
+        if self.guidance_width and _PROJECTION not in base_model.trainable(self._outline(), self.train, "task.train"):
+            raise ValueError(
+                f"task.train leaves out {_PROJECTION}, which reads the scale of task.guidance_width: add it"
+            )
+        judged.check(self.critic, self.adversarial, data.size // self._outline().model.factor)
+
+    def _outline(self) -> Base:
+        base = super()._outline()
+        if not self.guidance_width:
+            return base
+        told = base_model.told_guidance(base, self.guidance_width)
+        return told._replace(bundle=dataclasses.replace(told.bundle, guidance=sum(self.guidance) / 2))
 
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
         params, frozen = super()._start(assets, key, loaded)
         if not self.adversarial:
             return params, frozen
-        side = assets.size // assets.base.model.factor
-        like = jnp.zeros((1, side, side, assets.base.model.channels))
-        return {**params, "critic": PatchCritic(self.critic).init(key, like)["params"]}, frozen
+        model = assets.base.model
+        return {**params, "critic": judged.begin(self.critic, key, assets.size // model.factor, model.channels)}, frozen
 
     def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         return super()._whole(assets, {name: x for name, x in params.items() if name != "critic"}, frozen)
@@ -112,9 +127,4 @@ class Config(Consistency, WholeStudent):
     def _more(self, params: Params, made: Array, x0: Array) -> Array:
         if not self.adversarial:
             return super()._more(params, made, x0)
-        stop = jax.lax.stop_gradient
-        told: Any = lambda params, x: PatchCritic(self.critic).apply({"params": params}, x)
-        one = jax.vmap(lambda real, fake: adversarial.critic_loss(real, fake, "hinge"))
-        critic = one(told(params["critic"], stop(x0)), told(params["critic"], stop(made)))
-        generator = jax.vmap(lambda fake: adversarial.generator_loss(fake, "hinge"))(told(stop(params["critic"]), made))
-        return critic + self.adversarial * generator
+        return judged.terms(self.critic, self.adversarial, params["critic"], made, x0)

@@ -251,9 +251,7 @@ class Config(TaskConfig):
             if teacher is None:  # or a student that is only sampled
                 extra = {} if self.process.objective in teachers.TAUGHT else self.process.init_extra()
                 return Variables(self._first(key, assets, kept, batch), kept, extra)
-            if self.process.objective == "consistency_distillation":
-                kept["teacher"] = teacher
-            return Variables(teacher, kept, self.process.init_extra(teacher))
+            return self._taught(key, assets, teacher, kept)
 
         return Task(
             init=init,
@@ -264,6 +262,11 @@ class Config(TaskConfig):
             absorb=self.process.absorb,
             previews={"prompts": self._preview(assets, spec)} if self.preview.prompts else {},
         )
+
+    def _taught(self, key: Key, assets: Any, teacher: Params, kept: Params) -> Variables:
+        """Returns the first variables of a student."""
+        constant = {"teacher": teacher} if self.process.objective == "consistency_distillation" else {}
+        return Variables(teacher, {**kept, **constant}, self.process.init_extra(teacher))
 
     def sampled(self) -> "Config":
         """Returns the task of a run that is no longer trained: without its teacher."""
@@ -301,23 +304,25 @@ class Config(TaskConfig):
         nothing = self._teller(assets)({"caption": "", "label": getattr(self.net, "labels", 0)})
         return {name: x for name, x in nothing.items() if name in batch}
 
+    def _inputs(self, assets: Any, frozen: Params, batch: Batch, keys: Key, gone: Array) -> dict[str, Any]:
+        """Returns what `_cond` reads of a batch, of which examples that are gone [b] have lost their condition."""
+        inputs = dict(self._drawn(assets, frozen, batch, keys))
+        for name, x in self._away(assets, frozen, batch).items():
+            here = batch[name].astype(x.dtype)
+            inputs[name] = jnp.where(gone.reshape(-1, *[1] * (here.ndim - 1)), jnp.broadcast_to(x, here.shape), here)
+        return inputs
+
     def _loss(self, net: NetConfig, assets: Any) -> Any:
         network: Any = net.build()
         plain: Any = net.deterministic().build()
 
         def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
-            gone = losses.dropped(keys, self.drop)
-            inputs = dict(self._drawn(assets, known.frozen, batch, keys))
-            for name, x in self._away(assets, known.frozen, batch).items():
-                here = batch[name].astype(x.dtype)
-                inputs[name] = jnp.where(
-                    gone.reshape(-1, *[1] * (here.ndim - 1)), jnp.broadcast_to(x, here.shape), here
-                )
+            inputs = self._inputs(assets, known.frozen, batch, keys, losses.dropped(keys, self.drop))
             apply = lambda params, x, t, cond: network.apply({"params": params["unet"]}, x, t, cond, keys)
             teacher = lambda params, x, t, cond: plain.apply({"params": params["unet"]}, x, t, cond)
-            objective = self.process.loss(apply, teacher)
             cond = lambda params: self._cond(assets, params, known.frozen, inputs)
-            return objective(params, known, self._x0(assets, known.frozen, batch, keys), cond(params), keys, cond)
+            x0 = self._x0(assets, known.frozen, batch, keys)
+            return self.process.loss(apply, teacher)(params, known, x0, cond(params), keys, cond)
 
         return loss
 
@@ -346,14 +351,9 @@ class Config(TaskConfig):
         process = self.process
         if params is not None and "schedule" in params:  # as numbers of the host, which lie on no mesh
             params = {"schedule": jax.device_get(params["schedule"])}
+        how: Any = {"clip": process.clip, "options": process.options(), "says": process.says}
         return scheduler.native(
-            process.make_schedule(params),
-            process.prediction,
-            process.sampler(),
-            process.grid(),
-            clip=process.clip,
-            options=process.options(),
-            says=process.says,
+            process.make_schedule(params), process.prediction, process.sampler(), process.grid(), **how
         )
 
     def _cond(self, assets: Any, params: Params, frozen: Params, batch: Batch) -> Cond:

@@ -43,6 +43,8 @@ from jaxdiff.tasks.task import Spec, TaskConfig
 from jaxdiff.training import Known, OptimizerConfig, Task, Variables
 from jaxdiff.typing import Batch, Cond, Key, Metrics, Network, Params
 
+_TEXT = 2**17  # beside the draws of a loss, and of students
+
 
 class Assets(NamedTuple):
     """Holds what a run is beside its numbers and weights.
@@ -74,6 +76,7 @@ class PublishedConfig(TaskConfig):
       tags: captions are tags between commas, which come in another order each time; so many first ones stay where they
         are. None: captions stay as they are.
       offset_noise: the scale of noise that all positions of a channel share.
+      condition_noise: gamma of the noise on text states, see `noisy`; 1 in its paper.
       min_snr: gamma of the weight min(snr, gamma); None: the plain error.
       groups: (path pattern, optimizer) of parameters that move otherwise than the run's optimizer says.
       dtype: dtype of the computation, and of frozen weights; what is trained is float32.
@@ -90,6 +93,7 @@ class PublishedConfig(TaskConfig):
     drop: float = 0.0
     tags: int | None = None
     offset_noise: float = 0.0
+    condition_noise: float = 0.0
     min_snr: float | None = None
     groups: tuple[tuple[str, OptimizerConfig], ...] = ()
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -146,7 +150,7 @@ class PublishedConfig(TaskConfig):
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
         """Refuses numbers that do not fit each other, and what is no model."""
-        for name, most in (("drop", 1.0), ("offset_noise", 1.0)):
+        for name, most in (("drop", 1.0), ("offset_noise", 1.0), ("condition_noise", 100.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"task.{name} is {getattr(self, name)}: expected at least 0 and at most {most:g}")
         if self.min_snr is not None and not 0 < self.min_snr < math.inf:
@@ -281,6 +285,7 @@ class PublishedConfig(TaskConfig):
 
         def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
             cond = self._cond(assets, whole, {**told(batch, self._gone(keys)), "keys": keys})
+            cond = noisy(cond, keys, self.condition_noise) if self.condition_noise else cond
             return each(whole, x0, at(u), cond, keys)
 
         return errors
@@ -333,6 +338,18 @@ class PublishedConfig(TaskConfig):
             lambda weights: self._preview_parts(assets, weights),
             lambda: {**own, **self._preview_inputs(assets)},
         )
+
+
+def noisy(cond: Cond, keys: Key, gamma: float) -> Cond:
+    """Returns the condition with Gaussian noise on its text states, of a deviation of gamma / sqrt(their width).
+
+    So a fine-tune sees no caption twice, and learns its pictures by heart more slowly.
+
+    Source: Chen et al. 2024, arXiv 2405.20494 (condition embedding perturbation).
+    """
+    states: Any = cond.context
+    noise = draws.noise_like(draws.fold(keys, _TEXT), states)
+    return dataclasses.replace(cond, context=states + gamma / states.shape[-1] ** 0.5 * noise)
 
 
 def base_with(bundle: Bundle, params: Params) -> Bundle:

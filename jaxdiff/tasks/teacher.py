@@ -63,21 +63,22 @@ def read(path: Path, field: str = "task.teacher") -> Teacher:
     return found._replace(task=task, size=size)
 
 
-def check(teacher: Teacher, student: Any, size: int) -> None:
+def check(teacher: Teacher, student: Any, size: int, kind: Any = None) -> None:
     """Refuses a teacher whose weights the student cannot start from, or whose process is another.
 
     Args:
       teacher: teacher of the student.
       student: a task with `process`, `net`, `text` and `condition`.
       size: size of its pictures.
+      kind: class of the teacher's task; None: the student's.
 
     Raises:
       ValueError: names what differs.
     """
-    if type(teacher.task) is not type(student):
+    if type(teacher.task) is not (kind or type(student)):
+        wanted = kind.__module__.rpartition(".")[2] if kind else KINDS.kind(student)
         raise ValueError(
-            f"task.teacher is {teacher.path}, a run of the task {KINDS.kind(teacher.task)}: expected one of "
-            f"{KINDS.kind(student)}"
+            f"task.teacher is {teacher.path}, a run of the task {KINDS.kind(teacher.task)}: expected one of {wanted}"
         )
     if teacher.task.process.says != "prediction":
         raise ValueError(

@@ -8,6 +8,7 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from pipelines import small
 from reference.sd_weights import noise
 
@@ -59,6 +60,19 @@ def test_the_ddpm_network_computes_what_diffusers_does():
     ours = jax.jit(UNet(CONFIG).apply)(params, x, t)
     assert np.std(y) > 0.1  # all of the network is heard in it: a wrong weight changes it by more than 1e-3
     np.testing.assert_allclose(ours, y, rtol=1e-4, atol=1e-4 * np.std(y))
+
+
+def test_a_network_that_is_told_the_scale_of_guidance_computes_what_diffusers_does():
+    part, x = small.part("unet_told"), noise("x", (2, 4, 8, 8)).transpose(0, 2, 3, 1)
+    assert part.config.guidance_width == 16
+    cond, t = Cond(context=jnp.asarray(noise("context", (2, 5, 8)))), jnp.array([17.0, 801.0])
+    apply = jax.jit(UNet(part.config).apply)
+    told = lambda scales: apply({"params": part.params}, x, t, dataclasses.replace(cond, guidance=jnp.array(scales)))
+    theirs = small.TOLD_OUTPUTS["unet_told/y"].transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(told([1.0, 8.5]), theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
+    assert float(jnp.abs(told([1.0, 4.0])[1] - theirs[1]).max()) > 1e-2
+    with pytest.raises(ValueError, match=r"UNet: cond\.guidance is missing, but the network was built with it"):
+        apply({"params": part.params}, x, t, cond)
 
 
 def test_sides_that_do_not_halve_make_what_diffusers_does():

@@ -22,6 +22,7 @@ PLAIN, PLAIN_PICTURES = load(REFERENCE / "sd_pipeline.npz")
 TASKS, TASK_PICTURES = load(REFERENCE / "sd_tasks.npz")
 SEEN, SEEN_PICTURES = load(REFERENCE / "sd_pictures.npz")
 UNEVEN, UNEVEN_OUTPUTS = load(REFERENCE / "sd_uneven.npz")
+TOLD, TOLD_OUTPUTS = load(REFERENCE / "sd_guidance.npz")
 PROMPTS, NEGATIVE, GUIDANCE = PLAIN["prompts"], PLAIN["negative"], PLAIN["guidance"]
 SD1 = {"unet": "unet", "vae": "vae", "text_encoder": "text"}
 
@@ -96,7 +97,9 @@ TINY_XL = {**TINY, "unet": "tiny unet_xl", "text_encoder_2": "tiny text_2"}
 @functools.cache
 def part(name):
     """A network of sd_tasks.npz, sd_pictures.npz or sd_uneven.npz, or a tiny one."""
-    return tiny(_JSON[name]) if name in _JSON else component({**UNEVEN, **SEEN["parts"], **TASKS["parts"]}[name])
+    return (
+        tiny(_JSON[name]) if name in _JSON else component({**UNEVEN, **TOLD, **SEEN["parts"], **TASKS["parts"]}[name])
+    )
 
 
 def tiny(json):

@@ -16,6 +16,7 @@ from jaxdiff.models.patch_critic import PatchCriticConfig
 from jaxdiff.tasks import (
     base_model,
     controlnet,
+    dmd,
     finetune,
     inpaint,
     instruct,
@@ -48,7 +49,11 @@ TASKS = {
     "lcm adversarial": lcm.Config(
         train=("unet/mid/.*",), adversarial=0.1, critic=PatchCriticConfig(width=4, layers=1, groups=4)
     ),
+    "lcm told": lcm.Config(train=("unet/mid/.*", "unet/guidance_proj/.*"), guidance=(1.0, 9.0), guidance_width=8),
     "lcm_lora": lcm_lora.Config(parts=("attention", "convolutions"), rank=2),
+    "dmd": dmd.Config(
+        train=("unet/mid/.*",), steps=2, adversarial=0.1, critic=PatchCriticConfig(width=4, layers=1, groups=4)
+    ),
     "progressive": progressive.Config(train=("unet/mid/.*",), guidance=(1.0, 3.0)),
     "instruct": instruct.Config(train=IN, drop=0.1),
     "inpaint": inpaint.Config(train=IN, drop=0.3),

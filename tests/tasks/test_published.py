@@ -37,6 +37,7 @@ from jaxdiff.tasks import base_model, class_pictures, controlnet, published
 from jaxdiff.tasks.class_pictures import PriorConfig
 from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import Known, OptimizerConfig
+from jaxdiff.typing import Cond
 
 
 class Sum:
@@ -115,7 +116,8 @@ def test_what_is_said_to_train_moves_and_nothing_else_does(name, model, tmp_path
     for path, x in flatten(after.params).items():  # a critic too, which is no part of the model
         assert np.any(np.asarray(x) != np.asarray(flatten(state.params)[path])) or path.endswith("attn/k/bias"), path
     jax.tree.map(np.testing.assert_array_equal, after.frozen, state.frozen)
-    assert jax.tree.structure(after.ema_params) == jax.tree.structure(after.params)
+    averaged = {name: after.params[name] for name in task.averaged or after.params}
+    assert jax.tree.structure(after.ema_params) == jax.tree.structure(averaged)
     for path, x in flatten(task.load(one_device)).items():
         given = first[path][: len(x)] if path.endswith("embedding") else first[path]
         np.testing.assert_allclose(given, x, rtol=1e-6, atol=1e-7, err_msg=f"{path} starts otherwise than the model")
@@ -142,6 +144,24 @@ def test_a_text_encoders_rate_has_its_effect(model, tmp_path):
                                                   state.params[name]))) for name in after.params}  # fmt: skip
     assert far["unet"] > 1e-3
     assert far["text_encoder"] < 1e-6
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["finetune", "lora"])
+def test_adafactor_trains_in_groups_of_its_own(name, model, tmp_path):
+    """A U-Net by Adafactor and its text encoder by AdamW: all moves, and the state of the first has no first moment."""
+    factored = dataclasses.replace(ADAM, name="adafactor", lr=1e-3)
+    config = dataclasses.replace(TASKS[name], model=model, groups=(("text_encoder/.*", ADAM),))
+    task, _ = made(config, tmp_path)
+    optimizer, state = started(task, config.groups, rate=factored)
+    _, plain = started(task, config.groups)
+    held = lambda state: sum(x.size for x in jax.tree.leaves(state.opt_state))
+    own = sum(x.size for path, x in flatten(state.params).items() if path.startswith("unet/"))
+    assert held(state) < held(plain) - 0.9 * own
+    before, after = flatten(state.params), flatten(walk(task, optimizer, state, 2).params)
+    for path, x in after.items():
+        assert np.all(np.isfinite(x))
+        assert np.any(np.asarray(x) != np.asarray(before[path])) or path.endswith("attn/k/bias"), path
 
 
 def test_frozen_weights_lie_in_the_dtype_of_the_computation_and_masters_in_float32(model, tmp_path):
@@ -210,6 +230,26 @@ def test_numbers_of_sdxl_are_those_of_the_cut():
     assert abs(int(cut[0, 0, 0]) - 8 / 0.8) <= 1
 
 
+def test_noise_on_the_text_is_that_of_each_example_and_of_the_deviation_that_is_said():
+    keys, states = jax.random.split(jax.random.key(0), 8), jnp.ones((8, 77, 64))
+    noise = published.noisy(Cond(context=states), keys, 2.0).context - states
+    np.testing.assert_allclose(noise.std(), 2 / 64**0.5, rtol=0.02)  # 39 thousand numbers
+    np.testing.assert_allclose(noise.mean(), 0, atol=5e-3)
+    alone = published.noisy(Cond(context=states[3:4]), keys[3:4], 2.0).context - states[3:4]
+    np.testing.assert_allclose(alone, noise[3:4], atol=1e-6)
+
+
+@pytest.mark.heavy
+def test_noise_on_the_text_changes_the_loss(model, tmp_path):
+    losses = []
+    for gamma in (0.0, 1.0):
+        task, _ = made(dataclasses.replace(FINE, drop=0.0, model=model, condition_noise=gamma), tmp_path)
+        _, state = started(task)
+        keys = jax.random.split(jax.random.key(5), COUNT)
+        losses.append(float(jax.jit(task.loss)(state.params, Known(state.frozen, {}, {}, 0), batch_of(task), keys)[0]))
+    assert abs(losses[0] - losses[1]) > 1e-4
+
+
 BAD = [
     (FINE, {"model": None}, "task.model is not given"),
     (FINE, {"model": pathlib.Path("nowhere")}, "task.model is nowhere, and nothing is there"),
@@ -224,6 +264,8 @@ BAD = [
     (FINE, {"train": ("unet/(",)}, r"task.train has 'unet/\(', which is no pattern"),
     (FINE, {"train": ()}, "task.train is empty"),
     (FINE, {"drop": 1.5}, "task.drop is 1.5: expected at least 0 and at most 1"),
+    (FINE, {"condition_noise": -1.0}, "task.condition_noise is -1.0: expected at least 0 and at most 100"),
+    (cases.TASKS["lcm"], {"condition_noise": 1.0}, "task.condition_noise is 1.0, and a student follows its teacher"),
     (FINE, {"min_snr": 0.0}, "task.min_snr is 0.0"),
     (FINE, {"zero_terminal": True}, "task.zero_terminal wants task.prediction v_prediction"),
     (FINE, {"prior": PriorConfig(folder=pathlib.Path("x"))}, "task.prior.folder is x: give task.prior.prompt"),
@@ -249,6 +291,11 @@ BAD = [
     ),
     (cases.TASKS["lcm"], {"adversarial": -1.0}, "task.adversarial is -1.0: expected 0 or more"),
     (cases.TASKS["lcm"], {"adversarial": 1.0}, r"critic: an image of 8 is too small for 2 layers"),
+    (cases.TASKS["lcm"], {"guidance_width": 3}, "task.guidance_width is 3: expected an even number, or 0"),
+    (cases.TASKS["lcm"], {"guidance_width": 8}, "task.train leaves out unet/guidance_proj/kernel, which reads"),
+    (cases.TASKS["dmd"], {"steps": 3}, "task.steps is 3: expected a divisor of the model's 1000 steps"),
+    (cases.TASKS["dmd"], {"adversarial": -1.0}, "task.adversarial is -1.0: expected 0 or more"),
+    (cases.TASKS["dmd"], {"min_snr": 5.0}, "task.min_snr is 5.0, and a student follows its teacher"),
     (cases.TASKS["progressive"], {}, "which predicts eps: of pure noise that says nothing"),
     (cases.TASKS["instruct"], {"drop": 0.5}, "task.drop is 0.5, three times of which are left out"),
     (cases.TASKS["inpaint"], {"whole": -1.0}, "task.whole is -1.0"),

@@ -32,7 +32,7 @@ def inputs(name, which):
     return {one: given[one] for one in TAKES.get(name, ())}
 
 
-@pytest.mark.parametrize("name", ["lcm", "lcm_lora", "progressive", *TAKES])
+@pytest.mark.parametrize("name", ["lcm", "lcm told", "lcm_lora", "progressive", "dmd", *TAKES])
 def test_what_is_written_is_sampled_as_the_run_is(name, model, tmp_path):
     config = cases.fitted(name, model)
     task, assets = made(config, tmp_path)
@@ -46,6 +46,9 @@ def test_what_is_written_is_sampled_as_the_run_is(name, model, tmp_path):
     if name in TAKES:
         other = pipe(prompts, key=jax.random.key(1), **options, **inputs(name, 1))
         assert np.any(ours != other), "it does not see what it is given"
+    if name == "lcm told":
+        far = pipe(prompts, key=jax.random.key(1), **{**options, "guidance": 9.0})
+        assert np.any(ours != far), "it does not see the scale of guidance that it is told"
     if name in LOADED:
         out = tmp_path / ("out.safetensors" if name in ("ip_adapter", "lcm_lora") else "out")
         config.apart(assets, weights, out, "diffusers")(out)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from toy_task import TASK, Data, make_task
 
+from jaxdiff.pretrained import components
+from jaxdiff.pretrained.presets import KINDS, PRESETS
 from jaxdiff.training import OptimizerConfig, make_ema, make_init_state, make_optimizer, make_train_step
 from jaxdiff.training.optimizer import decayed, learning_rate
 
@@ -83,6 +85,20 @@ def test_adafactor_is_what_its_paper_says_and_keeps_rows_and_columns():
         u = g / np.sqrt(np.outer(r, c) / r.mean())
         u /= max(1.0, np.sqrt((u**2).mean()))
         np.testing.assert_allclose(update["fc"]["kernel"], -0.1 * u, rtol=2e-4, atol=1e-6)
+
+
+def test_adafactor_keeps_a_small_part_of_adams_state_of_stable_diffusion():
+    """Of a U-Net of published size, as shapes; beside the weights and their gradient Adam keeps twice as much."""
+    json = PRESETS["sd1"]["unet"]
+    one = components.family(KINDS["unet"])
+    params = one.shapes(one.config(json), json)
+    count = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    kept = {}
+    for kind in ("adam", "adafactor"):
+        init = make_optimizer(OptimizerConfig(name=kind, decay="constant"), 9).init
+        kept[kind] = count(jax.eval_shape(init, params))
+    assert kept["adam"] >= 2 * count(params)
+    assert kept["adafactor"] < 0.01 * kept["adam"]
 
 
 def test_adamw_is_adam_and_decay():

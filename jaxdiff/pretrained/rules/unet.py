@@ -98,6 +98,7 @@ def encoder_rules(net: UNetConfig, json: Mapping[str, Any]) -> Rules:
     return (
         Rule("conv_in", "conv_in", "conv"),
         *under("time_embedding", "time_mlp", EMBEDDING),
+        Rule("time_embedding.cond_proj", "guidance_proj", "dense"),
         *under("add_embedding" if json.get("addition_embed_type") else "class_embedding", "pooled_mlp", EMBEDDING),
         *under("add_embedding", "", (*ADDITIONS.get(net.addition, ()), *(HINT if net.hint else ()))),
         *TOKENS.get(net.tokens, ()),
@@ -153,6 +154,7 @@ def inputs(net: UNetConfig, json: Mapping[str, Any]) -> tuple[jax.Array, jax.Arr
         label=jnp.zeros(1, jnp.int32) if net.labels else None,
         pooled=jnp.zeros((1, pooled)) if pooled else None,
         augment=jnp.zeros(1) if net.augment else None,
+        guidance=jnp.ones(1) if net.guidance_width else None,
         embed=jnp.zeros((1, seen)) if seen else None,
         image=jnp.zeros((1, 8 * side, 8 * side, 3)) if net.hint else None,
     )

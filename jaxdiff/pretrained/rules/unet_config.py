@@ -68,7 +68,7 @@ _CONDITION = {
     "resnet_time_scale_shift": one_of("default", "scale_shift"),
     "time_embedding_act_fn": one_of(None, "silu", "swish", "gelu"),
     "timestep_post_act": one_of(None),
-    "time_cond_proj_dim": one_of(None),
+    "time_cond_proj_dim": optional(whole(1)),
     "reverse_transformer_layers_per_block": one_of(None),
     "attention_type": one_of("default"),
     "class_embeddings_concat": one_of(False),
@@ -136,6 +136,7 @@ def condition_config(json: Mapping[str, Any], name: str = "UNet2DConditionModel"
         scale_shift=full["resnet_time_scale_shift"] == "scale_shift",
         mid_rescale=0.0 if full["mid_block_scale_factor"] == 1 else float(full["mid_block_scale_factor"]),
         time_act=_ACTIVATIONS[full["time_embedding_act_fn"]],
+        guidance_width=full["time_cond_proj_dim"] or 0,
     )
 
 
@@ -321,6 +322,7 @@ def condition_json(net: UNetConfig, in_channels: int, context: int) -> dict[str,
         "downsample_padding": 0 if net.pad_after else 1,
         "class_embed_type": "timestep" if net.augment else None,
         "num_class_embeds": net.labels + 1 if net.labels else None,
+        "time_cond_proj_dim": net.guidance_width or None,
     }
     return _expressed(net, json, condition_config(json))
 

@@ -18,7 +18,6 @@ import dataclasses
 from typing import Literal, NamedTuple
 
 import numpy as np
-import scipy.special
 from jaxtyping import Float
 
 from jaxdiff.diffusion.schedule import Discrete, Schedule
@@ -188,4 +187,6 @@ def spaced(rule: str, low: float, high: float, steps: int, rho: float = 7.0) -> 
         return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
     if rule == "exponential":
         return np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
+    import scipy.special  # here, since it takes a while and few grids need it
+
     return low + scipy.special.betaincinv(0.6, 0.6, 1 - ramp) * (high - low)
