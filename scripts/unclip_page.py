@@ -27,7 +27,8 @@ def main() -> None:
     embed = rerank.embedder(RUNS / "openmoji_clip")
     assert embed is not None
     held_out, told = examples("test", 32, SEEN)
-    seen, _, away = (np.asarray(x, np.float32) for x in pipe.prior.look([""] * SEEN, VaryOptions(picture=held_out)))
+    embeds = pipe.prior.look([""] * SEEN, VaryOptions(picture=held_out))[0]
+    seen, away = (np.asarray(x, np.float32) for x in (embeds, pipe.prior.away(embeds)))
     length = np.linalg.norm(seen, axis=-1).mean()
 
     def of_text(prompts: Sequence[str], *, key: Any) -> np.ndarray:

@@ -31,6 +31,7 @@ from jaxdiff.models.unet import UNet
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import canvas, imagine, inputs
+from jaxdiff.pipelines.prior_options import check_count, check_number
 from jaxdiff.pipelines.program import FIRST, to_pixels, unit_noise
 from jaxdiff.pipelines.vary import VaryOptions, make_look
 from jaxdiff.pretrained import scheduler
@@ -162,14 +163,14 @@ class UnclipPipeline:
             raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(known)}")
         values = {**known, **given}
         for name in (name for name in known if name.endswith("_steps")):
-            imagine.check_count(name, values[name], 2, 1000)
+            check_count(name, values[name], 2, 1000)
         for name in (name for name in known if name.endswith("_guidance")):
-            imagine.check_number(name, values[name])
+            check_number(name, values[name])
         return self.Options(**values)
 
     def _batch(self, options: Any, keys: Any) -> dict[str, Any]:
         """Returns what the part that makes embeddings is given."""
-        imagine.check_count("prior_draws", options.prior_draws, 1, 64)
+        check_count("prior_draws", options.prior_draws, 1, 64)
         parts = [len(STEPS) * n for n in range(options.prior_draws)]
         return {"prior_keys": jnp.stack([imagine.folded(keys, part) for part in parts], 1)}
 

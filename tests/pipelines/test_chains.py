@@ -152,7 +152,7 @@ CHAINS = {
 TEXTS = {"own": ["", ""], "own, truncated": ["", ""]}
 
 
-LONG = ("Karlo, kept", "Kandinsky 2.1", "GLIDE")
+LONG = ("Karlo, kept", "Kandinsky 2.1", "Stable unCLIP", "GLIDE")
 """Chains that take seconds to trace, and whose parts others have too."""
 
 

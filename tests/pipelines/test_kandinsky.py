@@ -21,8 +21,9 @@ from jaxdiff.models.autoencoder_vq import AutoencoderVQ
 from jaxdiff.models.causal_prior import CausalPrior, CausalPriorConfig
 from jaxdiff.pipelines import imagine, program
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
-from jaxdiff.pipelines.imagine import PriorOptions, PriorPipeline
+from jaxdiff.pipelines.imagine import PriorPipeline
 from jaxdiff.pipelines.imagined import Imagined
+from jaxdiff.pipelines.prior_options import PriorOptions
 from jaxdiff.pipelines.vary import VaryOptions
 from jaxdiff.pretrained.read import Bundle, Component, read_directory
 from jaxdiff.pretrained.write import write_directory
