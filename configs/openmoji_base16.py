@@ -16,7 +16,7 @@ from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 
 def config() -> Experiment:
     base = quickstart.config()
-    net = dataclasses.replace(base.task.net, channels=(64, 96, 128), heads=(2, 3, 4), patch=1)
+    net = dataclasses.replace(base.task.net, channels=(32, 64, 96), heads=(1, 2, 3), patch=1)
     text = TextConfig(vocabulary=1024, length=16, width=96, layers=2, heads=3)
     return dataclasses.replace(
         base,
@@ -26,7 +26,7 @@ def config() -> Experiment:
         held_out="test",
         ema=0.998,
         optimizer=OptimizerConfig(lr=1e-3, warmup=100, b2=0.99),
-        train=TrainConfig(steps=6000, batch_size=32, log_every=25, preview_every=1000),
+        train=TrainConfig(steps=5000, batch_size=32, log_every=25, preview_every=1000),
         checkpoint=CheckpointConfig(every=500),
     )
 

@@ -30,8 +30,8 @@ def config() -> Experiment:
         held_out_batches=1,
         ema=0.99,
         optimizer=OptimizerConfig(lr=1e-3, warmup=100, b2=0.98, eps=1e-6, weight_decay=0.2),
-        train=TrainConfig(steps=1500, batch_size=128, log_every=10),
-        checkpoint=CheckpointConfig(every=100, best="ema_loss"),
+        train=TrainConfig(steps=600, batch_size=128, log_every=10),
+        checkpoint=CheckpointConfig(every=100),
     )
 
 

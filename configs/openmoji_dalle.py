@@ -1,8 +1,8 @@
-"""DALL-E in small: a transformer over captions of emoji and then the 16x16 codes of configs/openmoji_dvae.py.
+"""DALL-E in small: a transformer over captions of emoji and then the 8x8 codes of configs/openmoji_dvae.py.
 
 Paper: Ramesh et al. 2021, arXiv 2102.12092, section 2.2 and appendix B, with a smaller network; a tenth of the captions
 is left out, for guidance.
-Hardware: 2 CPU cores. Time: 2.4 CPU seconds a step of 16 (gradient alone). Result: not measured yet.
+Hardware: 2 CPU cores. Time and result: not measured yet.
 Command: jaxdiff train configs/openmoji_dalle.py, after configs/openmoji_dvae.py
 """
 

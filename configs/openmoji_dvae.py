@@ -1,8 +1,8 @@
-"""A discrete VAE of emoji, 64x64 to 16x16 codes of 512: the first stage of configs/openmoji_dalle.py.
+"""A discrete VAE of emoji, 32x32 to 8x8 codes of 512: the first stage of configs/openmoji_dalle.py.
 
 Paper: Ramesh et al. 2021 (DALL-E), arXiv 2102.12092, appendix A, with a smaller network, a fourth of its steps in each
 direction (f=4) and so a fourth of its weight of the KL a code.
-Hardware: 2 CPU cores. Time: 1.0 CPU second a step of 16 (gradient alone). Result: not measured yet.
+Hardware: 2 CPU cores. Time and result: not measured yet.
 Command: jaxdiff train configs/openmoji_dvae.py
 """
 
@@ -27,6 +27,7 @@ def config() -> Experiment:
             kl=1.65,
             kl_steps=1000,
         ),
+        data=dataclasses.replace(base.data, size=32),
         optimizer=OptimizerConfig(name="adamw", lr=1e-3, warmup=50, weight_decay=1e-4, b2=0.99),
         train=TrainConfig(steps=2500, batch_size=16, log_every=25, preview_every=500),
     )

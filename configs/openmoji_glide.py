@@ -2,13 +2,13 @@
 
 Paper: Nichol et al. 2021, arXiv 2112.10741; x0 prediction as in quickstart.py, and padding, pooled state and dropped
 captions (20%) as the paper has them.
-Hardware: two CPU cores, or one accelerator. Time: not measured yet. Result: not measured yet.
+Hardware: 2 CPU cores. Time and result: not measured yet.
 Command: jaxdiff train configs/openmoji_glide.py
 """
 
 import dataclasses
 
-import openmoji32
+import openmoji_base16
 import quickstart
 
 from jaxdiff.experiment import Experiment
@@ -17,9 +17,10 @@ from jaxdiff.tasks import glide
 
 
 def config() -> Experiment:
-    base = openmoji32.config()
+    base = openmoji_base16.config()
     net = dataclasses.replace(
         base.task.net,
+        patch=2,
         attention=("none", "joint", "joint"),
         mid_attention="joint",
         pooled=False,
@@ -27,9 +28,15 @@ def config() -> Experiment:
         scale_shift=True,
         adm_resample=True,
     )
-    text = TextConfig(vocabulary=2048, length=32, width=192, layers=4, heads=6, filled=True, projection=256)
-    task = glide.Config(process=base.task.process, net=net, text=text, vocabulary=2048, preview=base.task.preview)
-    return dataclasses.replace(base, name="openmoji_glide", task=task)
+    text = TextConfig(vocabulary=1024, length=16, width=96, layers=2, heads=3, filled=True, projection=128)
+    task = glide.Config(process=base.task.process, net=net, text=text, vocabulary=1024, preview=base.task.preview)
+    return dataclasses.replace(
+        base,
+        name="openmoji_glide",
+        task=task,
+        data=dataclasses.replace(base.data, size=32),
+        train=dataclasses.replace(base.train, steps=3000),
+    )
 
 
 def small() -> Experiment:

@@ -26,7 +26,7 @@ def config() -> Experiment:
             text_encoder=openmoji_imagen32.CLIP,
             before=Path("runs/openmoji_imagen32"),
         ),
-        train=dataclasses.replace(base.train, steps=3000),
+        train=dataclasses.replace(base.train, steps=1500),
     )
 
 

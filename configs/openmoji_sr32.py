@@ -19,10 +19,10 @@ from jaxdiff.training import CheckpointConfig, TrainConfig
 
 
 def config() -> Experiment:
-    return enlarging(16, 32, "openmoji_base16", channels=(32, 64, 96), heads=(1, 2, 3), patch=1)
+    return enlarging(16, 32, "openmoji_base16", patch=1)
 
 
-def enlarging(low: int, size: int, before: str, steps: int = 4000, **shape: object) -> Experiment:
+def enlarging(low: int, size: int, before: str, steps: int = 2000, **shape: object) -> Experiment:
     base = openmoji_base16.config()
     net = dataclasses.replace(
         base.task.net, augment=True, attention=("none", "none", "cross"), **{"mid_attention": "cross", **shape}

@@ -15,7 +15,7 @@ from jaxdiff.experiment import Experiment
 
 
 def config() -> Experiment:
-    return openmoji_sr32.enlarging(32, 64, "openmoji_sr32", channels=(32, 64, 96), heads=(1, 2, 3), patch=2)
+    return openmoji_sr32.enlarging(32, 64, "openmoji_sr32", patch=2)
 
 
 def small() -> Experiment:

@@ -21,7 +21,7 @@ from jaxdiff.training import CheckpointConfig, OptimizerConfig, TrainConfig
 def config() -> Experiment:
     base = quickstart.config()
     net = dataclasses.replace(
-        base.task.net, channels=(64, 96, 128), heads=(2, 3, 4), addition="image", tokens="text_image", context_width=96
+        base.task.net, channels=(32, 64, 96), heads=(1, 2, 3), addition="image", tokens="text_image", context_width=96
     )
     task = unclip_decoder.Config(
         process=base.task.process,
@@ -40,7 +40,7 @@ def config() -> Experiment:
         held_out="test",
         ema=0.998,
         optimizer=OptimizerConfig(lr=1e-3, warmup=100, b2=0.99),
-        train=TrainConfig(steps=6000, batch_size=32, log_every=25, preview_every=1000),
+        train=TrainConfig(steps=3000, batch_size=32, log_every=25, preview_every=1000),
         checkpoint=CheckpointConfig(every=500),
     )
 

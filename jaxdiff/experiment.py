@@ -20,9 +20,9 @@ from jaxdiff.data.source import DataConfig
 from jaxdiff.data.source import check as check_data
 from jaxdiff.metrics import chips, speed
 from jaxdiff.parallel import MeshSpec, executable
-from jaxdiff.pretrained.read import read_json
+from jaxdiff.pretrained.files import read_json
 from jaxdiff.tasks import TaskConfig, saved
-from jaxdiff.training import CheckpointConfig, OptimizerConfig, Task, TrainConfig, TrainState, Variables
+from jaxdiff.training import CheckpointConfig, OptimizerConfig, Task, TrainConfig, TrainState, Variables, programs
 from jaxdiff.training import checkpoint as checkpoints
 from jaxdiff.training import optimizer as optimizers
 from jaxdiff.training.evaluate import averaged
@@ -249,7 +249,7 @@ def run(
     workdir: Path | str,
     report: Report | None = None,
     say: Callable[[str], None] = lambda text: None,
-    compiled: Path | None = None,
+    ready: executable.Saved | None = None,
     profile: tuple[int, int] | None = None,
 ) -> TrainState:
     """Trains until `config.train.steps`, from the last checkpoint in `workdir` if there is one.
@@ -260,7 +260,7 @@ def run(
         of an older run is changed before it is sure that this one can resume it.
       report: called by process 0 after each step with its number and metrics; see `training.fit`.
       say: is told, by process 0, what is being done.
-      compiled: a file that holds the compiled step, from a dry run of the same config.
+      ready: compiled programs of a dry run of the same config.
       profile: the first and last step of this start that are traced, into WORKDIR/profile.
 
     Raises:
@@ -271,20 +271,27 @@ def run(
     workdir, first = Path(workdir), jax.process_index() == 0
     say = say if first else lambda text: None
     source = data.open_source(config.data)
+    if ready and config.strategy == "pmap":
+        raise ValueError("--executable is for the mesh strategy, and strategy is 'pmap'")
     with lock(workdir):
         saved = checkpoints.steps(workdir / "checkpoints")
+        if ready and not saved:
+            ready.begin("init")
         assets = config.task.assets(workdir, config.data, source, new=not saved)
         task = config.task.task(assets, config.spec)
         with contextlib.closing(_stream(config, task, source, config.data, config.seed)) as stream:
-            program, evaluate = _programs(config, task, stream)
-            if compiled:
-                program = _saved(config, program, stream, compiled)
+            described = programs.described(task, ready.notes["variables"]) if ready else task
+            program, evaluate = _programs(config, described, stream)
+            if ready:
+                of_run = programs.arguments(program, config.train.batch_size)
+                ready.check(executable_key(config, of_run, program.mesh))
+                program = programs.loaded(program, ready, config.train.batch_size)
             count = sum(leaf.size for leaf in jax.tree.leaves(program.like.params))
             say(
                 f"{config.name}: {len(source)} pictures, {count / 1e6:.2f}M parameters, {jax.device_count()} "
                 f"{jax.devices()[0].platform} device(s), {config.strategy}; writes to {workdir}"
             )
-            if not saved or saved[-1] < config.train.steps:
+            if not ready and (not saved or saved[-1] < config.train.steps):
                 say("compiling the training step: the first start of a model takes a while, later ones are faster")
             return training.fit(
                 program,
@@ -298,7 +305,7 @@ def run(
                 preview=_previewer(config, task, workdir, say) if task.previews else None,
                 evaluate=evaluate,
                 profile=profile,
-                at_peak=lambda: _at_peak(config, config.task.task(assets), program),  # traced as of one program
+                at_peak=lambda: _at_peak(program, ready.notes["flops"] if ready else None, config, assets),
             )
 
 
@@ -369,37 +376,25 @@ def executable_key(config: Experiment, arguments: Any, mesh: Any) -> dict[str, A
     return executable.key(json.dumps(fields, sort_keys=True), arguments, mesh, kind)
 
 
-def _saved(config: Experiment, program: parallel.Program, stream: data.Batches, path: Path) -> parallel.Program:
-    """Returns the program with the compiled step of a file; its arguments tell whether it is the right one."""
-    if config.strategy == "pmap":
-        raise ValueError("--executable is for the mesh strategy, and strategy is 'pmap'")
-    start = stream.get_state()
-    batch = program.put(next(stream))
-    stream.set_state(start)
-    arguments = (program.like, batch, program.keys(jax.random.key(0), 0, config.train.batch_size))
-    key = executable_key(config, arguments, program.mesh)
-    state, rest = jax.tree.flatten(program.like), jax.tree.leaves(arguments[1:])
-    call, names = executable.load(path, key, (len(state[0]), len(rest)), tuple(program.mesh.devices.flat))
+def _at_peak(program: parallel.Program, flops: float | None, config: Experiment, assets: Any) -> float | None:
+    """Returns the seconds that a step's products would take at the devices' published peak, if one is known.
 
-    def step(state_now: Any, batch: Batch, keys: Any) -> Any:
-        out = call(jax.tree.leaves(state_now), jax.tree.leaves((batch, keys)))
-        count = len(state[0])
-        return jax.tree.unflatten(state[1], out[:count]), dict(zip(names, out[count:], strict=True))
-
-    return dataclasses.replace(program, step=step)
-
-
-def _at_peak(config: Experiment, task: Task, program: parallel.Program) -> float | None:
-    """Returns the seconds that a step's products would take at the devices' published peak, if one is known."""
+    Args:
+      program: of the run.
+      flops: of the step; None: counted in a trace of it.
+      config: config of the run.
+      assets: what its task read.
+    """
     chip = chips.by_kind(program.mesh.devices.flat[0].device_kind)
     if chip is None:
         return None
-    count = config.train.batch_size
-    row = saved.blank(task, config.data.size)
-    batch = {name: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype) for name, x in row.items()}
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
-    asked = speed.trace(make_step(config, task)[1](), (program.like, batch, keys), program.mesh, "none")
-    flops = speed.work(asked).flops - speed.recomputed(asked.jaxpr)
+    if flops is None:
+        task, count = config.task.task(assets), config.train.batch_size  # traced as of one program
+        row = saved.blank(task, config.data.size)
+        batch = {name: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype) for name, x in row.items()}
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
+        asked = speed.trace(make_step(config, task)[1](), (program.like, batch, keys), program.mesh, "none")
+        flops = speed.work(asked).flops - speed.recomputed(asked.jaxpr)
     return flops / (chip.flops * program.mesh.size)
 
 

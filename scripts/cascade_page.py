@@ -5,8 +5,6 @@
 Trains what is not trained yet; `systems.train` lists the commands on the page.
 """
 
-import pathlib
-
 import numpy as np
 from systems import (
     CLIPS,
@@ -27,15 +25,18 @@ from systems import (
 
 import jaxdiff
 
-NUM = 768
-PLAIN = ["--task.levels", "0", "--task.net.no-augment"]
+NUM = 384
 CASCADE = {name: [name] for name in ("openmoji_base16", "openmoji_sr32", "openmoji_sr64")}
-WHOLE = ["openmoji_base16", "--data.size", "64"]
+PLAIN = "openmoji_sr32_plain"
+WHOLE = "openmoji_whole64"
 OTHERS = {
-    "openmoji_sr32_plain": ["openmoji_sr32", *PLAIN],
-    "openmoji_sr64_plain": ["openmoji_sr64", *PLAIN, "--task.before", "runs/openmoji_sr32_plain"],
-    "openmoji_whole64": [*WHOLE, "--task.net.patch", "4", "--train.steps", "11000"],
-    "openmoji_whole64_fine": [*WHOLE, "--task.net.patch", "2", "--train.steps", "2800"],
+    PLAIN: ["openmoji_sr32", "--task.levels", "0", "--task.net.no-augment"],
+    WHOLE: [
+        "openmoji_base16",
+        *("--data.size", "64", "--task.net.patch", "4"),
+        *("--task.net.channels", "64", "96", "128", "--task.net.heads", "2", "3", "4"),
+        *("--train.steps", "4800"),
+    ],
 }
 LEVELS = (0, 50, 100, 200, 400)
 """Levels of noise to sample with, of 600 that were trained."""
@@ -45,24 +46,23 @@ def main() -> None:
     """Trains, draws, measures and writes."""
     commands = train({**CASCADE, **OTHERS, JUDGE: CLIPS[JUDGE]})
     at, told = RUNS / "cascade", captions("train")
-    sets: dict[str, pathlib.Path] = {}
     base = draw(at / "base16", jaxdiff.load(RUNS / "openmoji_base16"), told, NUM)
-    sets["16x16 pictures enlarged by bicubic interpolation"] = enlarge(base, at / "bicubic", 64)
-    sets["one model of 64x64, which sees 4x4 squares"] = draw(
-        at / "whole64", jaxdiff.load(RUNS / "openmoji_whole64"), told, NUM
-    )
-    sets["one model of 64x64, which sees 2x2 squares"] = draw(
-        at / "whole64_fine", jaxdiff.load(RUNS / "openmoji_whole64_fine"), told, NUM
-    )
-    sets["cascade, trained without noise"] = draw(at / "plain", jaxdiff.load(RUNS / "openmoji_sr64_plain"), told, NUM)
-    cascade = jaxdiff.load(RUNS / "openmoji_sr64")
+    second, cascade = jaxdiff.load(RUNS / "openmoji_sr32"), jaxdiff.load(RUNS / "openmoji_sr64")
+    twice = {
+        "16x16 pictures, enlarged by bicubic interpolation": enlarge(base, at / "bicubic32", 32),
+        "trained without noise": draw(at / "plain32", jaxdiff.load(RUNS / PLAIN), told, NUM),
+    }
     for level in LEVELS:
-        name = f"cascade, level {level}"
-        sets[name] = draw(at / f"level{level}", cascade, told, NUM, noise_level=level)
-    rows = [(name, frechet(folder, 64), *judge(folder, 64)) for name, folder in sets.items()]
-    shown = [sets["16x16 pictures enlarged by bicubic interpolation"], sets["cascade, trained without noise"]]
-    shown += [sets["cascade, level 100"], sets["one model of 64x64, which sees 4x4 squares"]]
-    side = np.concatenate([read(folder)[:8] for folder in shown])
+        twice[f"trained with noise, level {level}"] = draw(at / f"level{level}", second, told, NUM, noise_level=level)
+    sets = {
+        "16x16 pictures, enlarged by bicubic interpolation": enlarge(base, at / "bicubic64", 64),
+        "one model of 64x64": draw(at / "whole64", jaxdiff.load(RUNS / WHOLE), told, NUM),
+        "cascade": draw(at / "cascade64", cascade, told, NUM),
+    }
+    head = ("pictures", "Frechet distance", "CLIP score", "R-precision")
+    small = [(name, frechet(folder, 32), *judge(folder, 32)) for name, folder in twice.items()]
+    large = [(name, frechet(folder, 64), *judge(folder, 64)) for name, folder in sets.items()]
+    side = np.concatenate([read(folder)[:8] for folder in sets.values()])
     write(
         "cascade",
         [
@@ -76,19 +76,25 @@ def main() -> None:
             "2205.11487).",
             "",
             *show("cascade", "openmoji_sr64", cascade),
-            "## What was measured",
+            "## What a cascade buys",
             "",
-            f"{NUM} pictures of each, of the training set's captions, against the training set: the Frechet distance "
-            "in 320 features of EfficientNet-Lite0 (less is better; it compares with no paper's), the CLIP score and "
-            "R-precision among 100 captions (chance is 0.01), by a CLIP trained on the same emoji that no stage has "
-            "seen. The models of 64x64 were trained with as much counted work as the three stages together.",
+            f"{NUM} pictures of 64x64 of each, of the training set's captions, against the training set: the Frechet "
+            "distance in 320 features of EfficientNet-Lite0 (less is better; it compares with no paper's), the CLIP "
+            "score and R-precision among 100 captions (chance is 0.01), by a CLIP trained on the same emoji that no "
+            "stage has seen. The one model of 64x64 was trained for as long as the three stages together.",
             "",
-            table(("pictures", "Frechet distance", "CLIP score", "R-precision"), rows),
+            table(head, large),
             "",
-            "The first eight pictures of four of these sets, none chosen: bicubic, cascade without noise, cascade at "
-            "level 100, one model of 64x64.",
+            "The first eight pictures of each, a set a row, none chosen:",
             "",
             picture("cascade_rows", side, columns=8),
+            "",
+            "## What noise on the small pictures buys",
+            "",
+            f"The same of {NUM} pictures of 32x32, by the first two stages. Levels are of the 600 that training drew "
+            "from.",
+            "",
+            table(head, small),
         ],
         commands,
     )

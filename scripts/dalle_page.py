@@ -42,7 +42,7 @@ def main() -> None:
             )
         )
         best[split] = images.reshape(-1, DRAWS, *images.shape[1:])[np.arange(count), chosen.argmax(1)]
-    real, _ = examples("test", 64, 64)
+    real, _ = examples("test", 32, 64)
     coded = jaxdiff.load(RUNS / "openmoji_dvae").reconstruct(real)
     error = ((coded.astype(np.float64) - real) ** 2).mean((1, 2, 3))
     psnr = float((10 * np.log10(255**2 / error)).mean())
@@ -51,7 +51,7 @@ def main() -> None:
         [
             "# DALL-E of emoji",
             "",
-            "A discrete VAE turns a 64x64 picture into 16x16 codes of 512, and a transformer writes those codes after "
+            "A discrete VAE turns a 32x32 picture into 8x8 codes of 512, and a transformer writes those codes after "
             "the words of a caption, one after another (Ramesh et al. 2021, arXiv 2102.12092). Of many pictures for a "
             "caption the one is shown that CLIP finds most like it.",
             "",

@@ -11,17 +11,10 @@ from systems import CLIPS, JUDGE, RUNS, captions, draw, examples, judge, picture
 
 import jaxdiff
 
-STEPS = ["--train.steps", "5000"]
 SYSTEM = {
     JUDGE: CLIPS[JUDGE],
-    "openmoji_glide": ["openmoji_glide", *STEPS],
-    "openmoji_glide_inpaint": [
-        "openmoji_glide_inpaint",
-        "--task.begin",
-        "runs/openmoji_glide",
-        "--train.steps",
-        "1000",
-    ],
+    "openmoji_glide": ["openmoji_glide"],
+    "openmoji_glide_inpaint": ["openmoji_glide_inpaint", "--task.begin", "runs/openmoji_glide"],
 }
 GUIDANCE = (1.0, 2.0, 3.0, 5.0)
 

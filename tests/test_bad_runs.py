@@ -10,7 +10,7 @@ import pytest
 from bad_input import VALUES, changed, damaged, paths, told
 
 from jaxdiff import experiment
-from jaxdiff.cli.sample import read_noise
+from jaxdiff.cli.sample_inputs import read_noise
 from jaxdiff.data.source import DataConfig
 from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.experiment import Experiment

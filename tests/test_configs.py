@@ -29,8 +29,15 @@ NEEDS = {
     "dalle": "openmoji_dvae",
 }
 """Configs that stand on a run of another, their autoencoder's."""
-BY_DEFAULT = ("quickstart", "openmoji_ldm")
-"""One of each kind of task; the others are `heavy`."""
+BY_DEFAULT = ("quickstart",)
+"""The others are `heavy`, but for the last stages of `SYSTEMS`, which are trained and sampled."""
+SYSTEMS = ("openmoji_sr64", "openmoji_unclip", "openmoji_imagen64", "openmoji_glide_inpaint", "openmoji_dalle")
+STAGES = (
+    *("openmoji_base16", "openmoji_sr32", "openmoji_clip", "openmoji_prior", "openmoji_causal_prior"),
+    *("openmoji_imagen32", "openmoji_glide", "openmoji_dvae"),
+    *SYSTEMS,
+)
+"""All that they stand on, and themselves."""
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
@@ -47,24 +54,27 @@ def cache():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(config) -> the workdir of its small run: checkpoints at 3 and 6; what it needs is trained first."""
+    """(config, previews every) -> the workdir of its small run: checkpoints at 3 and 6; what it needs is trained first.
+
+    Previews are of two steps, since the state of the first is gone by the second.
+    """
 
     @functools.cache
-    def train(name):
+    def train(name, previews):
         path, workdir = CONFIGS[0].parent / f"{name}.py", tmp_path_factory.mktemp(name)
-        train_small(path, workdir, *needed(path), previews=3)  # twice: the state of the first is gone by the second
+        train_small(path, workdir, *needed(path, previews), previews=previews)
         return workdir
 
-    def needed(path):
+    def needed(path, previews):
         if first_stage := NEEDS.get(path.stem):
-            return ["--task.autoencoder", str(train(first_stage))]
+            return ["--task.autoencoder", str(train(first_stage, previews))]
         task = read_config(path, small=True).task
         if hasattr(task, "model"):
             return ["--task.model", str(model(path.stem == "sd_progressive")), *more(path.stem)]
         if getattr(task, "fills", False):
-            return ["--task.begin", str(train(path.stem.removesuffix("_inpaint")))]
+            return ["--task.begin", str(train(path.stem.removesuffix("_inpaint"), previews))]
         runs = {name: getattr(task, name, None) for name in ("before", "clip", "prior", "teacher", "text_encoder")}
-        named = {name: train(run.name.removesuffix("-small")) for name, run in runs.items() if run}
+        named = {name: train(run.name.removesuffix("-small"), previews) for name, run in runs.items() if run}
         return [word for name, run in named.items() for word in (f"--task.{name}", str(run))]
 
     @functools.cache
@@ -152,7 +162,7 @@ UNSEEN = ("clip", "prior", "causal_prior")
     [pytest.param(path, id=path.stem, marks=[] if path.stem in BY_DEFAULT else pytest.mark.heavy) for path in CONFIGS],
 )
 def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, trained):
-    whole, parts, out = trained(path.stem), tmp_path / "parts", tmp_path / "sample.png"
+    whole, parts = trained(path.stem, 3), tmp_path / "parts"
     told = json.loads((whole / "config.json").read_text())
     assert told["name"] == f"{path.stem}-small"
     if {"process", "model"} & told["task"].keys():  # a loss of diffusion is told by its noise
@@ -160,29 +170,43 @@ def test_every_config_runs_small_resumes_and_is_sampled(path, tmp_path, trained)
         assert all(np.isfinite(line[f"loss_q{n}"]) for line in lines for n in range(4))
     shutil.copytree(whole, parts)
     shutil.rmtree(parts / "checkpoints" / "6")  # as if it had been killed there
-    train_small(path, parts, *trained.needed(path))
+    train_small(path, parts, *trained.needed(path, 3))
     saved = [jax.tree.leaves(training.load_params(at / "checkpoints" / "6")) for at in (parts, whole)]
     for ours, other in zip(*saved, strict=True):
         np.testing.assert_array_equal(ours, other)
     if told["task"]["kind"] in UNSEEN:
         assert experiment.open_run(parts).weights.params
         return
-    words = WORDS[told["task"]["kind"]](told["task"], tmp_path)
-    main(["sample", "--model", str(parts), "--out", str(out), *words])
+    draw(parts, tmp_path)
+
+
+def draw(run, folder):
+    task, out = json.loads((run / "config.json").read_text())["task"], folder / "sample.png"
+    main(["sample", "--model", str(run), "--out", str(out), *WORDS[task["kind"]](task, folder)])
     assert Image.open(out).size[0] >= 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_is_trained_small_from_its_first_stage_and_sampled(name, tmp_path, trained):
+    draw(trained(name, 0), tmp_path)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, id=path.stem) for path in CONFIGS if path.stem.startswith(("sd_", "quickstart_"))],
+    [
+        pytest.param(path, id=path.stem)
+        for path in CONFIGS
+        if path.stem.startswith(("sd_", "quickstart_")) or path.stem in STAGES
+    ],
 )
 def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(path, tmp_path, trained):
     """SIGKILL as soon as two steps are logged: at a save, or before it."""
-    whole, killed = trained(path.stem), tmp_path / "killed"
+    whole, killed = trained(path.stem, 3), tmp_path / "killed"
     words = ["train", str(path), "--small", "--workdir", str(killed), "--train.preview_every", "0"]
     program = "import sys; from jaxdiff.cli.main import main; main(sys.argv[1:])"
-    process = subprocess.Popen([sys.executable, "-c", program, *words, *trained.needed(path)], cwd=path.parents[1])
+    process = subprocess.Popen([sys.executable, "-c", program, *words, *trained.needed(path, 3)], cwd=path.parents[1])
     log = killed / "metrics.jsonl"
     while not (log.exists() and '"step": 2,' in log.read_text()):
         assert process.poll() is None
@@ -190,7 +214,7 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(path, tmp_path, tra
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (killed / "checkpoints" / "6").exists()
-    train_small(path, killed, *trained.needed(path))
+    train_small(path, killed, *trained.needed(path, 3))
     saved = [jax.tree.leaves(training.load_params(at / "checkpoints" / "6")) for at in (killed, whole)]
     for ours, other in zip(*saved, strict=True):
         np.testing.assert_array_equal(ours, other)

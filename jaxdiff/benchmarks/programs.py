@@ -139,12 +139,12 @@ def text_to_image(subject: BenchModel, batch: int, devices: Devices, steps: int)
         one: dict[str, Any] = {"keys": jax.random.split(jax.random.key(seed), batch)}
         one |= pipeline_inputs.first_noise(model, None, batch, size)
         if model.reads:
-            tell = functools.partial(pipeline_inputs.told, model, bundle.tokenizers, chunks=1, size=size)
+            encode = functools.partial(pipeline_inputs.encoded, model, bundle.tokenizers, chunks=1, size=size)
             prompts = [
                 f"{seed} {i}" if model.texts else model.labels[(seed + i) % len(model.labels)] for i in range(batch)
             ]
-            one["prompt"] = tell(prompts, True, score=pipeline_inputs.GOOD)
-            one["negative"] = tell([""] * batch, len(model.texts) < 2, score=pipeline_inputs.BAD)
+            one["prompt"] = encode(prompts, True, score=pipeline_inputs.GOOD)
+            one["negative"] = encode([""] * batch, len(model.texts) < 2, score=pipeline_inputs.BAD)
         batches.append((one,))
     params = {name: part.params for name, part in bundle.components.items()}
     program, arguments = _spread(make_program(model), (params, numbers), batches, devices)

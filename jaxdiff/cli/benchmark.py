@@ -18,15 +18,15 @@ class Args:
       what: programs to measure: unet, train-step, loop (sampling, compared with bare network calls), text-to-image,
         text-encoder, decoder, loader, checkpoint. By default all that the model has.
       config: config file, name of one in configs/, or published model: sd1, sd2, sdxl.
-      batch: examples of a call, over all devices (pictures, for text-to-image, whose U-Net sees a guided pair of each);
-        by default 16, and 2 for published models.
-      rounds: number of timed calls of each side.
+      batch: number of examples in each call, over all devices; for text-to-image these are pictures, and the U-Net sees
+        a guided pair of each. By default 16, or 2 for published models.
+      rounds: number of rounds; in each, every program that is compared is timed once.
       steps: number of network calls in loop and text-to-image.
       size: side of the pictures in pixels; by default the model's.
       dtype: type of all networks; by default the config's, or float32 for published models.
-      devices: numbers of devices to measure on; on a CPU, more than there are become virtual ones.
-      against: torch also runs the same networks there, eager and compiled, in turns with ours; torch-eager does not
-        compile them, which takes minutes for a train step.
+      devices: numbers of devices to measure on; on a CPU, those beyond the first are virtual.
+      against: torch also runs the same networks in PyTorch, eager and compiled, taking turns with ours; torch-eager
+        leaves out the compiled ones, which take minutes to compile for a train step.
       json: file to write all figures to.
       profile: directory for a trace of one call of each program, readable by TensorBoard and Perfetto.
     """

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import jax
 
-from jaxdiff import experiment, loading
+from jaxdiff import experiment
 from jaxdiff.cli.convert import Args
 from jaxdiff.pipelines.imagined import has_prior
 from jaxdiff.pretrained import dalle_mini, files, glide, hub, latent_model, lora, pixels, single_file, single_process
+from jaxdiff.pretrained.bundle import fused, read_bundle
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.write import write_directory
 from jaxdiff.tasks import lora as lora_task
@@ -131,7 +132,7 @@ def read(args: Args) -> Bundle | Callable[[Path], None]:
         if "unet" not in bundle.components or bundle.native is None:
             return bundle
         return (latent_model if "vae" in bundle.components else pixels).published(bundle)
-    bundle = loading.read_bundle(
+    bundle = read_bundle(
         args.model,
         dtype=args.dtype,
         variant=args.variant,
@@ -143,4 +144,4 @@ def read(args: Args) -> Bundle | Callable[[Path], None]:
     )
     named = lora.parse(args.lora)
     loras = [lora_task.read(file, bundle.components) for file, _ in named]
-    return loading.fused(bundle, loras, [weight for _, weight in named])
+    return fused(bundle, loras, [weight for _, weight in named])

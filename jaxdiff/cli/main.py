@@ -11,13 +11,13 @@ from pathlib import Path
 from jaxdiff import __version__
 
 PROGRAMS = {
-    "train": "train a model from a config file; resumes by itself",
+    "train": "train a model from a config file, or resume its run",
     "latents": "encode the pictures of a data set once, to train on their latents",
     "sample": "make pictures with a trained model",
     "convert": "write a model in another format, for other tools",
     "evaluate": "measure the quality of a model or of a folder of pictures",
-    "compare": "train several models at one budget, and measure them in one table",
-    "benchmark": "measure speed, also beside PyTorch",
+    "compare": "train several models on one budget, and compare them in one table",
+    "benchmark": "measure speed, optionally against PyTorch",
 }
 HELP = ("-h", "--help")
 USAGE = (

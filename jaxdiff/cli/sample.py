@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from jaxdiff.cli import out
 from jaxdiff.cli.dry_run_args import How, split
 from jaxdiff.cli.main import HELP, compilation_cache
 from jaxdiff.cli.sample_args import GENERAL, OPTIONS, OTHERS, RANKED, Args, arg_name, narrowed, own_options
+from jaxdiff.cli.sample_inputs import given_options, keys_of, noise_of, options_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ def dry_run(args: Args, how: How) -> None:
     with stages(f"dry run of {args.model}") as tell:
         lines: list[str] = []
         try:
-            options = pipe.options(**_options(args))
+            options = pipe.options(**options_of(args))
             sampling.run(pipe, spec, count, topology, compile=how.compile, options=options, say=lines.append, tell=tell)
         finally:
             print("", *lines, sep="\n", flush=True)
@@ -214,7 +214,7 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
         name := next((n for n in ("source_prompt", "upscale") if getattr(args, n) is not None), "")
     ):
         raise ValueError(f"--{name.replace('_', '-')} is of models that take noise alone: {args.model} takes pictures")
-    options_given = _options(args)
+    options_given = options_of(args)
     source = options_given.pop("image") if args.source_prompt is not None else None
     options = pipe.options(**options_given)
     if source is not None:
@@ -228,14 +228,14 @@ def sample(args: Args, unknown: Sequence[str] = ()) -> None:
     for path in (args.out, args.save_latents):
         if path is not None and path.exists():
             print(f"replaces {path}", flush=True)
-    noise = _noise(args, pipe, options, len(prompts))
+    noise = noise_of(args, pipe, options, len(prompts))
     latents_given = source is None and args.image is not None and args.image.suffix == ".npy"
     if latents_given and len(options.image) != len(prompts):
         raise ValueError(
             f"{args.image} has latents of {len(options.image)} pictures, and {len(prompts)} are wanted: "
             f"{len(args.prompt)} prompts, --num {args.num} of each"
         )
-    keys, embed = _keys(args), rerank.embedder(args.rerank)
+    keys, embed = keys_of(args), rerank.embedder(args.rerank)
     parts, latents = [], []
     with counting("pictures", len(prompts), waiting="compiling") as tell:
         for first in range(0, len(prompts), args.batch_size):
@@ -279,10 +279,10 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
             f"--{changed[0].replace('_', '-')} is not an option of {args.model}: its own options are {known}"
         )
     own = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    options = pipe.Options(**_given(args, listed), **own)
+    options = pipe.Options(**given_options(args, listed), **own)
     files = getattr(options, "init", ())  # of a pipeline that makes one picture of each
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
-    keys, parts, embed = _keys(args), [], rerank.embedder(args.rerank)
+    keys, parts, embed = keys_of(args), [], rerank.embedder(args.rerank)
     originals = isinstance(pipe, HasOriginals)
     make = pipe.both if isinstance(pipe, HasOriginals) else pipe
     if files:
@@ -306,7 +306,7 @@ def _sample_other(args: Args, pipe: Pipeline, words: Sequence[str]) -> None:
     settings = {name: value for name, value in dataclasses.asdict(args).items() if name in taken - {*OTHERS}} | own
     settings = json.loads(json.dumps(settings, default=str))
     if isinstance(pipe, HasStages) and pipe.runs:
-        each = pipe.settings(_given(args, listed) | own)
+        each = pipe.settings(given_options(args, listed) | own)
         settings["stages"] = [{"run": run, **stage} for run, stage in zip(pipe.runs, each, strict=True)]
     out.write(args.out, sheet, {**named, **settings, "jaxdiff": __version__})
     if isinstance(pipe, HasOriginals):
@@ -331,96 +331,6 @@ def _loading(args: Args) -> dict[str, Any]:
         "controlnets": args.controlnet,
         "textual_inversions": args.textual_inversion,
     }
-
-
-def _given(args: Args, known: Collection[str]) -> dict[str, Any]:
-    """Returns those options of a pipeline, of `known`, that were given: it has defaults of its own."""
-    changed = {f.name for f in dataclasses.fields(Args) if getattr(args, f.name) != f.default}
-    return {name: value for name, value in _options(args, known).items() if arg_name(name) in changed}
-
-
-def _options(args: Args, known: Collection[str] | None = None) -> dict[str, Any]:
-    """Returns the options of a call that were given, by their names in `known`; pictures are read.
-
-    `known` are by default those of diffusion models.
-    """
-    import numpy as np
-
-    from jaxdiff.data.picture import decode
-    from jaxdiff.pipelines import canvas
-    from jaxdiff.pipelines.options import Options
-
-    known = {field.name for field in dataclasses.fields(Options)} if known is None else known
-    named = {OPTIONS.get(f.name, f.name): getattr(args, f.name) for f in dataclasses.fields(Args)}
-    options = {name: value for name, value in named.items() if name in known and value not in (None, ())}
-    for name in ("image", "original", "depth", "picture", "towards"):
-        if name in options:
-            latents = name == "image" and options[name].suffix == ".npy"
-            options[name] = read_noise(options[name], "latents") if latents else decode(options[name])[None]
-    if args.mask:
-        options["mask"] = (decode(args.mask)[None].mean(-1, keepdims=True) >= 127.5).astype(np.float32)
-    if args.hint:
-        options["hints"] = [decode(path)[None] for path in args.hint]
-    if args.outpaint:
-        sides = dict(zip(("left", "right", "top", "bottom"), args.outpaint, strict=True))
-        options["image"], options["mask"] = canvas.outpaint(options["image"], **sides)
-    if args.guidance == 1:  # half the work for the same pictures
-        options["guidance"] = None
-    if args.init_noise:
-        options["init_noise"] = read_noise(args.init_noise)
-    return options
-
-
-def read_noise(path: Path, what: str = "noise") -> np.ndarray:
-    """Returns the array of a .npy file.
-
-    Raises:
-      ValueError: if it is not such a file.
-    """
-    import numpy as np
-
-    if zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is a .npz archive: expected a .npy file with one array")
-    try:
-        return np.load(path, allow_pickle=False)
-    except OSError:
-        raise
-    except Exception as error:  # damaged headers raise a dozen kinds, from SyntaxError to MemoryError
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is not a .npy file of {what}: {why[:200]}") from error
-
-
-def _keys(args: Args) -> Any:
-    """Returns a key for each picture, the same ones for each prompt."""
-    import jax
-    import numpy as np
-
-    from jaxdiff.pipelines.inputs import root_key
-
-    root = root_key(args.seed)
-    return jax.vmap(lambda i: jax.random.fold_in(root, i))(np.tile(np.arange(args.num), len(args.prompt)))
-
-
-def _noise(args: Args, pipe: DiffusionPipeline, options: Options, count: int) -> np.ndarray | None:
-    """Returns the noise that pictures start from, where it is not that of their keys."""
-    import jax
-    import numpy as np
-
-    from jaxdiff.pipelines import edit
-    from jaxdiff.pipelines.inputs import root_key
-
-    if args.interpolate is not None:
-        a, b = (
-            pipe.noise(jax.random.fold_in(root_key(seed), 0)[None], options.height, options.width)[0]
-            for seed in (args.seed, args.interpolate)
-        )
-        return np.tile(edit.between(a, b, args.num), (len(args.prompt), 1, 1, 1))
-    if options.init_noise is not None and len(options.init_noise) != count:
-        raise ValueError(
-            f"{args.init_noise} has noise for {len(options.init_noise)} pictures, and {count} are wanted: "
-            f"{len(args.prompt)} prompts, --num {args.num} of each"
-        )
-    return options.init_noise
 
 
 def _draw(

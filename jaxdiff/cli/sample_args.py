@@ -38,8 +38,8 @@ class Args:
       prompt: text or class name to show; each prompt makes a row. With CLIP text encoders, parts can be
         weighted, as in "a (red:1.3) hat".
       num: number of pictures for each prompt.
-      best_of: draw so many pictures for each that is shown, and keep the one that --rerank finds nearest to the prompt.
-      rerank: a run of the task clip, or directory of a CLIP model of transformers, which chooses among --best-of's.
+      best_of: number of pictures to draw for each that is shown; --rerank keeps the one nearest to the prompt.
+      rerank: run of the task clip, or directory of a transformers CLIP model, that chooses among the --best-of drawn.
       out: file to write, .png, .jpg or .webp; prompts, seed and settings are stored in its metadata.
       steps: number of sampling steps.
       sampler: sampling method; by default the one that the model's authors use, or ddim. One of ddpm,
@@ -75,16 +75,20 @@ class Args:
       interpolate: seed to interpolate to: the pictures of a prompt go from --seed's first noise to this seed's.
       picture: picture for an IP-adapter, or for a model that makes variations of a picture.
       picture_weight: weight of the IP-adapter's picture.
-      denoising_start: part of the way, between 0 and 1, that another model walked, whose --save-latents are --image.
-      denoising_end: part of the way, between 0 and 1, after which sampling ends; --save-latents keeps what is left.
+      denoising_start: fraction of the denoising, between 0 and 1, that another model has done; --image is then the file
+        of its --save-latents.
+      denoising_end: fraction of the denoising, between 0 and 1, after which sampling stops; --save-latents saves the
+        unfinished latents for another model.
       picture_guidance: how closely an editing model keeps to --image.
       noise_level: noise level that an upscaling model adds to --image; more lets it invent more detail.
-      towards: picture to whose embedding that of --picture is led.
+      towards: picture towards whose embedding that of --picture is moved, by --mix.
+      blend: pictures and texts, each FILE:WEIGHT or TEXT:WEIGHT; the weighted sum of their embeddings is drawn in place
+        of the prompt's.
       prior_steps: number of sampling steps of a prior (unCLIP, Kandinsky).
       prior_guidance: classifier-free guidance scale of a prior; 1 turns it off.
       prior_draws: number of embeddings that a prior draws for each picture; the one nearest the text is kept.
       hint: one picture for each ControlNet, in their order, then one for the T2I-adapter.
-      depth: picture of how far away each place is, bright where it is near, of which the new one is made.
+      depth: depth map to follow, bright where things are near.
       hint_weight: weight of each hint; by default 1.
       controlnet: directories or files of ControlNets.
       adapter: directory of a T2I-adapter.
@@ -92,15 +96,15 @@ class Args:
       image_encoder: directory of CLIP's image encoder.
       lora: files, directories or runs of LoRAs, each PATH or PATH:WEIGHT; the weights of one given twice add up.
       fuse: add the LoRAs to the weights once, instead of in every call.
-      textual_inversion: files of new words for prompts, each PATH or PATH:WORD; by default the file says it.
-      then: later stages: directories or files of those that enlarge the pictures (DeepFloyd IF's, Stable Diffusion's x4
+      textual_inversion: files of new words for prompts, each PATH or PATH:WORD; by default the word stored in the file.
+      then: directories or files of later stages, which enlarge the pictures (DeepFloyd IF's, Stable Diffusion's x4
         upscaler, GLIDE's), or draw what a prior imagines (Kandinsky's decoders).
       vqgan: directory of the VQGAN of DALL-E mini or mega, where the model has no folder vqgan.
       vae: directory or file of an autoencoder to use instead of the model's.
       tokenizer: directory of the tokenizer, for a model in a single file.
       prediction: prediction type, for a Stable Diffusion 2 in a single file.
-      dtype: type of weights and computation; int8 and fp8 compute in bfloat16. By default the files', with float32
-        computation.
+      dtype: type of weights and computation; int8 and fp8 compute in bfloat16. By default weights have the type of
+        their files, and computation is in float32.
       decode_dtype: type of the autoencoder; by default that of --dtype, or float32 where the model requires it.
       variant: read weight files of this variant, such as fp16, where the directory has them.
       clip_skip: number of last blocks of CLIP's text encoder to skip.
@@ -148,6 +152,7 @@ class Args:
     picture_guidance: float | None = None
     noise_level: int | None = None
     towards: Path | None = None
+    blend: tuple[str, ...] = ()
     prior_steps: int | None = None
     prior_guidance: float | None = None
     prior_draws: int | None = None

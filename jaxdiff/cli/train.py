@@ -22,10 +22,6 @@ def main(argv: list[str]) -> None:
         asked = bool(argv) and argv[0] in ("-h", "--help")
         print(USAGE, file=sys.stdout if asked else sys.stderr)
         sys.exit(0 if asked else 2)
-    from jaxdiff import experiment
-    from jaxdiff.cli.config import parse
-    from jaxdiff.cli.main import compilation_cache
-    from jaxdiff.cli.progress import progress
     from jaxdiff.cli.train_args import split, steps
 
     how, rest = split(argv[1:])
@@ -33,6 +29,17 @@ def main(argv: list[str]) -> None:
         from jaxdiff.training import distributed
 
         distributed.start(how.distributed)
+    ready = None
+    if how.executable:
+        from jaxdiff.parallel import executable
+
+        ready = executable.read(how.executable)
+        ready.begin("step", "keys")  # loaded while the rest is imported
+    from jaxdiff import experiment
+    from jaxdiff.cli.config import parse
+    from jaxdiff.cli.main import compilation_cache
+    from jaxdiff.cli.progress import progress
+
     config, workdir = parse([argv[0], *rest], say)
     if how.dry_run:
         dry_run(config, how)
@@ -47,9 +54,7 @@ def main(argv: list[str]) -> None:
                 bar.append(stack.enter_context(progress(config.train.steps, config.train.batch_size)))
             bar[0](step, metrics)
 
-        state = experiment.run(
-            config, workdir, report, say, how.executable, profile=steps(how.profile) if how.profile else None
-        )
+        state = experiment.run(config, workdir, report, say, ready, profile=steps(how.profile) if how.profile else None)
     done = int(state.step)
     say(f"step {done} of {config.train.steps}: checkpoint in {workdir / 'checkpoints' / str(done)}")
     if done < config.train.steps:

@@ -173,7 +173,8 @@ def _text(path: Path) -> dict[str, Any]:
         text = json.loads(path.read_text(encoding="utf-8"))
         text["examples"], text["rows"], text["count"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}): remove it and run the same command again") from error
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is damaged ({why}): remove it and run the same command again") from error
     return text
 
 

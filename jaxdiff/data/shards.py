@@ -7,6 +7,7 @@ alike. Nothing is downloaded: of a tar each example is read where it lies, of pa
 
 import abc
 import glob
+import logging
 import os
 import re
 from collections import Counter
@@ -135,6 +136,8 @@ def _system(name: str) -> tuple[Any, str]:
     try:
         import fsspec
 
+        for package in ("gcsfs", "s3fs", "google.auth"):  # they log what their errors say too, with a traceback
+            logging.getLogger(package).setLevel(logging.CRITICAL)
         system, root = fsspec.core.url_to_fs(name)
     except ImportError as error:
         raise ValueError(

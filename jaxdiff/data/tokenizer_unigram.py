@@ -107,7 +107,9 @@ def _from_json(tokenizers: Any, file: Path) -> Any:
     try:
         kind = json.loads(file.read_text(encoding="utf-8"))["model"]["type"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not a tokenizer of the package tokenizers: {error!r}") from None
+        raise ValueError(
+            f"{file} is not a tokenizer of the package tokenizers: {type(error).__name__}: {error}"
+        ) from None
     if kind != "Unigram":
         raise ValueError(f"{file} is a {kind} tokenizer: T5's is a Unigram")
     try:
@@ -123,7 +125,7 @@ def _from_spiece(tokenizers: Any, file: Path) -> Any:
         vocabulary = [(piece[1].decode(), piece.get(2, 0.0)) for piece in pieces]
         trained, normal = (dict(_fields(b"".join(v for n, v in fields if n == number))) for number in (2, 3))
     except (ValueError, KeyError, IndexError, AttributeError, struct.error) as error:
-        raise ValueError(f"{file} is not a model of SentencePiece: {error!r}") from None
+        raise ValueError(f"{file} is not a model of SentencePiece: {type(error).__name__}: {error}") from None
     if not vocabulary or trained.get(3, 1) != 1 or trained.get(35):
         raise ValueError(f"{file} is of another kind than T5's: expected unigram pieces, none of bytes")
     names = [piece for piece, _ in vocabulary]

@@ -14,7 +14,6 @@ assignment is solved exactly on the host, in the middle of the step, so it is fo
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 from jaxtyping import Array, Float, Int
 
 from jaxdiff.diffusion import draws
@@ -37,6 +36,8 @@ computation itself holds: on a machine of few cores it would wait for itself."""
 
 
 def _assign(*rows: Array | np.ndarray) -> np.ndarray:
+    import scipy.optimize  # here, since it takes a while and few runs need it
+
     cost = np.concatenate([np.asarray(part) for part in rows])
     return scipy.optimize.linear_sum_assignment(cost)[1].astype(np.int32)
 

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
+import jax
+
 from jaxdiff.dryrun import estimate
 from jaxdiff.dryrun.figures import Figures
 from jaxdiff.metrics.chips import GIB, Topology
@@ -50,8 +52,8 @@ def lines(figures: Figures, topology: Topology | None, program: str = "a step") 
     yield f"parameters: {f.parameters:,}"
     kept = "state" if trains else "weights"
     yield f"{kept}: {size(f.state)} in all; with the batch {size(f.held)} on a device (exact)"
-    known = f"; {estimate.KNOWN if topology else estimate.KNOWN_CPU}"
-    yield f"activations: {size(f.temporary)} on a device (estimated{', with gradients' if trains else ''}{known})"
+    known = estimate.distance("tpu" if topology else jax.default_backend(), f.temporary)
+    yield f"activations: {size(f.temporary)} on a device (estimated{', with gradients' if trains else ''}; {known})"
     yield f"peak: {size(f.peak)} on a device (estimated)"
     again = f", of which {work(f.repeated)} recompute what is not kept" if f.repeated else ""
     yield f"work: {work(f.flops)} {program} of {f.batch}, {work(f.flops / f.batch)} an example{again} (counted)"
@@ -98,11 +100,14 @@ def verdict(f: Figures, topology: Topology, ways: Callable[[], list[Way]], unit:
     return f"needs {of} (estimated): {', '.join(helps[:-1])}{', or ' if helps[1:] else ''}{helps[-1]}"
 
 
-def compiled(memory: Mapping[str, int], sent: Mapping[str, float], kernels: int, topology: Topology) -> Iterator[str]:
+def compiled(
+    figures: Figures, memory: Mapping[str, int], sent: Mapping[str, float], kernels: int, topology: Topology
+) -> Iterator[str]:
     """Gives what the compiler says; its memory is exact."""
     total, usable = sum(memory.values()), topology.chip.memory
     parts = ", ".join(f"{name} {size(count)}" for name, count in memory.items())
     yield f"compiled for {topology.name}: {size(total)} on a device ({parts})"
+    yield f"activations: {memory['temporaries'] / max(figures.temporary, 1):.2f} of the estimate"
     named = ", ".join(f"{kind} {size(count)}" for kind, count in sorted(sent.items())) or "none"
     yield f"collectives in the program: {named} (the body of a loop once)"
     yield f"kernels of our own in the program, such as flash attention: {kernels}"

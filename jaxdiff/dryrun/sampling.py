@@ -20,6 +20,7 @@ from jaxdiff.metrics.chips import Topology
 from jaxdiff.parallel import MeshSpec, make_mesh, param_shardings
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.program import make_program
+from jaxdiff.pretrained.bundle import computing, outline_bundle
 from jaxdiff.tasks.saved import blank
 from jaxdiff.training import Variables
 
@@ -37,7 +38,7 @@ def outline(path: Path, config: experiment.Experiment | None = None) -> Diffusio
     if config is None and loading.is_published(path):
         if path.is_file():
             raise ValueError(f"--dry-run reads no weights, and {path} is a file of them: give a directory of diffusers")
-        bundle = loading.computing(loading.outline_bundle(path), None, None)
+        bundle = computing(outline_bundle(path), None, None)
         return DiffusionPipeline(bundle, spec="pmap", devices=jax.devices()[:1])
     config = config or experiment.read(path)
     assets = config.task.assets(path, config.data)
@@ -132,7 +133,8 @@ def run(
         with jax.set_mesh(program.mesh):
             traced = jax.jit(program.function).trace(*arguments)
             executable = compiled.compile(traced.lower(), compiled.seconds(traced.jaxpr.jaxpr), tell)
-        for line in report.compiled(compiled.memory(executable), *compiled.contents(executable), topology):
+        memory, contents = compiled.memory(executable), compiled.contents(executable)
+        for line in report.compiled(found, memory, *contents, topology):
             say(line)
     return found
 

@@ -32,6 +32,9 @@ class Subject:
       like: the state with shapes, dtypes and shardings.
       mesh: mesh of devices that need not exist.
       row: one example, as a batch holds it.
+      init_state: (key, loaded, batch) -> the first state.
+      loaded: the shapes of what is loaded, with shardings.
+      variables: the shapes of the model's arrays.
     """
 
     config: Experiment
@@ -40,6 +43,9 @@ class Subject:
     like: Any
     mesh: Any
     row: Batch
+    init_state: Callable[..., Any]
+    loaded: Params
+    variables: training.Variables
 
     @property
     def ways(self) -> int:
@@ -118,10 +124,13 @@ def describe(config: Experiment, mesh: AbstractMesh | Mesh, *, other: bool = Fal
         task, loaded, row = _read(config, *(OTHER if other else BLACK))
     optimizer, step = make_step(config, task)
     batch = {name: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for name, x in row.items()}
-    shapes = jax.eval_shape(training.make_init_state(task, optimizer), jax.random.key(0), loaded, batch)
-    at = parallel.shardings(shapes, mesh, task.rules)
-    like = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, at)
-    return Subject(config, task, step(), like, mesh, row)
+    init_state = training.make_init_state(task, optimizer)
+    shapes = jax.eval_shape(init_state, jax.random.key(0), loaded, batch)
+    place = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+    like = jax.tree.map(place, shapes, parallel.shardings(shapes, mesh, task.rules))
+    given = jax.tree.map(place, loaded, parallel.param_shardings(loaded, mesh, task.rules))
+    variables = training.Variables(shapes.params, shapes.frozen, shapes.extra)
+    return Subject(config, task, step(), like, mesh, row, init_state, given, variables)
 
 
 def _read(config: Experiment, grey: int, caption: str) -> tuple[Task, Params, Batch]:

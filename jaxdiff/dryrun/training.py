@@ -15,6 +15,7 @@ from jaxdiff.experiment import Experiment, check, executable_key
 from jaxdiff.metrics.chips import Topology
 from jaxdiff.parallel import executable as executables
 from jaxdiff.parallel import make_mesh
+from jaxdiff.training import programs
 
 Tell = Callable[[str], None]
 
@@ -34,7 +35,7 @@ def run(
       config: config of the run.
       topology: that it is for; None: the devices that are here.
       compile: also compile the step.
-      save: a file that the compiled step is written to.
+      save: a file that the compiled step, and what a run begins with, are written to.
       say: is told the report, a line a call.
       tell: is told what is being done.
 
@@ -63,7 +64,7 @@ def run(
         say(verdict)
     if compile or save:
         assert real is not None
-        _compile(config, make_mesh(config.mesh, real), topology, save, say, tell)
+        _compile(config, make_mesh(config.mesh, real), topology, save, found, say, tell)
     return found
 
 
@@ -101,26 +102,54 @@ def others(config: Experiment, subject: Subject, found: Figures, topology: Topol
 
 
 def _compile(
-    config: Experiment, mesh: Mesh, topology: Topology | None, save: Path | None, say: Tell, tell: Tell
+    config: Experiment, mesh: Mesh, topology: Topology | None, save: Path | None, found: Figures, say: Tell, tell: Tell
 ) -> None:
     subject = describe(config, mesh)
-    arguments = subject.arguments(config.train.batch_size)
-    results = subject.results(arguments)
-    other = describe(config, mesh, other=True).step if save else None  # outside: nothing runs on a topology's mesh
-    with jax.set_mesh(mesh):
-        traced = jax.jit(subject.step).trace(*arguments)
-        expected = compiled.seconds(traced.jaxpr.jaxpr) if topology else 0.0
-        lowered = executables.lower(subject.step, arguments, results)
-        if other and lowered.as_text() != executables.lower(other, arguments, results).as_text():
-            raise ValueError(
-                "--save-executable: this task's step holds numbers that are read from the data, which a dry run has "
-                "not; train without a saved executable"
-            )
-        executable = compiled.compile(lowered, expected, tell)
+    step = _lower_step(subject)
+    with executables.uncached():
+        executable = compiled.compile(step, _seconds(subject) if topology else 0.0, tell)
     if topology:
         memory, (sent, kernels) = compiled.memory(executable), compiled.contents(executable)
-        for line in report.compiled(memory, sent, kernels, topology):
+        for line in report.compiled(found, memory, sent, kernels, topology):
             say(line)
     if save:
-        executables.save(save, executable, executable_key(config, arguments, mesh), sorted(results[1]))
+        start, other = _lower_start(subject), describe(config, mesh, other=True)
+        for one, two in zip((step, *start.values()), (_lower_step(other), *_lower_start(other).values()), strict=True):
+            if one.as_text() != two.as_text():
+                raise ValueError(
+                    "--save-executable: this task's step holds numbers that are read from the data, which a dry run "
+                    "has not; train without a saved executable"
+                )
+        with executables.uncached():
+            made = {name: compiled.compile(lowered, 0.0, tell) for name, lowered in start.items()}
+        _, metrics = jax.eval_shape(subject.step, *subject.arguments(config.train.batch_size))
+        notes = {
+            "variables": programs.shapes(subject.variables),
+            "metrics": sorted(metrics),
+            "flops": found.flops - found.repeated,
+        }
+        key = executable_key(config, _arguments(subject), mesh)
+        executables.save(save, {"step": executable, **made}, key, notes)
         say(f"the compiled step: {save}; jaxdiff train ... --executable {save} runs it")
+
+
+def _lower_step(subject: Subject) -> Any:
+    arguments = subject.arguments(subject.config.train.batch_size)
+    results = subject.results(arguments)  # outside: nothing runs on a topology's mesh
+    with jax.set_mesh(subject.mesh):
+        return executables.lower(subject.step, arguments, results)
+
+
+def _lower_start(subject: Subject) -> dict[str, Any]:
+    return programs.lower_start(subject.init_state, _arguments(subject))
+
+
+def _arguments(subject: Subject) -> programs.Arguments:
+    like, batch, keys = subject.arguments(subject.config.train.batch_size)
+    return like, subject.loaded, batch, keys
+
+
+def _seconds(subject: Subject) -> float:
+    with jax.set_mesh(subject.mesh):
+        traced = jax.jit(subject.step).trace(*subject.arguments(subject.config.train.batch_size))
+    return compiled.seconds(traced.jaxpr.jaxpr)

@@ -43,8 +43,8 @@ class EvaluateConfig:
       workdir: directory for pictures, their features, results.json and results.md.
       metrics: frechet, kid, neighbours (precision, recall, density, coverage), inception_score, diversity, clip (score
         and R-precision); psnr, ssim, lpips (of reconstructions, or of two folders with the same names); bound, ode
-        (bits/dim of the reference under a diffusion model); bits (the same, as another model says it itself).
-      num: number of pictures to make, at most a million; of a folder, the maximum to read.
+        (bits/dim of the reference under a diffusion model); bits (the same, from a model with its own likelihood).
+      num: number of pictures to make, at most a million; of a folder, the most to read.
       split: split of the reference.
       subset: subset of the reference, as in training: plain or quickstart of openmoji.
       data_dir: directory of prepared TFDS data.
@@ -63,7 +63,7 @@ class EvaluateConfig:
       sampler: sampling method; `jaxdiff sample --help` lists them.
       guidance: classifier-free guidance scale; 1 turns it off.
       seed: random seed from 0 to 2^64 - 1; picture i depends only on the seed and i.
-      bound_steps: number of steps of the bound's chain, one network call each; 0 estimates their limit.
+      bound_steps: number of steps of the bound's chain, one network call each; 0 estimates the limit of many.
       batch_size: number of pictures at once on each device.
       sweep: samplers to compare, such as ddpm,ddim,dpmpp_2m,unipc,heun, each with every number of `calls`.
       calls: numbers of network calls in a sweep, separated by commas.

@@ -251,7 +251,7 @@ def _made(
     **options: Any,
 ) -> Pictures:
     """Returns the model's pictures, made where they are missing."""
-    prompts = _told(pipe, config.prompt or _shuffled(real.captions() if isinstance(real, Pictures) else ()))
+    prompts = _prompts_for(pipe, config.prompt or _shuffled(real.captions() if isinstance(real, Pictures) else ()))
     side = max(real.shape) if isinstance(real, Pictures) else config.size or 512
     _check_room(place, config.num, side)
     diffuses = isinstance(pipe, DiffusionPipeline | Cascade | Imagined)
@@ -272,7 +272,7 @@ def _made(
     return _first(place, config.num)
 
 
-def _told(pipe: Any, captions: Sequence[str]) -> list[str]:
+def _prompts_for(pipe: Any, captions: Sequence[str]) -> list[str]:
     """Spells captions as the model is told them: where it knows classes, those of data are spelled with spaces."""
     model = getattr(pipe, "model", None)
     labels = model.labels if model else getattr(pipe, "labels", ())
@@ -323,7 +323,7 @@ def _bits(config: EvaluateConfig, pipe: DiffusionPipeline, real: Pictures, count
     }
     for kind, name in names.items():
         if kind in config.metrics:
-            prompts = _told(pipe, real.captions()) or [""] * real.count
+            prompts = _prompts_for(pipe, real.captions()) or [""] * real.count
             with counting("pictures under the model", real.count) as tell:
                 bits = bits_per_dim(
                     pipe,
@@ -342,7 +342,7 @@ def _bits(config: EvaluateConfig, pipe: DiffusionPipeline, real: Pictures, count
 def _own_bits(config: EvaluateConfig, pipe: Any, real: Pictures, counting: Counting) -> dict[str, Estimate]:
     if "bits" not in config.metrics:
         return {}
-    prompts = _told(pipe, real.captions()) or [""] * real.count
+    prompts = _prompts_for(pipe, real.captions()) or [""] * real.count
     with counting("pictures under the model", real.count) as tell:
         bits = own_bits(pipe, real, prompts, seed=config.seed, batch_size=config.batch_size, report=tell)
     return report.mean(f"bits/dim ({pipe.likelihood})", bits, config.resamples)

@@ -201,14 +201,25 @@ class Bart(nn.Module):
         return [layer.cross.kept(text) for layer in self.decoder.layer]
 
     def step(
-        self, token: Int[Array, " b"], kept: list[Kept], at: Int[Array, ""], text: list[Kept], mask: Bool[Array, "b l"]
-    ) -> tuple[Float[Array, "b v"], list[Kept]]:
-        """Returns logits of the token after the one at place `at`, and what is kept with it."""
+        self,
+        token: Int[Array, " b"],
+        kept: list[Kept],
+        at: Int[Array, ""],
+        text: list[Kept],
+        mask: Bool[Array, "b l"],
+        guidance: Any,
+    ) -> tuple[Float[Array, "c v"], list[Kept]]:
+        """Returns logits of the token after the one at place `at`, and what is kept with it.
+
+        Logits are linear in the last states, so guidance is of these: the product with all tokens has half the rows.
+        """
         x, after = self.decoder.first(token[:, None], at[None]), []
         for layer, old, seen in zip(self.decoder.layer, kept, text, strict=True):
             x, new = layer.step(x, old, at, seen, mask)
             after.append(new)
-        return self.says(self.decoder.norm_out(x))[:, 0].astype(jnp.float32), after
+        x = self.decoder.norm_out(x)[:, 0]
+        x = x if guidance is None else draws.guided(x.astype(jnp.float32), guidance)
+        return self.says(x).astype(jnp.float32), after
 
 
 def sample(
@@ -241,8 +252,8 @@ def sample(
 
     def step(state: tuple[Array, Any], at: Array) -> tuple[Any, Array]:
         token, kept = state
-        logits, kept = apply("step", jnp.tile(token, ways), kept, at, text, mask)
-        logits = logits if away is None else draws.guided(logits, numbers.guidance)
+        guidance = None if away is None else numbers.guidance
+        logits, kept = apply("step", jnp.tile(token, ways), kept, at, text, mask, guidance)
         own = jax.vmap(lambda key: jax.random.fold_in(key, at))(keys)
         code = draws.draw(own, logits[:, : net.codes], numbers)
         return (code, kept), code

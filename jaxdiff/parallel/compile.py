@@ -33,6 +33,7 @@ class Program:
       like: the state's tree with shapes, dtypes and shardings.
       mesh: mesh of the devices.
       jitted: what `step` calls within the mesh's context.
+      given: () -> what the first state is made of beside the key: what was loaded, and the first batch.
     """
 
     init: Callable[[Key], Any]
@@ -43,6 +44,7 @@ class Program:
     like: Any
     mesh: Mesh
     jitted: Any
+    given: Callable[[], tuple[Params, Batch]]
 
     @property
     def shardings(self) -> Any:
@@ -98,20 +100,21 @@ def compile(
         out_shardings=(state_at, everywhere),
         donate_argnums=0,
     )
-    init, frozen = _init(init_state, loaded, lambda: put(batch) if batch else {}, state_at)
-    return Program(init, frozen, put, _keys(batch_at, ways, (-1,)), _within(mesh, step), like, mesh, step)
+    given = lambda: (loaded, put(batch) if batch else {})
+    init, frozen = _init(init_state, given, state_at)
+    return Program(init, frozen, put, _keys(batch_at, ways, (-1,)), _within(mesh, step), like, mesh, step, given)
 
 
 def _init(
-    init_state: Callable[..., Any], loaded: Params, batch: Callable[[], Batch], state_at: Any
+    init_state: Callable[..., Any], given: Callable[[], tuple[Params, Batch]], state_at: Any
 ) -> tuple[Callable[[Key], Any], Callable[[Key], Any]]:
     """Functions that make the first state, and what is frozen in it; what was loaded is an argument, no constant."""
     init = jax.jit(init_state, out_shardings=state_at, donate_argnums=1)
     frozen_at = getattr(state_at, "frozen", {})
     frozen = jax.jit(lambda *args: init_state(*args).frozen, out_shardings=frozen_at, donate_argnums=1)
     nothing = lambda key: frozen_at
-    some = lambda key: frozen(key, loaded, batch())
-    return lambda key: init(key, loaded, batch()), some if jax.tree.leaves(frozen_at) else nothing
+    some = lambda key: frozen(key, *given())
+    return lambda key: init(key, *given()), some if jax.tree.leaves(frozen_at) else nothing
 
 
 def place(
@@ -165,15 +168,16 @@ def _pmap(
 
     shapes = jax.eval_shape(init_state, jax.random.key(0), loaded, batch)
     state_at = jax.tree.map(lambda _: everywhere, shapes)
-    init, frozen = _init(init_state, loaded, lambda: jax.device_put(batch, everywhere), state_at)
+    given = lambda: (loaded, jax.device_put(batch, everywhere))
+    init, frozen = _init(init_state, given, state_at)
     like = _placed(shapes, state_at)
-    return Program(init, frozen, put, _keys(batch_at, count, (count, -1)), step, like, mesh, step)
+    return Program(init, frozen, put, _keys(batch_at, count, (count, -1)), step, like, mesh, step, given)
 
 
 def _keys(sharding: NamedSharding, ways: int, shape: tuple[int, ...]) -> Callable[[Key, int, int], Key]:
     @functools.partial(jax.jit, static_argnums=2, out_shardings=sharding)
     def draw(root: Key, step: int | jax.Array, batch: int) -> Key:
-        return jax.random.split(jax.random.fold_in(root, step), batch).reshape(shape)
+        return split_keys(root, step, batch).reshape(shape)
 
     def keys(root: Key, step: int, batch: int) -> Key:
         check_key(root)
@@ -181,6 +185,11 @@ def _keys(sharding: NamedSharding, ways: int, shape: tuple[int, ...]) -> Callabl
         return draw(root, step, batch)
 
     return keys
+
+
+def split_keys(root: Key, step: int | jax.Array, batch: int) -> Key:
+    """Returns the keys of the examples of one step."""
+    return jax.random.split(jax.random.fold_in(root, step), batch)
 
 
 def check_key(key: Key) -> None:

@@ -165,10 +165,10 @@ class Cascade:
             calls.append((later, None))
         return calls
 
-    def settings(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def settings(self, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the options that each stage runs with in a call with these, as far as they are numbers or names."""
         settings = []
-        for stage, (own, _) in zip(self.stages, self._calls(None, given), strict=True):
+        for stage, (own, _) in zip(self.stages, self._calls(None, options), strict=True):
             settings += stage.settings(own)
         return settings
 

@@ -193,12 +193,12 @@ class DiffusionPipeline:
         if o.embed is not None:
             batch |= inputs.embeds(model, o.embed, o.no_embed, count)
         if model.steered:
-            tell = functools.partial(inputs.told, model, self.tokenizers, chunks=o.chunks, size=size)
-            batch["prompt"] = tell(prompts, True, score=inputs.GOOD)
+            encode = functools.partial(inputs.encoded, model, self.tokenizers, chunks=o.chunks, size=size)
+            batch["prompt"] = encode(prompts, True, score=inputs.GOOD)
             if o.guidance is not None and not model.told_guidance:
                 # where nothing is named to keep away from, SDXL is told zeros and not an empty text
                 zeros = o.negative is None and self.index.get("force_zeros_for_empty_prompt", len(model.texts) > 1)
-                batch["negative"] = tell(inputs.for_each(o.negative, count), not zeros, score=inputs.BAD)
+                batch["negative"] = encode(inputs.for_each(o.negative, count), not zeros, score=inputs.BAD)
         self._warn(prompts, o.chunks)
         low = (1.0, 0.0)
         if (model.enlarges and not model.picture) or model.noises:
@@ -248,11 +248,11 @@ class DiffusionPipeline:
             o = dataclasses.replace(o, strength=0.8 if o.mask is None else 1.0)
         return o
 
-    def settings(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def settings(self, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the size and the options of a call with these, as far as they are numbers or names, as one stage."""
         defaults = {f.name: f.default for f in dataclasses.fields(self.Options)}
-        known = {name: value for name, value in {**defaults, **given}.items() if isinstance(value, int | float | str)}
-        off = {"guidance": 1.0} if "guidance" in given and given["guidance"] is None else {}
+        known = {name: value for name, value in {**defaults, **options}.items() if isinstance(value, int | float | str)}
+        off = {"guidance": 1.0} if "guidance" in options and options["guidance"] is None else {}
         return [{"size": list(self.size), **known, **off}]
 
     def noise(self, keys: Key, height: int | None = None, width: int | None = None) -> Float[Array, "b h w c"]:
@@ -284,8 +284,9 @@ class DiffusionPipeline:
         """
         if not self.model.reads:
             return {}
-        tell = functools.partial(inputs.told, self.model, self.tokenizers, chunks=1, size=self.size, score=inputs.GOOD)
-        return {"prompt": tell(prompts, True)}
+        score = inputs.GOOD
+        encoded = inputs.encoded(self.model, self.tokenizers, prompts, True, chunks=1, size=self.size, score=score)
+        return {"prompt": encoded}
 
     def denoiser(self, params: Params, batch: Any) -> Denoise | LearnedDenoise:
         """Returns the model as it was trained, neither guided nor clipped: for other programs, such as a likelihood's.

@@ -4,11 +4,13 @@ Embeddings stay on the devices. What the decoder is told in place of an embeddin
 imagines of the negative prompt; without one it is CLIP's of a picture of zeros where the model has an image encoder,
 and else zeros.
 
+A walk may start from an embedding that is given, with noise (Kandinsky's `emb2emb`): alpha z + sigma eps at its first
+time. As its authors have it, z is CLIP's own, while the prior was trained on z less its mean, over its deviation.
+
 Source: Ramesh et al. 2022, arXiv 2204.06125, section 2.2: two embeddings are drawn, and the one is kept that has the
 larger dot product with the text's.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -29,95 +31,18 @@ from jaxdiff.models.text_clip import ClipText
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import inputs
+from jaxdiff.pipelines.prior_options import CausalOptions, PriorOptions
 from jaxdiff.pipelines.program import FIRST, unit_noise
 from jaxdiff.pipelines.vary import MixOptions, make_look
 from jaxdiff.pretrained.read import Bundle
 from jaxdiff.pretrained.scheduler import Process
 from jaxdiff.sampling.kernel import drive
-from jaxdiff.sampling.table import table_kernel, with_aux
-from jaxdiff.sampling.tokens import Numbers
+from jaxdiff.sampling.table import table_kernel
 from jaxdiff.typing import Cond, Key, Network, Params
 
 PARTS = ("prior", "text_encoder")
-
-
-@dataclasses.dataclass(frozen=True)
-class PriorOptions:
-    """The options of a prior.
-
-    Attributes:
-      prior_steps: steps of the prior's sampler; at least 2.
-      prior_guidance: how closely the embedding follows the prompt; 1 is off.
-      prior_draws: embeddings drawn for each picture, of which the one nearest the text is kept.
-    """
-
-    prior_steps: int = 25
-    prior_guidance: float = 4.0
-    prior_draws: int = 1
-
-    def check(self) -> None:
-        """Refuses what makes no sense.
-
-        Raises:
-          ValueError: names the option.
-        """
-        for name, most in (("prior_steps", 1000), ("prior_draws", 64)):
-            check_count(name, getattr(self, name), 1 + (name == "prior_steps"), most)
-        check_number("prior_guidance", self.prior_guidance)
-
-    def numbers(self, process: Process) -> Any:
-        """Returns what the program is given of them: a sampler's table."""
-        calls = process.calls(self.prior_steps)
-        table = with_aux(process.table(calls.times, self.prior_steps), guidance=self.prior_guidance)
-        return jax.tree.map(lambda x: np.asarray(x, np.float32), table)
-
-
-@dataclasses.dataclass(frozen=True)
-class CausalOptions:
-    """The options of a prior that says embeddings one number after another (`models.causal_prior`).
-
-    Attributes:
-      prior_temperature: temperature of each number's distribution; 1 is the model's own, less keeps nearer its modes.
-      prior_top_p: draw each number from the likeliest that hold this part of the probability.
-      prior_guidance: how closely the embedding follows the prompt; 1 is off.
-      prior_draws: embeddings drawn for each picture, of which the one nearest the text is kept.
-    """
-
-    prior_temperature: float = 1.0
-    prior_top_p: float = 1.0
-    prior_guidance: float = 4.0
-    prior_draws: int = 1
-
-    def check(self) -> None:
-        """Refuses what makes no sense.
-
-        Raises:
-          ValueError: names the option.
-        """
-        check_count("prior_draws", self.prior_draws, 1, 64)
-        for name in ("prior_temperature", "prior_top_p", "prior_guidance"):
-            check_number(name, getattr(self, name))
-        if not self.prior_temperature > 0:
-            raise ValueError(f"prior_temperature is {self.prior_temperature}: expected a number above 0")
-        if not 0 < self.prior_top_p <= 1:
-            raise ValueError(f"prior_top_p is {self.prior_top_p}: expected a number above 0 and at most 1")
-
-    def numbers(self, process: None) -> Numbers:
-        """Returns what the program is given of them: how codes are drawn."""
-        drawn = map(np.float32, (self.prior_temperature, 0, self.prior_top_p, self.prior_guidance))
-        return Numbers(*drawn)._replace(top_k=np.int32(np.iinfo(np.int32).max))
-
-
-def check_count(name: str, value: Any, least: int, most: int) -> None:
-    """Refuses what is no whole number from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name} is {value!r}: expected a whole number from {least} to {most}")
-
-
-def check_number(name: str, value: Any) -> None:
-    """Refuses what is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise ValueError(f"{name} is {value!r}: expected a finite number")
+_BLEND = 2**31 - 6
+"""Folded into a picture's key: the part of it that the first text of a blend draws from; those after it go down."""
 
 
 def check_parts(bundle: Bundle, needed: Sequence[str]) -> None:
@@ -177,6 +102,7 @@ class PriorPipeline:
         self._run = Spread(make_program(self.nets, self.process), spec, devices, programs=programs, identity=identity)
         self._look = Spread(make_look(self.nets), spec, devices)
         self._away = Spread(lambda params, like: nothing(self.nets, params, like), spec, devices)
+        self._blend = Spread(lambda _, batch: jnp.einsum("bne,bn->be", *batch), spec, devices)
         if spec != "pmap":
             self.params = jax.device_put(self.params, param_shardings(self.params, self._run.mesh))
 
@@ -187,6 +113,8 @@ class PriorPipeline:
         keys: Any,
         negative: Sequence[str] | None = None,
         options: Any = None,
+        start: Float[Array, "b e"] | None = None,
+        strength: float | None = None,
     ) -> tuple[Array, Array]:
         """Returns embeddings [b e], and what is told in their place for guidance [b e], both on the devices.
 
@@ -195,6 +123,8 @@ class PriorPipeline:
           keys: [b].
           negative: what to keep away from, one for each; None: nothing.
           options: an instance of `Options`; None: all defaults.
+          start: embeddings to start from, with a strength; None: noise.
+          strength: which part of the steps is walked from there.
 
         Raises:
           ValueError: for options that make no sense; nothing has been compiled then.
@@ -203,18 +133,22 @@ class PriorPipeline:
         options = self.Options() if options is None else options
         options.check()
         inputs.warn_of_cut(prompts, self.cut)
-        batch = {"keys": keys, "text": self.tokens(prompts)}
-        batch["away"] = self.tokens([""] * len(prompts) if negative is None else negative)
-        if negative is not None:
-            batch["imagines_away"] = np.zeros((len(prompts), 0), np.uint8)
-        batch["draws"] = np.zeros((len(prompts), 0, options.prior_draws), np.uint8)  # its shape says how many
-        out = self._run((self.params, options.numbers(self.process)), batch, host=False)
+        # of each picture a key for each embedding
+        own = jnp.stack([folded(keys, 2 + n) if n else keys for n in range(options.prior_draws)], 1)
+        batch: dict[str, Any] = {"keys": own, "text": self.tokens(prompts)}
+        if negative is None:
+            batch["no_text"] = self.tokens([""] * len(prompts))
+        else:
+            batch["negative"] = self.tokens(negative)
+        if start is not None:
+            batch["start"] = start
+        out = self._run((self.params, options.numbers(self.process, strength)), batch, host=False)
         if not np.asarray(out["finite"]).all():
             raise FloatingPointError("embeddings are not finite: the weights are damaged, or dtype is too narrow")
         return out["embed"], out["away"]
 
-    def look(self, prompts: Sequence[str], options: MixOptions) -> tuple[Array, Array, Array]:
-        """Returns embeddings of pictures as they are, as `options` move them, and what stands for none: [b e] each.
+    def look(self, prompts: Sequence[str], options: MixOptions) -> tuple[Array, Array]:
+        """Returns embeddings [b e] of pictures as they are, and as `options` move them, on the devices.
 
         Raises:
           ValueError: if there is no image encoder, or for options that make no sense.
@@ -226,11 +160,35 @@ class PriorPipeline:
         if options.described is not None:
             batch["text"] = self.tokens(prompts)
         out = self._look(self.params, batch, host=False)
-        return out["seen"], out["embed"], self._away(self.params, out["seen"], host=False)
+        return out["seen"], out["embed"]
+
+    def blend(self, parts: Sequence[tuple[Any, float]], *, keys: Any, options: Any = None) -> Float[Array, "b e"]:
+        """Returns the weighted sum of embeddings, on the devices: CLIP's of pictures, the prior's of texts.
+
+        Args:
+          parts: pictures uint8 [b h w 3] or texts, each with its weight.
+          keys: [b].
+          options: of the prior.
+
+        Raises:
+          ValueError: for pictures of another number than the keys.
+        """
+        embeds = []
+        for n, (part, _) in enumerate(parts):
+            if isinstance(part, str):
+                embeds.append(self([part] * len(keys), keys=folded(keys, _BLEND - n), options=options)[0])
+            else:
+                embeds.append(self.look([""] * len(keys), MixOptions(picture=part))[0])
+        weights = np.tile(np.array([weight for _, weight in parts], np.float32), (len(keys), 1))
+        return self._blend(None, (jnp.stack(embeds, 1), weights), host=False)
+
+    def away(self, like: Float[Array, "b e"]) -> Float[Array, "b e"]:
+        """Returns what stands for no picture, for as many as `like`, on the devices."""
+        return self._away(self.params, like, host=False)
 
     def compiled(self) -> int:
         """Counts the programs that have been compiled for this prior."""
-        return self._run.compiled() + self._look.compiled() + self._away.compiled()
+        return sum(program.compiled() for program in (self._run, self._look, self._away, self._blend))
 
     def cut(self, prompt: str) -> str:
         """Returns the end of a prompt that is too long for the model and is not seen by it; '' if all is."""
@@ -245,30 +203,34 @@ class PriorPipeline:
 def make_program(nets: Mapping[str, Any], process: Process | None) -> Callable[[Any, Any], dict[str, Array]]:
     """Returns the function ((params, numbers of the options), batch) -> {embed, away, finite}; no process: codes.
 
-    `batch` has `keys` [b], ids [b l] of `text` and of `away`, and arrays of no bytes: the last side of `draws` is how
-    many embeddings are drawn, and `imagines_away` is there where one of `away` is wanted.
+    `batch` has `keys` [b n], one for each embedding that is drawn of a text; ids [b l] of `text` and either of an empty
+    `no_text`, or of what is `negative`, of which embeddings are imagined too; and what to `start` from [b e], if not
+    from noise.
     """
 
     def program(arguments: tuple[Params, Any], batch: Any) -> dict[str, Array]:
         params, numbers = arguments
-        text, away = (read(nets["text_encoder"], params["text_encoder"], batch[name]) for name in ("text", "away"))
-        both = "imagines_away" in batch
+        both = "negative" in batch
+        ids = (batch["text"], batch["negative" if both else "no_text"])
+        text, away = (read(nets["text_encoder"], params["text_encoder"], tokens) for tokens in ids)
         double = lambda a, b: jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a, b)
-        keys = batch["keys"]
+        keys, start = batch["keys"], batch.get("start")
         if both:
             text, away = double(text, away), double(away, away)
-            keys = jnp.concatenate([keys, _folded(keys, 1)])
+            start = None if start is None else double(start, start)
 
         def draw(own: Any) -> Array:
+            own = jnp.concatenate([own, folded(own, 1)]) if both else own
             if process is None:
                 return causal_prior.sample(nets["prior"], params["prior"], text, away, own, numbers)
             denoise = denoiser.make(
                 network(nets["prior"]), params["prior"], text, away, process.schedule, process.kind, process.says
             )
-            x = unit_noise(own, FIRST, (nets["prior"].embed,))
-            return denormalised(params["prior"], _array(drive(_kernel(denoise, numbers), numbers, x, own)))
+            x = numbers.noise * unit_noise(own, FIRST, (nets["prior"].embed,))
+            x = x if start is None else x + numbers.signal * start
+            return denormalised(params["prior"], _array(drive(_kernel(denoise, numbers.table), numbers.table, x, own)))
 
-        draws = [draw(_folded(keys, 2 + n) if n else keys) for n in range(batch["draws"].shape[2])]
+        draws = [draw(keys[:, n]) for n in range(keys.shape[1])]
         assert text.pooled is not None
         embed = nearest(jnp.stack(draws), text.pooled)
         out = {"embed": embed, "finite": jnp.isfinite(embed).all(1)}
@@ -303,7 +265,8 @@ def _array(x: Any) -> Array:
     return x
 
 
-def _folded(keys: Any, n: int) -> Any:
+def folded(keys: Any, n: int) -> Any:
+    """Returns another part of keys [b]."""
     return jax.vmap(lambda key: jax.random.fold_in(key, n))(keys)
 
 

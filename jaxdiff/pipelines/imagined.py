@@ -1,6 +1,7 @@
 """A prior and the decoder that draws what it imagines (Kandinsky, Stable unCLIP): two programs, one after another."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from jaxdiff.pipelines import canvas, inputs
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.imagine import PriorPipeline
-from jaxdiff.pipelines.vary import VaryOptions
+from jaxdiff.pipelines.vary import SeenOptions, VaryOptions
 from jaxdiff.pretrained.index import bare
 from jaxdiff.pretrained.read import Bundle
 
@@ -51,7 +52,7 @@ class Imagined:
       prior: imagines embeddings of prompts.
       decoder: draws them.
       runs: where both were read, where that is known.
-      Options: what a call may be given: the decoder's options, those of the prior, and of `VaryOptions` where
+      Options: what a call may be given: the decoder's options, those of the prior, and of `SeenOptions` where
         the prior has CLIP's image encoder.
     """
 
@@ -75,7 +76,7 @@ class Imagined:
             )
         self.prior, self.decoder, self.runs = prior, decoder, tuple[str, ...]()
         fields = {f.name: (f.type, f.default) for f in dataclasses.fields(decoder.Options) if f.name not in _GIVEN}
-        self._more = (prior.Options, VaryOptions) if "image_encoder" in prior.nets else (prior.Options,)
+        self._more = (prior.Options, SeenOptions) if "image_encoder" in prior.nets else (prior.Options,)
         fields |= {f.name: (f.type, f.default) for kind in self._more for f in dataclasses.fields(kind)}
         fields.setdefault("negative", (str | Sequence[str] | None, None))
         listed_fields = [(name, kind, dataclasses.field(default=default)) for name, (kind, default) in fields.items()]
@@ -94,12 +95,12 @@ class Imagined:
         """Returns height and width of pictures for which no size is asked."""
         return self.decoder.size
 
-    def settings(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def settings(self, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the options of the prior and of the decoder in a call with these; see `DiffusionPipeline`."""
         of_prior = {f.name: f.default for kind in self._more for f in dataclasses.fields(kind)}
-        own = {name: given.get(name, default) for name, default in of_prior.items()}
+        own = {name: options.get(name, default) for name, default in of_prior.items()}
         of_this = {name: value for name, value in own.items() if isinstance(value, int | float | str)}
-        return [of_this, *self.decoder.settings({n: x for n, x in given.items() if n not in of_prior})]
+        return [of_this, *self.decoder.settings({n: x for n, x in options.items() if n not in of_prior})]
 
     def __call__(
         self,
@@ -122,11 +123,14 @@ class Imagined:
         call |= fields
         taken = {kind: {f.name for f in dataclasses.fields(kind)} & call.keys() for kind in self._more}
         own = {kind: kind(**{name: call.pop(name) for name in names}) for kind, names in taken.items()}
-        chosen, vary = own[self.prior.Options], own.get(VaryOptions, VaryOptions())
-        assert isinstance(vary, VaryOptions)
+        chosen, vary = own[self.prior.Options], own.get(SeenOptions, SeenOptions())
+        assert isinstance(vary, SeenOptions)
         chosen.check()
         vary.check()
-        several = [x for x in (keys if keys.ndim else None, vary.picture, call.get("image")) if x is not None]
+        pictures = [part for part, _ in vary.blend if not isinstance(part, str)]
+        several = [
+            x for x in (keys if keys.ndim else None, vary.picture, call.get("image"), *pictures) if x is not None
+        ]
         if len(prompts) == 1:
             prompts *= max((len(x) for x in several), default=1)
         if keys.ndim and len(keys) != len(prompts):
@@ -143,17 +147,25 @@ class Imagined:
         # a decoder that adds noise to its embedding is told zeros in its place
         away = None if negative is None or self.decoder.model.noises else inputs.for_each(negative, len(prompts))
         own_keys = jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(_PART)))(keys)
-        if vary.picture is None:
-            embed, no_embed = self.prior(prompts, keys=own_keys, negative=away, options=chosen)
+        imagine = functools.partial(self.prior, keys=own_keys, options=chosen)
+        if vary.picture is None and not len(vary.blend):
+            embed, no_embed = imagine(prompts, negative=away)
         else:
-            seen, embed, no_embed = self.prior.look(prompts, vary)
-            if vary.keep:
-                call |= self._kept(prompts, keys, seen, vary, call)
+            if len(vary.blend):
+                embed = self.prior.blend(vary.blend, keys=own_keys, options=chosen)
+            else:
+                seen, embed = self.prior.look(prompts, vary)
+                if vary.keep:
+                    call |= self._noise_of(prompts, keys, seen, vary, call)
+            if vary.prior_strength is not None:
+                embed, no_embed = imagine(prompts, negative=away, start=embed, strength=vary.prior_strength)
+            else:
+                no_embed = self.prior.away(embed) if away is None else imagine(away)[0]
         drawn: dict[str, Any] = {"embed": embed, **({} if self.decoder.model.noises else {"no_embed": no_embed})}
         how: dict[str, Any] = {"latents": latents, "on_device": on_device, "until": until}
         return self.decoder(prompts, key=keys, **drawn, **how, **call)
 
-    def _kept(self, prompts: list[str], keys: Any, seen: Any, vary: VaryOptions, given: Mapping[str, Any]) -> Any:
+    def _noise_of(self, prompts: list[str], keys: Any, seen: Any, vary: VaryOptions, given: Mapping[str, Any]) -> Any:
         """Returns the options of a walk that begins at the noise that a picture comes from, by DDIM both ways."""
         if wrong := [name for name in ("image", "init_noise", "sampler") if given.get(name) is not None]:
             raise ValueError(f"{wrong[0]} does not go with keep, which starts from the picture's own noise, by ddim")

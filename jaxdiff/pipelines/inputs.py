@@ -1,5 +1,6 @@
 """The arrays that a call of a pipeline gives its program, checked on the host before anything compiles."""
 
+import dataclasses
 import difflib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -114,10 +115,19 @@ def _both(own: int | Sequence[int]) -> Sequence[int]:
     return (own, own) if isinstance(own, int) else own
 
 
-def first_noise(model: Model, noise: np.ndarray | None, count: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Returns `canvas`, an array of no bytes whose shape is that of the latents, and `noise` if given."""
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """The size of the latents, which a program is compiled for: it belongs to the tree of its arguments."""
+
+    height: int
+    width: int
+
+
+def first_noise(model: Model, noise: np.ndarray | None, count: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Returns the `size` of the latents, and `noise` if given."""
     h, w = (side // model.factor for side in size)
-    batch = {"canvas": np.zeros((count, h, w, 0), np.uint8)}
+    batch: dict[str, Any] = {"size": Size(h, w)}
     if noise is not None:
         _check_real("init_noise", noise)
         expected = (count, h, w, model.channels)
@@ -245,7 +255,7 @@ def weights(model: Model, hints: Sequence[float], loras: Sequence[float], count:
     }
 
 
-def told(
+def encoded(
     model: Model,
     tokenizers: Mapping[str, Any],
     prompts: Sequence[str],

@@ -34,7 +34,7 @@ class HasStages(Protocol):
 
     runs: tuple[str, ...]
 
-    def settings(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def settings(self, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the options that each stage runs with in a call with these, as far as they are numbers or names."""
         ...
 

@@ -32,8 +32,8 @@ class Plan(NamedTuple):
       table: the sampler, with guidance and the like in `aux`.
       signal, noise: what the first picture is made of.
       weights: weights of LoRAs [n], ControlNets [n] and the T2I-adapter [], by these names.
-      told: [2, N] the timesteps of the table's calls, rising, and what the network is told instead of each: some of the
-        reference library's samplers round them.
+      timesteps: [2, N] the timesteps of the table's calls, rising, and what the network is told instead of each: some
+        of the reference library's samplers round them.
       low: alpha and sigma of the noise on the low resolution picture of an upscaler.
     """
 
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     signal: Any
     noise: Any
     weights: Mapping[str, Any]
-    told: Any
+    timesteps: Any
     low: Any = (1.0, 0.0)
 
 
@@ -87,7 +87,7 @@ def make(
         raise ValueError(f"steps is {steps}: this model was trained on {schedule.steps}, so 1 to {schedule.steps} work")
     chosen = _chosen(process, config, sampler)
     if chosen.sampler in sampling.INVERSIONS and start == "noise":
-        raise ValueError(f"{chosen.sampler} makes noise of a picture, and no picture of noise: give it an image")
+        raise ValueError(f"{chosen.sampler} makes noise of a picture, and no picture of noise: pass image, the picture")
     if grid is not None:
         lookup("grid", grid, sampling.grid.GRIDS)
         chosen = dataclasses.replace(chosen, grid=grid)
@@ -100,7 +100,7 @@ def make(
     if until is not None:
         times = _ended(process, config, chosen, times, until)
     table = chosen.table(times, steps, **({} if eta is None else {"eta": eta}))
-    times_told = chosen.told(calls, table.t)
+    timesteps = chosen.timesteps(calls, table.t)
     # the levels are the sampler's, and the model's schedule may call them by other times
     table = dataclasses.replace(table, t=schedule.time(chosen.schedule.log_snr(table.t)))
     own = schedule.timestep(table.t)
@@ -116,7 +116,7 @@ def make(
         # where a class works on x / alpha, that is what the walk before it returned
         signal, noise = (float(chosen.schedule.alpha(times[:1])[0]) if chosen.alone else 1.0), 0.0
     order = np.argsort(own, kind="stable")
-    plan = Plan(table, signal, noise, weights, np.stack([own[order], times_told[order]]), low)
+    plan = Plan(table, signal, noise, weights, np.stack([own[order], timesteps[order]]), low)
     return jax.tree.map(lambda x: np.asarray(x, np.float32), plan)
 
 
@@ -128,13 +128,13 @@ def _part(calls: Any, schedule: Any, first: float | None, last: float | None) ->
     if not isinstance(schedule, Discrete):
         raise ValueError("denoising_start and denoising_end are for models that were trained on whole steps")
     ends = []
-    for name, at, otherwise in (("denoising_start", first, 0), ("denoising_end", last, len(calls.told))):
+    for name, at, otherwise in (("denoising_start", first, 0), ("denoising_end", last, len(calls.timesteps))):
         if at is not None and not 0 < at < 1:
             raise ValueError(f"{name} is {at}: expected a number between 0 and 1")
-        ends.append(otherwise if at is None else int((calls.told >= round(schedule.steps * (1 - at))).sum()))
+        ends.append(otherwise if at is None else int((calls.timesteps >= round(schedule.steps * (1 - at))).sum()))
     if ends[0] >= ends[1]:
         raise ValueError(
-            f"no call of {len(calls.told)} steps lies between denoising_start {first} and denoising_end {last}: "
+            f"no call of {len(calls.timesteps)} steps lies between denoising_start {first} and denoising_end {last}: "
             "expected a wider part, or more steps"
         )
     return calls.times[ends[0] : ends[1] + 1]

@@ -54,8 +54,8 @@ def unit_noise(keys: Key, which: int, shape: tuple[int, ...]) -> Float[Array, " 
 def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
     """Returns the function ((params, plan), batch) -> {pixels, latents, bad, flagged}.
 
-    `params` are by component, and `lora` is a tuple of LoRAs. `batch` has `keys` [b] and `canvas` [b h w 0], the size
-    of the latents; `prompt` and `negative` where the model is told something (see `conditions`); and of `noise`,
+    `params` are by component, and `lora` is a tuple of LoRAs. `batch` has `keys` [b] and the `size` of the
+    latents; `prompt` and `negative` where the model is told something (see `conditions`); and of `noise`,
     `image`, `mask`, `hints`, `hint`, `depth`, `picture`, `picture_weight`, `embed`, `no_embed` and `level` what is
     given. `bad` [b] tells pictures
     that are not finite, `flagged` [b] those that the safety checker blackened.
@@ -66,11 +66,10 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
         params = with_loras(params, plan.weights["lora"])
         noise = batch.get("noise")
         if noise is None:
-            noise = unit_noise(batch["keys"], FIRST, (*batch["canvas"].shape[1:3], model.channels))
+            noise = unit_noise(batch["keys"], FIRST, (batch["size"].height, batch["size"].width, model.channels))
         pictures = read_pictures(model, params, plan, batch)
-        denoise = guided(
-            model, params, conditions(model, params, plan.weights, batch, pictures, plan.low), plan.weights, plan.told
-        )
+        conds = conditions(model, params, plan.weights, batch, pictures, plan.low)
+        denoise = guided(model, params, conds, plan.weights, plan.timesteps)
         if model.known and "mask" in pictures:
             denoise = agreeing(denoise, pictures["known"], pictures["mask"])
         kernel = table_kernel(denoise, plan.table.b.shape[1])
@@ -177,7 +176,7 @@ def enlarged(model: Model, plan: Plan, batch: Any, x: Float[Array, "b i j 3"]) -
     def enlarge(x: Float[Array, "b i j 3"]) -> Array:
         if model.factor != 1:
             return x
-        height, width = batch["canvas"].shape[1:3]
+        height, width = batch["size"].height, batch["size"].width
         if model.picture:  # GLIDE reads pictures of 8 bits
             return jax.image.resize(jnp.round((x + 1) * 127.5) / 127.5 - 1, (len(x), height, width, 3), "linear")
         return stretched(x, height, width)
@@ -352,7 +351,7 @@ def _pair(out: Any) -> tuple[Array, Array]:
 
 
 def guided(
-    model: Model, params: Params, conds: tuple[Cond, ...], weights: Mapping[str, Any], told: Any = None
+    model: Model, params: Params, conds: tuple[Cond, ...], weights: Mapping[str, Any], timesteps: Any = None
 ) -> Denoise | LearnedDenoise:
     """Returns the U-Net, with its ControlNets, as the denoiser that these conditions steer.
 
@@ -363,7 +362,7 @@ def guided(
       params: by component.
       conds: see `conditions`.
       weights: weights of the ControlNets; see `Plan`.
-      told: see `Plan`; None: the timesteps of the schedule.
+      timesteps: see `Plan`; None: the timesteps of the schedule.
     """
     unet, controls = model.nets["unet"], model.named("controlnet")
     schedule, kind, says = model.process.schedule, model.process.kind, model.process.says
@@ -376,7 +375,7 @@ def guided(
         }
     else:
         network, params = _plain(unet), params["unet"]
-    network = _from_8_bits(network if told is None else _told(network, told), unet.dtype)
+    network = _from_8_bits(network if timesteps is None else _at_timesteps(network, timesteps), unet.dtype)
     if len(conds) == 3:
         return instruct_guidance(network, params, conds, schedule, kind)
     cond, null = (*conds, None)[:2]
@@ -409,9 +408,9 @@ def _plain(unet: Any) -> Network:
     return network
 
 
-def _told(network: Network, told: Float[Array, "2 n"]) -> Network:
-    """Returns the network that is told other timesteps (`Plan.told`)."""
-    return lambda params, x, t, cond: network(params, x, jnp.interp(t, *told), cond)
+def _at_timesteps(network: Network, timesteps: Float[Array, "2 n"]) -> Network:
+    """Returns the network that is told other timesteps than the schedule's (`Plan.timesteps`)."""
+    return lambda params, x, t, cond: network(params, x, jnp.interp(t, *timesteps), cond)
 
 
 def _from_8_bits(network: Network, dtype: str) -> Network:

@@ -6,7 +6,8 @@ All of it is one compiled function of weights, tables, tokens and keys. The deco
 beside the text's states and as a vector beside the time (`models.prior.TextProjection`); without guidance a learned
 vector stands for the embedding. Of the two networks that enlarge, the second makes the last call alone.
 
-A model of variations has CLIP's image encoder in the place of the prior, and draws a picture's embedding (`vary`).
+A model of variations has CLIP's image encoder in the place of the prior, and draws a picture's embedding (`vary`). It
+may begin at the noise that the picture comes from, by DDIM both ways, so that its composition stays (section 2.1).
 
 Source: Ramesh et al. 2022, arXiv 2204.06125; Lee et al. 2022, Karlo-v1.0.
 """
@@ -29,12 +30,13 @@ from jaxdiff.models.prior import TextProjection, denormalised
 from jaxdiff.models.unet import UNet
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
-from jaxdiff.pipelines import imagine, inputs
+from jaxdiff.pipelines import canvas, imagine, inputs
+from jaxdiff.pipelines.prior_options import check_count, check_number
 from jaxdiff.pipelines.program import FIRST, to_pixels, unit_noise
-from jaxdiff.pipelines.vary import MixOptions, make_look
+from jaxdiff.pipelines.vary import VaryOptions, make_look
 from jaxdiff.pretrained import scheduler
 from jaxdiff.pretrained.read import Bundle
-from jaxdiff.pretrained.scheduler import Process
+from jaxdiff.pretrained.scheduler import Placing, Process
 from jaxdiff.sampling.kernel import drive
 from jaxdiff.sampling.table import table_kernel, with_aux
 from jaxdiff.typing import Cond, Network, Params
@@ -65,7 +67,7 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class VariationOptions(MixOptions):
+class VariationOptions(VaryOptions):
     """Lists what a call of an unCLIP model of variations may be given.
 
     Attributes:
@@ -74,6 +76,7 @@ class VariationOptions(MixOptions):
       described: what the picture shows, in words; `mix` leads from there to the prompt.
       mix: how far, from 0 to 1.
       straight: lead along the straight line to the embedding of `towards`, as Kandinsky does, not on the sphere.
+      keep: start from the noise that the picture comes from (DDIM inversion), so that its composition stays.
       decoder_steps: steps of the decoder's sampler.
       decoder_guidance: how closely the picture follows embedding and prompt; 1 is off.
       larger_steps: steps of the sampler that makes the picture larger; at least 2.
@@ -144,10 +147,10 @@ class UnclipPipeline:
         if keys.ndim and len(keys) != len(prompts):
             raise ValueError(f"there are {len(keys)} keys for {len(prompts)} pictures: pass one, or one for each")
         inputs.warn_of_cut(prompts, self.cut)
-        batch: dict[str, Any] = {"keys": keys if keys.ndim else jax.random.split(keys, len(prompts))}
-        batch |= {"text": self._tokens(prompts), "no_text": self._tokens([""] * len(prompts))}
-        batch |= self._batch(o, len(prompts))
-        tables = {name: self._table(name, o) for name in self.processes}
+        keys = keys if keys.ndim else jax.random.split(keys, len(prompts))
+        batch = {"keys": keys, "text": self._tokens(prompts), "no_text": self._tokens([""] * len(prompts))}
+        batch |= self._batch(o, keys)
+        tables = self._tables(o)
         out = self._run((self.params, tables), batch)
         if not np.isfinite(out["picture"]).all():
             raise FloatingPointError("pictures are not finite: the weights are damaged, or dtype is too narrow")
@@ -160,21 +163,23 @@ class UnclipPipeline:
             raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(known)}")
         values = {**known, **given}
         for name in (name for name in known if name.endswith("_steps")):
-            imagine.check_count(name, values[name], 2, 1000)
+            check_count(name, values[name], 2, 1000)
         for name in (name for name in known if name.endswith("_guidance")):
-            imagine.check_number(name, values[name])
+            check_number(name, values[name])
         return self.Options(**values)
 
-    def _batch(self, options: Any, count: int) -> dict[str, Any]:
+    def _batch(self, options: Any, keys: Any) -> dict[str, Any]:
         """Returns what the part that makes embeddings is given."""
-        imagine.check_count("prior_draws", options.prior_draws, 1, 64)
-        return {"draws": np.zeros((count, 0, options.prior_draws), np.uint8)}  # its shape says how many
+        check_count("prior_draws", options.prior_draws, 1, 64)
+        parts = [len(STEPS) * n for n in range(options.prior_draws)]
+        return {"prior_keys": jnp.stack([imagine.folded(keys, part) for part in parts], 1)}
 
-    def _table(self, name: str, options: Any) -> Any:
-        process, steps = (
-            self.processes[name],
-            getattr(options, "larger_steps" if name == "super_res" else f"{name}_steps"),
-        )
+    def _tables(self, options: Any) -> dict[str, Any]:
+        """Returns the tables of `make_program`, by the walk."""
+        return {name: self._table(name, process, options) for name, process in self.processes.items()}
+
+    def _table(self, name: str, process: Process, options: Any) -> Any:
+        steps = getattr(options, "larger_steps" if name == "super_res" else f"{name}_steps")
         table = process.table(process.calls(steps).times, steps)
         table = table if name == "super_res" else with_aux(table, guidance=getattr(options, f"{name}_guidance"))
         return jax.tree.map(lambda x: np.asarray(x, np.float32), table)
@@ -198,11 +203,28 @@ class VariationsPipeline(UnclipPipeline):
     Options = VariationOptions
     embeds = "image_encoder"
 
-    def _batch(self, options: Any, count: int) -> dict[str, Any]:
+    def _batch(self, options: Any, keys: Any) -> dict[str, Any]:
         options.check()
         if options.picture is None:
             raise ValueError("this model makes variations of a picture: pass picture")
-        return dict(options.batch(count, lambda text: self._tokens([text])[0]))
+        batch = dict(options.batch(len(keys), lambda text: self._tokens([text])[0]))
+        if options.keep:
+            (height, width), side = batch["picture"].shape[1:3], self.sizes["decoder"]
+            short = min(height, width)
+            top, left = (height - short) // 2, (width - short) // 2
+            batch["reduced"] = canvas.resize(batch["picture"][:, top : top + short, left : left + short], side, side)
+        return batch
+
+    def _tables(self, options: Any) -> dict[str, Any]:
+        tables, decoder = super()._tables(options), self.processes["decoder"]
+        if options.keep:
+            # DDIM's own steps: at the last trained one all is noise, and what comes back from it depends on rounding;
+            # on the way back estimates are not clipped, for the network sees less noise than it is told
+            ways = (("decoder", "ddim", decoder.clip), ("back", "ddim_inverse", None))
+            for name, sampler, clip in ways:
+                process = dataclasses.replace(decoder, sampler=sampler, grid=Placing(), options={}, clip=clip)
+                tables[name] = self._table("decoder", process, options)
+        return tables
 
 
 def make_program(
@@ -210,7 +232,9 @@ def make_program(
 ) -> Callable[[Any, Any], dict[str, Array]]:
     """Returns the function ((params, tables by `STEPS`), batch) -> {pixels, picture, embed}.
 
-    `batch` has `keys` [b], the ids [b l] of `text` and of `no_text`, and what the part that makes embeddings is given.
+    `batch` has `keys` [b], the ids [b l] of `text` and of `no_text`, and what the part that makes embeddings is given:
+    `prior_keys` [b n], one for each embedding of which the best is drawn, or what `vary.make_look` takes.
+    Where it has pictures `reduced` to the decoder's size, uint8, the decoder begins at what table `back` makes of them.
     """
 
     def program(arguments: tuple[Params, Mapping[str, Any]], batch: Any) -> dict[str, Array]:
@@ -219,38 +243,33 @@ def make_program(
         text_states, away = (encode(batch[name]) for name in ("text", "no_text"))
 
         def walk(
-            name: str,
-            network: Network,
-            weights: Params,
-            conds: tuple[Cond, Cond],
-            shape: tuple[int, ...],
-            draw: int = 0,
+            name: str, network: Network, conds: tuple[Cond, Cond | None], keys: Any, start: Array, back: bool = False
         ) -> Any:
-            process = processes[name]
-            part = STEPS.index(name) + len(STEPS) * draw
-            keys = jax.vmap(lambda key: jax.random.fold_in(key, part))(batch["keys"])
-            denoise = denoiser.make(network, weights, *conds, process.schedule, process.kind, process.says)
-            return drive(
-                table_kernel(denoise, tables[name].b.shape[1]), tables[name], unit_noise(keys, FIRST, shape), keys
-            )
+            process, table = processes[name], tables["back" if back else name]
+            denoise = denoiser.make(network, params[name], *conds, process.schedule, process.kind, process.says)
+            return drive(table_kernel(denoise, table.b.shape[1]), table, start, keys)
 
         def imagined() -> Array:
-            prior, shape = imagine.network(nets["prior"]), (nets["prior"].embed,)
-            draws = [
-                denormalised(params["prior"], walk("prior", prior, params["prior"], (text_states, away), shape, n))
-                for n in range(batch["draws"].shape[2])
-            ]
+            prior, embeds = imagine.network(nets["prior"]), list[Array]()
+            for n in range(batch["prior_keys"].shape[1]):
+                keys = batch["prior_keys"][:, n]
+                start = unit_noise(keys, FIRST, (nets["prior"].embed,))
+                embeds.append(denormalised(params["prior"], walk("prior", prior, (text_states, away), keys, start)))
             assert text_states.pooled is not None
-            return imagine.nearest(jnp.stack(draws), text_states.pooled)
+            return imagine.nearest(jnp.stack(embeds), text_states.pooled)
 
-        embed = imagined() if "prior" in nets else make_look(nets)(params, batch)["embed"]
+        looked = {} if "prior" in nets else make_look(nets)(params, batch)
+        embed = looked["embed"] if looked else imagined()
         none = jnp.broadcast_to(params["text_proj"]["no_embed"].astype(jnp.float32)[None], embed.shape)
-        conds = tuple(
-            decoder_cond(nets["text_proj"], params["text_proj"], seen, text)
-            for seen, text in ((embed, text_states), (none, away))
-        )
-        side = sizes["decoder"]
-        small = walk("decoder", _unet(nets["decoder"]), params["decoder"], (conds[0], conds[1]), (side, side, 3))
+        cond = functools.partial(decoder_cond, nets["text_proj"], params["text_proj"])
+        keys, side = imagine.folded(batch["keys"], STEPS.index("decoder")), sizes["decoder"]
+        draw = functools.partial(walk, "decoder", _unet(nets["decoder"]), keys=keys)
+        if "reduced" in batch:
+            picture = batch["reduced"].astype(jnp.float32) / 127.5 - 1
+            start = draw((cond(looked["seen"], text_states), None), start=picture, back=True)
+        else:
+            start = unit_noise(keys, FIRST, (side, side, 3))
+        small = draw((cond(embed, text_states), cond(none, away)), start=start)
         picture = larger(
             nets, processes["super_res"], params, tables["super_res"], jnp.clip(small, -1, 1), sizes, batch
         )
@@ -277,7 +296,7 @@ def larger(
     batch: Any,
 ) -> Any:
     """Returns the picture made larger: all calls but the last by one network, the last by another."""
-    side, keys = sizes["super_res_first"], jax.vmap(lambda key: jax.random.fold_in(key, 2))(batch["keys"])
+    side, keys = sizes["super_res_first"], imagine.folded(batch["keys"], STEPS.index("super_res"))
     cond = Cond(image=jax.image.resize(small, (len(small), side, side, 3), "cubic"))
     x: Any = unit_noise(keys, FIRST, (side, side, 3))
     for name, rows in (("super_res_first", slice(None, -1)), ("super_res_last", slice(-1, None))):

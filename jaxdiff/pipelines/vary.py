@@ -5,12 +5,13 @@ With CLIP's embedding z of a picture, z' of another and text vectors t (wanted) 
     variation      z
     interpolation  slerp(z, z', mix), or (1 - mix) z + mix z' as Kandinsky's pipelines have it
     text diff      slerp(z, |z| (t - s) / |t - s|, mix)
+    blend          sum of w_n z_n, of pictures' embeddings and of those that a prior imagines of texts (Kandinsky)
 
 Source: Ramesh et al. 2022, arXiv 2204.06125, section 3.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -92,6 +93,42 @@ class VaryOptions(MixOptions):
         super().check()
         if self.keep and self.picture is None:
             raise ValueError("keep is about a picture: pass picture")
+
+
+@dataclasses.dataclass(frozen=True)
+class SeenOptions(VaryOptions):
+    """The options of a prior that stands beside CLIP's image encoder.
+
+    Attributes:
+      prior_strength: how much of the picture's embedding the prior changes, by the prompt, from 0 to 1; by default it
+        changes nothing.
+      blend: pairs of a picture, uint8 [b h w 3], or a text, and its weight, whose embeddings' sum is drawn.
+    """
+
+    prior_strength: float | None = None
+    blend: Any = ()
+
+    def check(self) -> None:
+        """Refuses what makes no sense.
+
+        Raises:
+          ValueError: names the option.
+        """
+        super().check()
+        for n, pair in enumerate(self.blend):
+            if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+                raise ValueError(f"blend[{n}] is {pair!r}: expected a pair of a picture or a text, and its weight")
+            if isinstance(pair[1], bool) or not isinstance(pair[1], int | float) or not np.isfinite(pair[1]):
+                raise ValueError(f"the weight of blend[{n}] is {pair[1]!r}: expected a finite number")
+        if len(self.blend) and self.picture is not None:
+            raise ValueError("picture and blend were both given: put the picture into blend")
+        strength = self.prior_strength
+        if strength is None:
+            return
+        if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 1:
+            raise ValueError(f"prior_strength is {strength!r}: expected a number above 0 and at most 1")
+        if self.picture is None and not len(self.blend):
+            raise ValueError("prior_strength is about an embedding that is given: pass picture or blend")
 
 
 def slerp(a: Float[Array, "b e"], b: Float[Array, "b e"], t: Float[Array, " b"]) -> Float[Array, "b e"]:

@@ -20,7 +20,6 @@ s = sigma / alpha = exp(-lambda / 2) between its values at `first` and `last` an
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy.special
 from jaxtyping import Float
 
 from jaxdiff.diffusion.schedule import Discrete, Schedule
@@ -187,6 +186,8 @@ def moderate(schedule: Schedule, steps: int, top: float = 40.0, final: float = 0
 def beta(schedule: Schedule, steps: int, a: float = 0.6, b: float = 0.6, final: float = 0.0) -> Grid:
     """Returns times at the quantiles of Beta(a, b). Source: Lee et al. 2024, arXiv 2407.12173, section 4."""
     trained = _check_steps(schedule, steps)
+    import scipy.special  # here, since it takes a while and few grids need it
+
     quantiles = scipy.special.betaincinv(a, b, np.linspace(1, 0, steps))
     return check(np.append(1 / trained + (1 - 1 / trained) * quantiles, final))
 

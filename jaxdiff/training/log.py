@@ -45,14 +45,11 @@ class MetricsLog:
         self._board: Any = None
         self._since: float | None = None
         self._clear()
+        self._step = step
         if write:
-            # Here, for it takes seconds where torch is installed: tensorboardX imports what it finds.
-            from tensorboardX import SummaryWriter
-
             workdir.mkdir(parents=True, exist_ok=True)
             truncate(self._path, step)
             self._file = self._path.open("a")
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def add(self, metrics: Mapping[str, float]) -> None:
         """Takes the metrics of one step; its time is that since the step before, unless `pause` came between."""
@@ -124,10 +121,19 @@ class MetricsLog:
         if line and self._file is not None:
             self._file.write(json.dumps({"step": step, **line}) + "\n")
             self._file.flush()
+            board = self._open_board()
             for name, value in line.items():
-                self._board.add_scalar(name, value, step)
-            self._board.flush()
+                board.add_scalar(name, value, step)
+            board.flush()
         return line
+
+    def _open_board(self) -> Any:
+        """Returns TensorBoard's writer, imported after the first step: that takes seconds where torch is installed."""
+        if self._board is None:
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(self._path.with_name("tensorboard")), purge_step=self._step + 1)
+        return self._board
 
     def _speed(self) -> dict[str, float]:
         times = sorted(time for time, _ in self._times)
@@ -144,15 +150,17 @@ class MetricsLog:
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Shows pictures, uint8 [h, w, 3] by name, in TensorBoard."""
-        if self._board is not None:
+        if self._file is not None:
+            board = self._open_board()
             for name, picture in pictures.items():
-                self._board.add_image(name, picture, step, dataformats="HWC")
-            self._board.flush()
+                board.add_image(name, picture, step, dataformats="HWC")
+            board.flush()
 
     def close(self) -> None:
         """Closes the files."""
         if self._file is not None:
             self._file.close()
+        if self._board is not None:
             self._board.close()
 
     def _clear(self) -> None:

@@ -172,8 +172,9 @@ def fit(
             nonlocal state, step, saved, pending, fault, rewinds
             assert fault
             (at, what), fault, pending = fault, None, None
+            frozen = state.frozen  # what it was loaded from was consumed
             state, run = checkpoints.restore(program.like)
-            state = dataclasses.replace(state, frozen=program.frozen(init_key))
+            state = dataclasses.replace(state, frozen=frozen)
             clock.useful = run["clock"]["useful"]
             step = saved = int(state.step)
             rewinds += 1

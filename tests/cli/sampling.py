@@ -44,7 +44,7 @@ def make_place(top):
 
 def grey(model, whole, batch, host=True):
     """What a pipeline's program gives, in its shapes."""
-    n, h, w, _ = batch["canvas"].shape
+    n, h, w = len(batch["keys"]), batch["size"].height, batch["size"].width
     out = {"latents": np.zeros((n, h, w, model.channels), np.float32), "bad": np.zeros(n, bool)}
     return {**out, "pixels": np.full((n, h * model.factor, w * model.factor, 3), 128, np.uint8)}
 

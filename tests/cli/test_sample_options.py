@@ -17,6 +17,7 @@ from jaxdiff.cli import out as files
 from jaxdiff.cli import sample as program
 from jaxdiff.cli import sample_args
 from jaxdiff.cli.main import main
+from jaxdiff.cli.sample_inputs import blended
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.pipelines.inputs import root_key
 
@@ -404,3 +405,15 @@ def test_settings_survive_json(tmp_path):
     assert json.loads(json.dumps(said)) == said
     assert (said["guidance"], said["prompt"], said["height"]) == (3.0, ["red"], 8)
     assert not {"picture_weight", "noise_level", "hint_weight", "chunks"} & said.keys()
+
+
+def test_a_part_of_a_blend_is_a_picture_or_a_text(tmp_path):
+    Image.new("RGB", (6, 4), "red").save(tmp_path / "cat.png")
+    picture, weight = blended(f"{tmp_path / 'cat.png'}:-0.5")
+    assert (picture.shape, picture[0, 0, 0].tolist(), weight) == ((1, 4, 6, 3), [255, 0, 0], -0.5)
+    assert blended("a hat: red:2") == ("a hat: red", 2.0)
+    for word in ("a hat", "a hat:much", ":1", "a hat:nan", ""):
+        with pytest.raises(ValueError, match="has no weight: expected FILE:WEIGHT or TEXT:WEIGHT"):
+            blended(word)
+    with pytest.raises(FileNotFoundError, match=r"dog\.jpg"):
+        blended("dog.jpg:1")

@@ -227,7 +227,7 @@ def test_what_cannot_be_is_refused_before_anything_compiles(place, capsys, tmp_p
     [
         ([], 2, "usage"),
         (["trian"], 2, "no program 'trian'"),
-        (["--help"], 0, "resumes by itself"),
+        (["--help"], 0, "or resume its run"),
         (["train", "configs/nothing.py"], 1, "there are configs/cifar10.py, "),
         (["sample", "--model", "nowhere"], 1, "no model directory"),
     ],

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import sys
 import tarfile
 import types
@@ -120,11 +121,12 @@ def test_a_bucket_that_cannot_be_had_is_one_line(scheme, monkeypatch):
         open_(f"{scheme}://b/x")
 
 
-def test_a_bucket_without_credentials_is_one_line(monkeypatch):
+def test_a_bucket_without_credentials_is_one_line(monkeypatch, caplog):
     fsspec = pytest.importorskip("fsspec")
 
     class Denied:
         def find(self, path):
+            logging.getLogger("gcsfs").exception("retries are over")
             raise PermissionError("Anonymous caller\ndoes not have storage.objects.list")
 
         glob = find
@@ -134,6 +136,7 @@ def test_a_bucket_without_credentials_is_one_line(monkeypatch):
     for name in ("gs://b/x", "gs://b/*.tar"):
         with pytest.raises(ValueError, match=r"Anonymous caller does not .*are there credentials .gcloud auth"):
             open_(name)
+    assert not caplog.records, "gcsfs tells nothing more, with a traceback"
 
 
 PICTURE = encoded(1)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jaxdiff.evaluation.config import EvaluateConfig
 from jaxdiff.evaluation.pictures import Pictures, first, folder
-from jaxdiff.evaluation.run import _reference, _shuffled, _told
+from jaxdiff.evaluation.run import _prompts_for, _reference, _shuffled
 
 
 @pytest.fixture
@@ -133,10 +133,10 @@ def test_captions_sorted_by_class_are_shuffled_the_same_each_time():
 
 def test_classes_are_told_to_a_model_as_it_spells_them():
     told_classes = lambda *labels: types.SimpleNamespace(model=types.SimpleNamespace(labels=labels))
-    assert _told(told_classes("red_fox", "owl"), ["red fox", "owl", "red_fox", "cat"]) == [
+    assert _prompts_for(told_classes("red_fox", "owl"), ["red fox", "owl", "red_fox", "cat"]) == [
         "red_fox",
         "owl",
         "red_fox",
         "cat",
     ]
-    assert _told(told_classes(), ["red fox"]) == ["red fox"]
+    assert _prompts_for(told_classes(), ["red fox"]) == ["red fox"]

@@ -13,6 +13,7 @@ from jaxdiff.models.unet import UNet
 from jaxdiff.pipelines import plan, program
 from jaxdiff.pipelines.cascade import Cascade
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
+from jaxdiff.pipelines.inputs import Size
 from jaxdiff.tasks import super_resolution as sr
 from jaxdiff.typing import Cond
 
@@ -90,7 +91,7 @@ def test_noise_is_added_where_training_adds_it(small):
     keys = [jax.random.split(jax.random.key(1), 2) for _ in range(2)]
     low = (np.float32(0.8), np.float32(0.6))
     made = plan.Plan(None, 0, 1, {}, None, low)
-    joined = program.enlarged(model, made, {"keys": keys[0], "canvas": np.zeros((2, 12, 12, 0))}, x)["joined"]
+    joined = program.enlarged(model, made, {"keys": keys[0], "size": Size(12, 12)}, x)["joined"]
     enlarge = lambda x: program.stretched(x, 12, 12)
     side = 8 if small else 12
     eps = program.unit_noise(keys[1], program.LOW, (side, side, 3))

@@ -189,6 +189,7 @@ def test_directories_are_read_and_written_back_as_they_were(folders, tmp_path):
 
 
 KANDINSKY = ("--prior-steps", "--picture", "--towards", "--mix", "--straight", "--keep", "--described", "--mask")
+KANDINSKY = (*KANDINSKY, "--prior-strength", "--blend")
 STABLE_OPTIONS = ("--prior-steps", "--noise-level", "--negative-prompt")
 
 
@@ -210,13 +211,15 @@ def test_help_shows_its_own_options(folders, capsys, models, shown, hidden):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("how", ["imagined", "kept"])
+@pytest.mark.parametrize("how", ["imagined", "kept", "changed", "blended"])
 def test_the_command_line_draws_with_kandinsky(folders, tmp_path, how):
     Image.fromarray(PICTURE[0]).save(tmp_path / "seen.png")
-    seen = ["--picture", str(tmp_path / "seen.png"), "--keep"] if how == "kept" else ["--prior-steps", "2"]
+    seen = {"imagined": ["--prior-steps", "2"], "kept": ["--picture", str(tmp_path / "seen.png"), "--keep"]}
+    seen["changed"] = ["--picture", str(tmp_path / "seen.png"), "--prior-strength", "0.5", "--prior-steps", "4"]
+    seen["blended"] = ["--blend", f"{tmp_path}/seen.png:0.6", "a hat:0.4", "--prior-steps", "2"]
     told = ["--prompt", "a red heart", "--num", "1", "--steps", "2", "--height", "16", "--width", "16"]
     models = ["--model", str(folders / "prior"), "--then", str(folders / "kandinsky")]
-    sample.main([*models, *told, *seen, "--out", str(tmp_path / "one.png")])
+    sample.main([*models, *told, *seen[how], "--out", str(tmp_path / "one.png")])
     assert (tmp_path / "one.png").is_file()
 
 

@@ -24,7 +24,7 @@ def made(config, **options):
 def assert_same(a, b):
     for field in ("t", "A", "b", "c"):
         np.testing.assert_array_equal(getattr(a.table, field), getattr(b.table, field))
-    np.testing.assert_array_equal(a.told, b.told)
+    np.testing.assert_array_equal(a.timesteps, b.timesteps)
     assert (float(a.signal), float(a.noise)) == (float(b.signal), float(b.noise))
 
 
@@ -52,9 +52,9 @@ def test_the_network_is_told_whole_steps_at_levels_between():
         levels = np.exp(-scheduler.process(config).schedule.log_snr(scheduler.process(config).times(20)[:-1]) / 2)
         exact = plain.timestep(plain.time(-2 * np.log(levels)))
         assert np.abs(exact - np.round(exact)).max() > 0.2
-        np.testing.assert_array_equal(found.told[1], cut(exact + 1e-6)[::-1])
+        np.testing.assert_array_equal(found.timesteps[1], cut(exact + 1e-6)[::-1])
         at = np.float32(found.table.t) * 1000 - 1
-        np.testing.assert_allclose(np.interp(at, *found.told), found.told[1][::-1], atol=0.01)
+        np.testing.assert_allclose(np.interp(at, *found.timesteps), found.timesteps[1][::-1], atol=0.01)
 
 
 def test_zero_terminal_snr_has_karras_levels_in_classes_that_end_near_zero():
@@ -125,7 +125,7 @@ def test_two_models_share_a_grid_as_one_walks_it(kind, at):
     config = {**SD1, "_class_name": kind, "timestep_spacing": "leading"}
     whole, base, refiner = made(config), made(config, part=(None, at)), made(config, part=(at, None), start="picture")
     calls = scheduler.process(config).calls(20)
-    assert len(base.table.t) == (calls.told >= 1000 * (1 - at)).sum()  # as the reference counts them
+    assert len(base.table.t) == (calls.timesteps >= 1000 * (1 - at)).sum()  # as the reference counts them
     for field in ("t", "c"):
         both = np.concatenate([getattr(base.table, field), getattr(refiner.table, field)])
         np.testing.assert_allclose(both[:-1], getattr(whole.table, field)[:-1], rtol=1e-6)

@@ -20,7 +20,7 @@ def sampled(config):
     process = scheduler.process(config)
     calls = process.calls(STEPS)
     table = process.table(calls.times, STEPS)
-    assert all(np.isfinite(x).all() for x in (calls.times, calls.told, table.A, table.b, table.c))
+    assert all(np.isfinite(x).all() for x in (calls.times, calls.timesteps, table.A, table.b, table.c))
 
 
 @pytest.mark.parametrize("name", DEFAULTS)

@@ -14,8 +14,8 @@ import pytest
 from bad_input import damaged
 from pipelines import directory, small
 
-from jaxdiff import loading
 from jaxdiff.pretrained import single_file
+from jaxdiff.pretrained.bundle import read_bundle
 
 NAMES = {"unet": "tiny unet", "vae": "tiny vae", "text_encoder": "tiny text"}
 
@@ -31,7 +31,7 @@ def model(tmp_path_factory):
 def one_file(model):
     path = model.parent / "model.safetensors"
     with pytest.warns(UserWarning, match="one file does not say"):
-        single_file.write(loading.read_bundle(model), path)
+        single_file.write(read_bundle(model), path)
     return path
 
 
@@ -46,7 +46,7 @@ def loaded_or_told(path, **options):
     """What a damaged model gives: an error that a user can read, or finite weights."""
     bundle, told = None, ""
     try:
-        bundle = loading.read_bundle(path, **options)
+        bundle = read_bundle(path, **options)
         assert np.isfinite(bundle.process().times(4)).all()
     except (ValueError, OSError) as error:
         told = str(error)

@@ -43,9 +43,9 @@ def test_both_networks_agree_with_the_published_code(base):
 
 def test_the_upsamplers_steps_are_the_published_ones():
     process = glide._process(True, fills=False)
-    np.testing.assert_array_equal(process.calls(27).told, ARRAYS["steps"])
+    np.testing.assert_array_equal(process.calls(27).timesteps, ARRAYS["steps"])
     assert isinstance(process.grid, Placing)
-    np.testing.assert_array_equal(process.calls(3).told, [999, 500, 0])
+    np.testing.assert_array_equal(process.calls(3).timesteps, [999, 500, 0])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_calls_agree(n):
         expected = np.delete(expected, 1)
     # Karras levels lie between trained steps: the reference rounds them to whole ones, or interpolates sigma
     np.testing.assert_allclose(steps, expected, atol=0.51 if found.grid.rule else 2e-2)
-    np.testing.assert_allclose(found.calls(10).told, expected, atol=2e-3)  # its betas are in float32
+    np.testing.assert_allclose(found.calls(10).timesteps, expected, atol=2e-3)  # its betas are in float32
     if case["last"] is not None and found.grid.way != "steps":
         last = np.exp(-found.schedule.log_snr(times[-1:]) / 2)[0]
         np.testing.assert_allclose(last, case["last"], rtol=1e-5, atol=1e-7)

@@ -28,7 +28,7 @@ def walk(process, steps, seed):
     """The first two numbers at the end of our walk, over the network that hears what it is told."""
     calls = process.calls(steps)
     table = process.table(calls.times, steps)
-    table = sampling.with_aux(table, told=process.told(calls, table.t))
+    table = sampling.with_aux(table, told=process.timesteps(calls, table.t))
     s, kind = process.schedule, process.kind
 
     def denoise(x, t, aux):
@@ -147,8 +147,8 @@ def test_old_files_of_stable_diffusion_are_mended():
     """They know neither steps_offset nor clip_sample; the reference's pipeline begins at 1 and does not clip."""
     for name in ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler"):
         found = scheduler.process({"_class_name": name, **SL})
-        assert found.calls(10).told[-1] == 1
+        assert found.calls(10).timesteps[-1] == 1
         assert found.clip is None
         assert "clip" not in found.options
         said = scheduler.process({"_class_name": name, **SL, "steps_offset": 0, "clip_sample": True})
-        assert said.calls(10).told[-1] == 0
+        assert said.calls(10).timesteps[-1] == 0

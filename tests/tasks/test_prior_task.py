@@ -15,6 +15,7 @@ from jaxdiff.pipelines import imagine
 from jaxdiff.pipelines.diffusion import DiffusionPipeline
 from jaxdiff.pipelines.imagine import PriorPipeline
 from jaxdiff.pipelines.imagined import Imagined
+from jaxdiff.pipelines.prior_options import PriorOptions
 from jaxdiff.tasks import kept_clip, prior, unclip_decoder
 from jaxdiff.tasks.previews import PreviewConfig
 from jaxdiff.training import Known, OptimizerConfig
@@ -87,7 +88,7 @@ def test_a_decoder_draws_what_its_prior_imagines_and_varies_a_picture(kept):
     assets = unclip_decoder.Assets(8, kept)
     decoder = DECODER.bundle(assets, drawn(DECODER.task(assets)))
     drawer = DiffusionPipeline(decoder, devices=jax.devices()[:1])
-    pipe, options = Imagined(first, drawer), imagine.PriorOptions(prior_steps=2)
+    pipe, options = Imagined(first, drawer), PriorOptions(prior_steps=2)
     embeds = [
         np.asarray(first([text], keys=jax.random.split(jax.random.key(0), 1), options=options)[0])
         for text in ("red heart", "green book")

@@ -1,5 +1,6 @@
 """What a run does about steps that went wrong, by policy."""
 
+import dataclasses
 import json
 import math
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_task import TASK, Data, program
+from toy_task import MATRIX, TASK, Data, program
 
 from jaxdiff.parallel import MeshSpec
 from jaxdiff.training import (
@@ -15,6 +16,7 @@ from jaxdiff.training import (
     NonFiniteLoss,
     OptimizerConfig,
     TrainConfig,
+    Variables,
     fit,
     guarded,
     make_ema,
@@ -83,16 +85,23 @@ class Broken(Data):
         return {name: x * np.float32(math.nan if number == self.at else 1.0) for name, x in batch.items()}
 
 
-def train(workdir, faults, at=4):
-    run = program(MeshSpec(), SGD, devices=jax.devices()[:1])
+def train(workdir, faults, at=4, **kwargs):
+    run = program(MeshSpec(), SGD, devices=jax.devices()[:1], **kwargs)
     config = TrainConfig(steps=8, batch_size=16, log_every=1, faults=faults)
     stream = Broken(at)
     state = fit(run, stream, jax.random.key(0), workdir, config, CheckpointConfig(every=2))
     return state, stream
 
 
-def test_a_rewound_run_goes_on_from_the_checkpoint_with_the_batches_after_the_bad_one(tmp_path):
-    state, stream = train(tmp_path, "rewind")
+FROZEN = dataclasses.replace(
+    TASK, init=lambda key, loaded, batch: Variables(MATRIX.init(key, {}, batch).params, loaded), loss=MATRIX.loss
+)
+"""Has a weight that is loaded, which making the first state consumes."""
+
+
+@pytest.mark.parametrize("task", [TASK, FROZEN], ids=["plain", "frozen"])
+def test_a_rewound_run_goes_on_from_the_checkpoint_with_the_batches_after_the_bad_one(task, tmp_path):
+    state, stream = train(tmp_path, "rewind", task=task, loaded={"bias": jnp.ones(3)} if task is FROZEN else None)
     assert state.step == 8
     assert stream.count >= 8 + 1, "the bad batch, and those since the checkpoint, are left out"
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

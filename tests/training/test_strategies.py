@@ -71,3 +71,13 @@ def test_accumulation_moves_no_examples_between_devices():
     text = run.jitted.lower(*args).compile().as_text()
     assert "all-reduce" in text
     assert not [name for name in ("all-to-all", "all-gather", "collective-permute") if name in text]
+
+
+def test_each_of_eight_devices_holds_less_than_a_sixth_of_the_state():
+    """By the compiler: parameters, optimizer and average together."""
+    run = program(MeshSpec(data=1, fsdp=8))
+    given = run.put(next(Data(8))), run.keys(jax.random.key(1), 0, 8)
+    held = run.jitted.lower(run.like, *given).compile().memory_analysis().argument_size_in_bytes
+    of_batch = 8 * 8 * 3 * 4 + 2 * 4
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.like))
+    assert state / 8 < held - of_batch < state / 6

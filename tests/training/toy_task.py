@@ -90,7 +90,8 @@ class Data:
         self.count = state["count"]
 
 
-def program(spec=None, optimizer=None, steps=100, accumulate=1, decay=0.99, task=TASK, devices=None):
+def program(spec=None, optimizer=None, steps=100, accumulate=1, decay=0.99, task=TASK, devices=None, loaded=None):
     transform = make_optimizer(optimizer or OptimizerConfig(), steps, task.groups)
     make_step = functools.partial(make_train_step, task, transform, make_ema(decay), accumulate=accumulate)
-    return compile(make_step, make_init_state(task, transform), {}, {}, spec or MeshSpec(), task.rules, devices)
+    init_state, spec = make_init_state(task, transform), spec or MeshSpec()
+    return compile(make_step, init_state, loaded or {}, {}, spec, task.rules, devices)

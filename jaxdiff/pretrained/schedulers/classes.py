@@ -99,12 +99,12 @@ def euler(f: Fields) -> Process:
     return Process(schedule, kind, "euler", Placing("levels", rule=rule, ends=ends, final=final, **spacing_of(f)))
 
 
-def levels(sampler: str, known: dict[str, str] = KINDS, told: str = "", more: tuple[str, ...] = ()) -> Callable:
+def levels(sampler: str, known: dict[str, str] = KINDS, rounding: str = "", more: tuple[str, ...] = ()) -> Callable:
     """Reads the classes that work on noise levels and have no fields of their own."""
 
     def read(f: Fields) -> Process:
         rule = rule_of(f) if "use_karras_sigmas" in f else ""
-        placing = Placing("levels", rule=rule, told=told if rule == "karras" else "", **spacing_of(f))
+        placing = Placing("levels", rule=rule, rounding=rounding if rule == "karras" else "", **spacing_of(f))
         return Process(schedule_of(f, SMALLEST, more), kind_of(f, known), sampler, placing, **bounds_of(f))
 
     return read

@@ -50,7 +50,7 @@ def _halves(f: Fields, final: str, last: str) -> tuple[Schedule, str, Placing]:
         placing = Placing(
             "flow",
             "unipc" if unipc else "halves",
-            told="below",
+            rounding="below",
             final=last,
             trained=schedule.steps,
             shift=shift,
@@ -61,12 +61,11 @@ def _halves(f: Fields, final: str, last: str) -> tuple[Schedule, str, Placing]:
         f.only("shift_terminal", None, "it takes use_flow_sigmas")
     kind = kind_of(f)
     if rule or lu:
-        told = "nearest" if lu or rule == "karras" else "below"
-        if told == "nearest" and f["beta_schedule"] == "squaredcos_cap_v2" and f.name == "DPMSolverMultistepScheduler":
-            told = "below"
-        if told == "below":
-            schedule, told = Floored(schedule.knots, schedule.zero_terminal), "nearest"
-        placing = Placing("halves", rule=rule if not lu else "exponential", ends=ends, told=told, final=last, **spacing)
+        own = f["beta_schedule"] == "squaredcos_cap_v2" and f.name == "DPMSolverMultistepScheduler"
+        if own or not (lu or rule == "karras"):
+            schedule = Floored(schedule.knots, schedule.zero_terminal)
+        rule = "exponential" if lu else rule
+        placing = Placing("halves", rule=rule, ends=ends, rounding="nearest", final=last, **spacing)
     else:
         placing = Placing("halves", final=final, trained=trained, **spacing)
     return schedule, kind, placing

@@ -18,7 +18,6 @@ import dataclasses
 from typing import Literal, NamedTuple
 
 import numpy as np
-import scipy.special
 from jaxtyping import Float
 
 from jaxdiff.diffusion.schedule import Discrete, Schedule
@@ -35,7 +34,7 @@ class Calls(NamedTuple):
     """The grid of a walk, and what the network is told at each time but the last, or the first of a walk upwards."""
 
     times: Float[np.ndarray, " m"]
-    told: Float[np.ndarray, " n"]
+    timesteps: Float[np.ndarray, " n"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Placing:
       rule: how noise levels are spaced instead: karras, exponential or beta; "": not.
       ends: the lowest and highest level of the rule; None is the grid's or the schedule's own.
       rho: rho of Karras' rule.
-      told: whether the network is told the `nearest` whole step, the one `below`, or exactly that of its level ("").
+      rounding: whether the network is told the `nearest` whole step, the one `below`, or that of its level itself ("").
       final: where the grid ends: `data`, `first` (the first trained step), `low` (the lowest level of the rule), or
         `last` (where the last call is).
       trained: how many of the trained steps are used; None: all.
@@ -66,7 +65,7 @@ class Placing:
     rule: str = ""
     ends: tuple[float | None, float | None] = (None, None)
     rho: float = 7.0
-    told: str = ""
+    rounding: str = ""
     final: str = "data"
     trained: int | None = None
     strides: bool = False
@@ -98,8 +97,8 @@ class Placing:
             if np.any(trained_steps != np.round(trained_steps)):  # sigma is interpolated linearly, and ours is not
                 known = np.exp(-schedule.log_snr(np.arange(1, schedule.steps + 1) / schedule.steps) / 2)
                 times = schedule.time(-2 * np.log(np.interp(trained_steps, np.arange(schedule.steps), known)))
-        if self.told:
-            trained_steps = np.round(trained_steps) if self.told == "nearest" else np.floor(trained_steps + 1e-6)
+        if self.rounding:
+            trained_steps = np.round(trained_steps) if self.rounding == "nearest" else np.floor(trained_steps + 1e-6)
         if np.any(np.diff(times) >= 0) or (self.up and self.rule and np.any(np.diff(trained_steps) >= 0)):
             raise ValueError(
                 f"{steps} steps: this scheduler places two calls at the same noise level: take fewer steps"
@@ -188,4 +187,6 @@ def spaced(rule: str, low: float, high: float, steps: int, rho: float = 7.0) -> 
         return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
     if rule == "exponential":
         return np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
+    import scipy.special  # here, since it takes a while and few grids need it
+
     return low + scipy.special.betaincinv(0.6, 0.6, 1 - ramp) * (high - low)

@@ -112,7 +112,7 @@ class Process:
     @property
     def whole(self) -> bool:
         """Returns whether the network is told the nearest trained step, while noise levels lie between."""
-        return isinstance(self.grid, Placing) and self.grid.told == "nearest"
+        return isinstance(self.grid, Placing) and self.grid.rounding == "nearest"
 
     def calls(self, steps: int) -> Calls:
         """Returns the grid of that many steps, and what the network is told on it.
@@ -174,7 +174,7 @@ class Process:
             table = rescaled(table, 1 / float(self.schedule.alpha(times[-1:])[0]))
         return table
 
-    def told(self, calls: Calls, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    def timesteps(self, calls: Calls, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Returns the timesteps that the network is told at times t of a table over these calls.
 
         Between them, its own.
@@ -185,7 +185,7 @@ class Process:
         on = np.isclose(t, known[nearest], rtol=1e-9, atol=0)
         if self.sampler in ("kdpm2", "kdpm2_ancestral"):  # a middle call may be at the next one's level
             on[1::2] = False
-        return np.where(on, calls.told[nearest], self.schedule.timestep(t))
+        return np.where(on, calls.timesteps[nearest], self.schedule.timestep(t))
 
 
 def rescaled(table: Table, factor: float) -> Table:
