@@ -1,7 +1,8 @@
 """A student of the quickstart's run in 1 to 4 steps: latent consistency distillation, on pixels.
 
 Paper: Luo et al. 2023, arXiv 2310.04378: neighbours on a grid of 40 intervals, the target of averaged weights.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: 2 CPU cores. Time: a few minutes. Result: Frechet distances of 1.08 (4 steps) and 2.0 (1 step) times the
+teacher's in 20 steps (docs/students.md).
 Command: jaxdiff train configs/quickstart.py; jaxdiff train configs/quickstart_lcm.py, then
   jaxdiff sample --model runs/quickstart_lcm --prompt "red heart" --steps 4 --guidance 1.
 """
