@@ -19,9 +19,10 @@ from jaxdiff.diffusion.schedule import Discrete
 from jaxdiff.parallel import MeshSpec, param_shardings
 from jaxdiff.parallel.spread import Spread
 from jaxdiff.pipelines import canvas, inputs, plan
+from jaxdiff.pipelines.guided import guided
 from jaxdiff.pipelines.model import Model, make_model, renamed
 from jaxdiff.pipelines.options import Options, merged, of_model
-from jaxdiff.pipelines.program import FIRST, conditions, guided, make_program, unit_noise, with_loras
+from jaxdiff.pipelines.program import FIRST, conditions, make_program, unit_noise, with_loras
 from jaxdiff.pretrained import lora, scheduler
 from jaxdiff.pretrained.ip_adapter import IPAdapter
 from jaxdiff.pretrained.read import Bundle

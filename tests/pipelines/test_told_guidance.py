@@ -7,7 +7,7 @@ import pytest
 from pipelines import small
 
 from jaxdiff.diffusion import schedule
-from jaxdiff.pipelines import program
+from jaxdiff.pipelines import guided
 from jaxdiff.typing import Cond
 
 
@@ -19,7 +19,7 @@ def pipe():
 def test_the_network_is_told_the_scale_of_each_step():
     network = lambda params, x, t, cond: x * cond.guidance[:, None]
     cosine, x = schedule.cosine(), jnp.ones((3, 2))
-    denoise = program.told_guidance(network, {}, Cond(), cosine, "x0", "prediction")
+    denoise = guided.told_guidance(network, {}, Cond(), cosine, "x0", "prediction")
     np.testing.assert_allclose(denoise(x, jnp.full(3, 0.5), {"guidance": 7.5}), 7.5 * x)
     np.testing.assert_allclose(denoise(x, jnp.full(3, 0.5), {}), x)
 

@@ -1,4 +1,4 @@
-"""Pieces of the compiled program that are functions of their own."""
+"""Denoisers that conditions steer."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.diffusion import schedule
-from jaxdiff.pipelines import program
+from jaxdiff.pipelines import guided
 from jaxdiff.typing import Cond
 
 
@@ -17,7 +17,7 @@ def test_two_guidances_take_a_time_for_each_picture(kind):
     s = schedule.linear()
     network = lambda params, x, t, cond: params["w"] * x + cond.image * t.reshape(-1, 1, 1, 1) / 1000
     conds, aux = tuple(Cond(image=image) for image in images), {"guidance": 3.0, "picture_guidance": 1.5}
-    denoise = program.instruct_guidance(network, {"w": 0.5}, conds, s, kind)
+    denoise = guided.instruct_guidance(network, {"w": 0.5}, conds, s, kind)
     times = jnp.array([0.9, 0.5, 0.2])
     several = denoise(x, times, aux)
     for n, t in enumerate(times):
