@@ -16,7 +16,7 @@ _NAMES = {
     "Cond": ("jaxdiff.typing", "Cond"),
     "Table": ("jaxdiff.sampling", "Table"),
     "load": ("jaxdiff.loading", "load"),
-    "train": ("jaxdiff.experiment", "run"),
+    "train": ("jaxdiff.trainer", "run"),
 }
 
 __all__ = sorted([*_MODULES, *_NAMES])

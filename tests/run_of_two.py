@@ -10,13 +10,14 @@ if __name__ == "__main__":
     join(*sys.argv[1:4])
 
     from jaxdiff.data.source import DataConfig
-    from jaxdiff.experiment import Experiment, run
+    from jaxdiff.experiment import Experiment
     from jaxdiff.models.made import MadeConfig
     from jaxdiff.models.text import TextConfig
     from jaxdiff.models.unet import UNetConfig
     from jaxdiff.parallel import MeshSpec
     from jaxdiff.tasks import autoregressive, picture
     from jaxdiff.tasks.previews import PreviewConfig
+    from jaxdiff.trainer import run
     from jaxdiff.training import CheckpointConfig, TrainConfig
 
     if kind == "picture":

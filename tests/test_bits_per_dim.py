@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxdiff import data, experiment, loading
+from jaxdiff import data, loading, trainer
 from jaxdiff.cli.config import read_config
 from jaxdiff.diffusion.process import ProcessConfig
 from jaxdiff.diffusion.published import PUBLISHED
@@ -27,7 +27,7 @@ def test_bits_per_dim_fall_while_a_model_is_trained(tmp_path, process):
         train=dataclasses.replace(base.train, steps=160, preview_every=0),
         checkpoint=dataclasses.replace(base.checkpoint, every=40, keep=10),
     )
-    experiment.run(config, tmp_path)
+    trainer.run(config, tmp_path)
     source = data.open_source(config.data)
     pictures = Pictures("emoji", (32, 32), 32, lambda i: source[i]["image"])
     bits = []

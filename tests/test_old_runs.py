@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
-from jaxdiff import experiment
+from jaxdiff import experiment, trainer
 from jaxdiff.data.tokenizer import BytePair
 from jaxdiff.tasks import saved
 from jaxdiff.training.checkpoint import Checkpoints
@@ -91,7 +91,7 @@ def test_it_is_opened_and_resumed(old):
     run = experiment.open_run(folder)
     jax.tree.map(np.testing.assert_array_equal, run.weights.params, average)
     assert run.config.task.preview.prompts == ("red",)
-    state = experiment.run(run.config, folder)
+    state = trainer.run(run.config, folder)
     assert int(state.step) == 4
     assert int(state.opt_state[1].count) == 4
     assert json.loads((folder / "config.json").read_text())["task"]["kind"] == "picture"

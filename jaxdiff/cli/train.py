@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
 
         ready = executable.read(how.executable)
         ready.begin("step", "keys")  # loaded while the rest is imported
-    from jaxdiff import experiment
+    from jaxdiff import experiment, trainer
     from jaxdiff.cli.config import parse
     from jaxdiff.cli.main import compilation_cache
     from jaxdiff.cli.progress import progress
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
                 bar.append(stack.enter_context(progress(config.train.steps, config.train.batch_size)))
             bar[0](step, metrics)
 
-        state = experiment.run(config, workdir, report, say, ready, profile=steps(how.profile) if how.profile else None)
+        state = trainer.run(config, workdir, report, say, ready, profile=steps(how.profile) if how.profile else None)
     done = int(state.step)
     say(f"step {done} of {config.train.steps}: checkpoint in {workdir / 'checkpoints' / str(done)}")
     if done < config.train.steps:

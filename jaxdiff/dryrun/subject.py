@@ -14,9 +14,10 @@ from jax.sharding import PartitionSpec as P
 from jaxdiff import data, parallel, training
 from jaxdiff.data.config import is_latents
 from jaxdiff.data.source import Example
-from jaxdiff.experiment import Experiment, make_step
+from jaxdiff.experiment import Experiment
 from jaxdiff.parallel.mesh import AXES
 from jaxdiff.tasks.saved import blank
+from jaxdiff.trainer import make_step
 from jaxdiff.training import Task
 from jaxdiff.typing import Batch, Params
 

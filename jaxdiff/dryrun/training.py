@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 from jaxdiff.dryrun import compiled, figures, report
 from jaxdiff.dryrun.figures import Figures
 from jaxdiff.dryrun.subject import Subject, abstract_mesh, describe
-from jaxdiff.experiment import Experiment, check, executable_key
+from jaxdiff.experiment import Experiment, check
 from jaxdiff.metrics.chips import Topology
 from jaxdiff.parallel import executable as executables
 from jaxdiff.parallel import make_mesh
+from jaxdiff.trainer import executable_key
 from jaxdiff.training import programs
 
 Tell = Callable[[str], None]

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff import data, experiment
+from jaxdiff import data, experiment, trainer
 from jaxdiff.data.grid import grid, save_png
 from jaxdiff.evaluation import compare_table
 from jaxdiff.evaluation.budget import Budget
@@ -154,7 +154,7 @@ def step_flops(config: Experiment, place: Path) -> float:
     place.mkdir(parents=True, exist_ok=True)
     task = config.task.task(config.task.assets(place, config.data, data.open_source(config.data), new=True))
     batch = saved.blank(task, config.data.size, config.train.batch_size)
-    optimizer, make = experiment.make_step(config, task)
+    optimizer, make = trainer.make_step(config, task)
     state = jax.eval_shape(make_init_state(task, optimizer), jax.random.key(0), {}, batch)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), config.train.batch_size))
     return speed.work(jax.make_jaxpr(make())(state, batch, keys)).flops
@@ -190,7 +190,7 @@ def _train(
 
     place.mkdir(parents=True, exist_ok=True)
     try:
-        state = experiment.run(config, place, report, say)
+        state = trainer.run(config, place, report, say)
     finally:
         note()
     if not spent():

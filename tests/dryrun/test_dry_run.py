@@ -15,11 +15,12 @@ from jaxdiff.cli import sample as sample_command
 from jaxdiff.cli import train as command
 from jaxdiff.cli.config import read_config
 from jaxdiff.dryrun import compiled, estimate, figures, sampling, subject, training
-from jaxdiff.experiment import make_step, to_json
+from jaxdiff.experiment import to_json
 from jaxdiff.metrics import chips, speed
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel import MeshSpec, executable
 from jaxdiff.parallel.spread import jit_forward
+from jaxdiff.trainer import make_step
 from jaxdiff.training import Known, make_init_state
 
 CONFIG = "configs/quickstart.py"

@@ -9,7 +9,7 @@ from reference import finetune_cases
 from reference.sd_weights import load, noise
 from tasks import published_cases as cases
 
-from jaxdiff import experiment, loading
+from jaxdiff import loading, trainer
 from jaxdiff.data import DataConfig, picture
 from jaxdiff.experiment import Experiment
 from jaxdiff.pretrained import files
@@ -95,7 +95,7 @@ def test_a_run_refuses_it_by_name(change, model, pictures, tmp_path):
     )  # fmt: skip
     COMPILED.clear()
     with pytest.raises((ValueError, OSError), match=RUNS[change]) as told:
-        experiment.run(config, tmp_path / "run")
+        trainer.run(config, tmp_path / "run")
     assert "\n" not in str(told.value)
     assert not COMPILED
 

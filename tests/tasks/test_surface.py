@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from families import randomised
 
-from jaxdiff import experiment, loading
+from jaxdiff import experiment, loading, trainer
 from jaxdiff.cli.config import read_config
 from jaxdiff.cli.main import main
 from jaxdiff.data import surfaces
@@ -68,7 +68,7 @@ def test_a_trained_network_draws_the_law(space, tmp_path):
         train=dataclasses.replace(config.train, steps=1200),
         checkpoint=dataclasses.replace(config.checkpoint, every=1200),
     )
-    experiment.run(config, tmp_path)
+    trainer.run(config, tmp_path)
     _, cloud = loading.load(tmp_path).both([""], key=jax.random.key(1))
     law, rng = surfaces.exact(space, 8), np.random.default_rng(0)
     apart = lambda points: np.abs(surfaces.counted(space, points, 8) - law).sum() / 2
@@ -82,7 +82,7 @@ def test_a_trained_network_draws_the_law(space, tmp_path):
 def test_a_run_draws_clouds_that_maps_show(tmp_path, capsys):
     config = read_config(CONFIGS / "sphere.py", small=True)
     experiment.check(read_config(CONFIGS / "torus.py"))
-    experiment.run(config, tmp_path / "run")
+    trainer.run(config, tmp_path / "run")
     assert (tmp_path / "run" / "samples" / "maps" / "000006.png").is_file()
     main(["sample", "--model", str(tmp_path / "run"), "--out", str(tmp_path / "a.png"), "--num", "2"])
     assert f"wrote {tmp_path / 'a' / '1.npy'}" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from families import keys, randomised
 
-from jaxdiff import experiment
+from jaxdiff import experiment, trainer
 from jaxdiff.cli.config import read_config
 from jaxdiff.cli.main import main
 from jaxdiff.data.source import DataConfig
@@ -66,7 +66,7 @@ def test_every_config_trains_and_shows_and_draws_texts(name, tmp_path, capsys):
     experiment.check(read_config(path))
     config = read_config(path, small=True)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, name="synthetic"))
-    experiment.run(config, tmp_path)
+    trainer.run(config, tmp_path)
     assert (tmp_path / "samples" / "texts" / "000006.png").is_file()
     main(["sample", "--model", str(tmp_path), "--out", str(tmp_path / "a.png"), "--num", "3", "--temperature", "0.5"])
     assert f"wrote {tmp_path / 'a.txt'}" in capsys.readouterr().out

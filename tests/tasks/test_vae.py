@@ -10,7 +10,7 @@ import pytest
 from families import keys, pictures, randomised
 from PIL import Image
 
-from jaxdiff import experiment
+from jaxdiff import trainer
 from jaxdiff.cli.config import read_config
 from jaxdiff.data.source import DataConfig
 from jaxdiff.evaluation.latents_of import DRAWS, measure
@@ -82,7 +82,7 @@ def test_a_run_on_shapes_has_a_tightening_bound_and_scores(tmp_path):
     """And the command that prints them; the numbers of so short a run are not good."""
     path = pathlib.Path(__file__).parents[2] / "configs" / "families" / "beta_vae.py"
     config = read_config(path, small=True)
-    experiment.run(config, tmp_path / "run")
+    trainer.run(config, tmp_path / "run")
     assert Image.open(tmp_path / "run" / "samples" / "traversals" / "000006.png").size[0] > 100
     found = measure(tmp_path / "run", num=32)
     bits = [found[f"bits/dim, {count} draws"] for count in DRAWS]
@@ -90,7 +90,7 @@ def test_a_run_on_shapes_has_a_tightening_bound_and_scores(tmp_path):
     assert bits[-1] < bits[0] - 1e-4
     assert 0 <= found["MIG"] <= 1
     assert 0 < found["beta-VAE score"] <= 1
-    experiment.run(read_config(path.parent / "made.py", small=True), tmp_path / "made")
+    trainer.run(read_config(path.parent / "made.py", small=True), tmp_path / "made")
     with pytest.raises(ValueError, match="is a run of autoregressive: expected one of a VAE"):
         measure(tmp_path / "made")
 
