@@ -26,7 +26,7 @@ def config() -> Experiment:
         held_out="test",
         ema=0.998,
         optimizer=OptimizerConfig(lr=1e-3, warmup=100, b2=0.99),
-        train=TrainConfig(steps=5000, batch_size=32, log_every=25, preview_every=1000),
+        train=TrainConfig(steps=3000, batch_size=32, log_every=25, preview_every=1000),
         checkpoint=CheckpointConfig(every=500),
     )
 

@@ -31,7 +31,7 @@ def config() -> Experiment:
         ),
         ema=0.995,
         optimizer=OptimizerConfig(name="adamw", lr=1e-3, warmup=100, b2=0.96, weight_decay=0.045),
-        train=TrainConfig(steps=4000, batch_size=16, log_every=25, preview_every=1000),
+        train=TrainConfig(steps=3000, batch_size=16, log_every=25, preview_every=1000),
         checkpoint=CheckpointConfig(every=500),
     )
 

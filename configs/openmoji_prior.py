@@ -25,7 +25,7 @@ def config() -> Experiment:
         task=prior.Config(net=net, clip=Path("runs/openmoji_clip")),
         ema=0.998,
         optimizer=OptimizerConfig(lr=1e-3, warmup=100, b2=0.96, weight_decay=0.06),
-        train=TrainConfig(steps=1500, batch_size=64, log_every=25),
+        train=TrainConfig(steps=800, batch_size=64, log_every=25),
         checkpoint=CheckpointConfig(every=500, best="ema_loss"),
     )
 

@@ -22,7 +22,7 @@ def config() -> Experiment:
     return enlarging(16, 32, "openmoji_base16", patch=1)
 
 
-def enlarging(low: int, size: int, before: str, steps: int = 2000, **shape: object) -> Experiment:
+def enlarging(low: int, size: int, before: str, steps: int = 1250, **shape: object) -> Experiment:
     base = openmoji_base16.config()
     net = dataclasses.replace(
         base.task.net, augment=True, attention=("none", "none", "cross"), **{"mid_attention": "cross", **shape}
