@@ -28,7 +28,7 @@ class PreviewConfig:
     """The options common to the previews of all tasks.
 
     Attributes:
-      seed: the same for every preview of a run.
+      seed: seed of the previews, one for all of a run.
     """
 
     seed: int = 0

@@ -20,7 +20,11 @@ START, CONVOLUTION, PRODUCT = 25.0, 1.4, 0.3
 programs of 12 to 35 convolutions and 10 to 233 products, compiled for v5e on two cores of an AMD EPYC (Zen 4)."""
 GROWTH = 0.75
 """The power of its channels that a convolution's seconds grow with: those of Stable Diffusion's U-Net take about 10."""
-_USED = re.compile(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
+_USED = re.compile(
+    r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm|"
+    r"memory required .*\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"
+)
+"""What libtpu says of a program that is too large after it has compiled it, and before."""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -87,7 +91,8 @@ def compile(lowered: Any, expected: int | float, tell: Callable[..., None], ever
             return lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             if found := _USED.search(str(error)):
-                used, usable = (float(found[i]) * _UNITS[found[i + 1]] / 2**30 for i in (1, 3))
+                number, unit, most, its = (one for one in found.groups() if one is not None)
+                used, usable = float(number) * _UNITS[unit] / 2**30, float(most) * _UNITS[its] / 2**30
                 raise TooLargeError(
                     f"needs {used:.4g} of {usable:.4g} GiB: the chip's own compiler says so; without --compile it is "
                     "said what helps"

@@ -18,7 +18,7 @@ class PreviewConfig:
 
     Attributes:
       prompts: texts or class names, one picture each.
-      sampler: name in `sampling.SAMPLERS`; None: the default of the process.
+      sampler: one of those that `jaxdiff sample --help` lists; None: the default of the process.
       steps: number of sampling steps.
       guidance: scale of classifier-free guidance; 1 turns it off.
     """

@@ -21,8 +21,8 @@ class OptimizerConfig:
 
     Attributes:
       name: adamw (decoupled weight decay), adam, adafactor (no first moment, and of a matrix only the means of rows and
-        columns of the second: a few thousandths of Adam's memory; decoupled weight decay), or sgd (plain). Where memory
-        is short it is adafactor: optax has neither an 8-bit Adam nor CAME, nor has a package for JAX that is kept up.
+        columns of the second: a few thousandths of Adam's memory; decoupled weight decay), or sgd (plain). Take
+        adafactor where memory is short: optax has neither an 8-bit Adam nor CAME.
       lr: highest learning rate.
       warmup: steps in which the learning rate rises linearly from 0.
       decay: learning rate after the warm-up: `cosine` down to `end_lr` at the last step, or `constant`.

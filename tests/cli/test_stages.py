@@ -78,9 +78,13 @@ def test_what_is_missing_is_named(folders, tmp_path):
 
 @pytest.mark.heavy
 def test_pictures_of_one_stage_and_of_two(folders, tmp_path):
+    """A sheet enlarges each pixel of a picture of 8x8 to 12x12, and of one of 16x16 to 6x6."""
     told = ["--prompt", "a red heart", "--num", "1", "--steps", "2"]
     sample.main(["--model", str(folders / "one"), "--out", str(tmp_path / "one.png"), *told])
-    small = Image.open(tmp_path / "one.png").size
     both = ["--model", str(folders / "one"), "--then", str(folders / "two"), "--out", str(tmp_path / "two.png")]
     sample.main([*both, *told, "--noise-level", "100"])
-    assert Image.open(tmp_path / "two.png").size == (small[0] + 8, small[1] + 8)
+    one, two = (np.asarray(Image.open(tmp_path / name))[6:102, 6:102] for name in ("one.png", "two.png"))
+    enlarged = lambda image, by: np.array_equal(image, image[::by, ::by].repeat(by, 0).repeat(by, 1))
+    assert enlarged(one, 12)
+    assert enlarged(two, 6)
+    assert not enlarged(two, 12)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -138,8 +139,11 @@ def test_stable_diffusion_on_256_chips_has_the_work_that_a_hand_counts():
     config = read_config(Path("sd15"))
     task = dataclasses.replace(config.task, net=dataclasses.replace(config.task.net, remat="none"))
     config = dataclasses.replace(config, task=task, mesh=MeshSpec(data=16, fsdp=16))
-    said = []
+    said, began = [], time.monotonic()
     found = training.run(config, chips.parse("v5e:16x16"), say=said.append)
+    took = time.monotonic() - began
+    print(f"{took:.0f} s")
+    assert took < 120
     assert found.flops / config.train.batch_size == pytest.approx(3 * 803.3e9, rel=0.02)
     assert "parameters: 859,520,964" in said
 
@@ -230,6 +234,23 @@ def test_the_compilers_time_is_foretold(channels, convolutions, products, second
     shapes = [(1, 4, 4, channels), (3, 3, channels, channels), (channels, channels)]
     traced = jax.make_jaxpr(program)(*(jax.ShapeDtypeStruct(shape, "float32") for shape in shapes))
     assert compiled.seconds(traced.jaxpr) == pytest.approx(seconds, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Ran out of memory in memory space hbm. Used 31.40G of 15.75G hbm. Exceeded hbm capacity by 15.65G.",
+        "E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO temporaries (31.40G) "
+        "exceeds available HBM (15.75G). HLO module: jit__lambda.",
+    ],
+)
+def test_a_compilers_refusal_is_said_with_its_numbers(message):
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(message)
+
+    with pytest.raises(compiled.TooLargeError, match=r"needs 31\.4 of 15\.75 GiB: the chip's own compiler says so"):
+        compiled.compile(Lowered(), 0, lambda *_: None)
 
 
 def test_libtpu_that_is_missing_is_said_with_the_extra(monkeypatch):
