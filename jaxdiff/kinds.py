@@ -1,4 +1,4 @@
-"""Frozen dataclasses as JSON, with an open set of kinds: a config's class is told by its tag, the name of its module.
+"""Frozen dataclasses as JSON, with an open set of kinds: a config's class is found by its tag, the name of its module.
 
 A package (`jaxdiff.tasks`, `jaxdiff.models`) holds one module for each kind, whose class is called `Config`. Packages
 of others add theirs through the entry point group of the same name. A tag is only ever looked up among these names: a

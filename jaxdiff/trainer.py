@@ -45,7 +45,7 @@ def run(
       workdir: gets config.json, the task's own files, checkpoints/, samples/, metrics.jsonl and tensorboard/. Nothing
         of an older run is changed before it is sure that this one can resume it.
       report: called by process 0 after each step with its number and metrics; see `training.fit`.
-      say: is told, by process 0, what is being done.
+      say: called by process 0 with what is being done.
       ready: compiled programs of a dry run of the same config.
       profile: the first and last step of this start that are traced, into WORKDIR/profile.
 

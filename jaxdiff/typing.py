@@ -39,7 +39,7 @@ class Cond:
       features: features of a T2I-adapter, one for each level of the way down; one more is for the middle.
       picture: tokens of a picture, for cross-attention of their own (an IP-adapter's).
       picture_weight: how much `picture` counts.
-      guidance: scale that a distilled network is told, in the place of being guided.
+      guidance: scale that a distilled network is conditioned on, in the place of being guided.
     """
 
     context: Float[Array, "b l d"] | None = None

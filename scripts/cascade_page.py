@@ -15,6 +15,7 @@ from systems import (
     enlarge,
     frechet,
     judge,
+    minutes,
     picture,
     read,
     show,
@@ -81,7 +82,8 @@ def main() -> None:
             f"{NUM} pictures of 64x64 of each, of the training set's captions, against the training set: the Frechet "
             "distance in 320 features of EfficientNet-Lite0 (less is better; it compares with no paper's), the CLIP "
             "score and R-precision among 100 captions (chance is 0.01), by a CLIP trained on the same emoji that no "
-            "stage has seen. The one model of 64x64 was trained for as long as the three stages together.",
+            "stage has seen. The three stages were trained for "
+            f"{minutes(*CASCADE):.0f} minutes together, the one model of 64x64 for {minutes(WHOLE):.0f}.",
             "",
             table(head, large),
             "",

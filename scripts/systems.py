@@ -1,6 +1,7 @@
 """What the pages of whole systems share: runs, trained where they are missing; pictures, drawn once; measures."""
 
 import functools
+import itertools
 import json
 import pathlib
 import shutil
@@ -46,6 +47,17 @@ def train(commands: Mapping[str, Sequence[str]]) -> list[str]:
         if not done or done[-1] < json.loads((workdir / "config.json").read_text())["train"]["steps"]:
             jaxdiff(whole)
     return lines
+
+
+def minutes(*names: str) -> float:
+    """Returns how long runs trained: the sum of their steps, each as long as the median of those logged together."""
+    total = 0.0
+    for name in names:
+        lines = [json.loads(line) for line in (RUNS / name / "metrics.jsonl").read_text().splitlines()]
+        found = {0: 0.0} | {line["step"]: line["step_seconds_p50"] for line in lines if "step_seconds_p50" in line}
+        steps = sorted(found)
+        total += sum((step - before) * found[step] for before, step in itertools.pairwise(steps))
+    return total / 60
 
 
 def examples(split: str, size: int, count: int) -> tuple[np.ndarray, list[str]]:

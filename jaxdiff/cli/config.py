@@ -38,7 +38,7 @@ def parse(argv: list[str], say: Callable[[str], None]) -> tuple[Experiment, Path
 
     Args:
       argv: the config file, then options.
-      say: is told what differs from the config file, or from the run as it was.
+      say: called with what differs from the config file, or from the run as it was.
 
     Raises:
       ValueError, OSError: if the file, or the config of the run, is none that can be read.
@@ -121,7 +121,7 @@ def _shipped() -> Path:
 
 
 def _running(path: Path, call: Callable[[], Any]) -> Any:
-    """Returns the result of code of a config file; what it raises is told in one line, with its own line."""
+    """Returns the result of code of a config file; what it raises is said in one line, with its own line."""
     try:
         return call()
     except Exception as error:  # whatever a user's code raises

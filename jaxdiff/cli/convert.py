@@ -18,8 +18,8 @@ class Args:
       model: a directory with model_index.json; a name on the Hugging Face hub, ORG/NAME; a .safetensors or .ckpt file
         of Stable Diffusion; or a run of `jaxdiff
         train`, or one of its checkpoints, whose averaged weights are taken: of an autoencoder, in pixels without text,
-        in latents told nothing, or in those of a KL autoencoder told a frozen CLIP's states; of a model that was
-        trained on; or of a LoRA, which is written by itself.
+        in latents without a condition, or in those of a KL autoencoder conditioned on a frozen CLIP's states; of a
+        model that was trained on; or of a LoRA, which is written by itself.
       out: a new directory, for diffusers; or a file that ends in .safetensors, in Stable Diffusion's own layout. Only a
         file that this program wrote is overwritten.
       dtype: type of the weights; by default unchanged.

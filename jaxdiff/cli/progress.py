@@ -95,7 +95,7 @@ def progress(steps: int, batch_size: int, every: float = 10.0) -> Iterator[Calla
 
 @contextlib.contextmanager
 def counting(what: str, total: int, every: float = 10.0, waiting: str = "") -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told how many are done; the first time, how many were before.
+    """Gives a function to be called with how many are done; the first time, how many were before.
 
     Args:
       what: is counted, "pictures".

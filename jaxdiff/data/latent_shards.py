@@ -126,7 +126,7 @@ def write(
                 labels.append(one["label"])
             done(len(examples))
         writer.close()
-        text = {"examples": len(source), "shape": part.shape, "sha256": sha256(unfinished), **moments.told()}
+        text = {"examples": len(source), "shape": part.shape, "sha256": sha256(unfinished), **moments.summary()}
         text |= {"rows": list(part.rows), "labels": labels, "captions": captions}
         write_text(split / f"{part.name}.json", json.dumps(text, ensure_ascii=False, indent=0))
         os.replace(unfinished, split / f"{part.name}.array_record")
@@ -192,6 +192,6 @@ class _Moments:
         self._sums += [mean.sum(0), (mean**2 + np.exp(log_var)).sum(0)]
         self._count += len(x)
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Returns the sums as a shard's text file holds them."""
         return {"count": self._count, "sum": self._sums[0].tolist(), "squares": self._sums[1].tolist()}

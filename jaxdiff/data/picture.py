@@ -2,7 +2,8 @@
 
 What is read:
 
-- The formats of `FORMATS`, told by the file's content. Of a file of several pictures (GIF, APNG, WebP, TIFF) the first.
+- The formats of `FORMATS`, known by the file's content. Of a file of several pictures (GIF, APNG, WebP, TIFF) the
+  first.
 - Pixels as the file's EXIF turns them, on white where they are transparent.
 - Grey, palettes, CMYK, YCbCr and CIELAB become RGB as Pillow converts them; colour profiles are not applied. Sixteen
   bits a channel become eight. Grey of 32 bits, signed or of floating point is refused: nothing says which value is

@@ -112,7 +112,7 @@ def batches(
         if config.flip and "image" in examples[0]:  # latents cannot be mirrored: they are stored so too
             for one, wanted in zip(examples, chance(number, 1), strict=True):
                 one["image"] = one["image"][:, ::-1] if wanted else one["image"]
-        bits = np.random.Philox(key=(seed << 64) + 3)  # one stream for each row, told apart by the counter
+        bits = np.random.Philox(key=(seed << 64) + 3)  # a stream for each row, by the counter
         state, rng, rows = bits.state, np.random.Generator(bits), []
         for i, one in enumerate(examples, number * batch_size + mine.start):
             state["state"]["counter"][:] = (0, 0, 0, i)

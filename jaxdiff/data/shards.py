@@ -210,7 +210,7 @@ class ShardSource(abc.ABC):
 
 
 def class_names(labels: Any, where: str) -> tuple[str, ...]:
-    """Returns names of classes that are told by numbers alone: '0', '1' and so on.
+    """Returns names of classes that are numbers alone: '0', '1' and so on.
 
     Raises:
       ValueError: if a number is negative, or above a million.

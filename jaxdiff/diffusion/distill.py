@@ -165,7 +165,7 @@ def latent_consistency(
 
     Returns:
       (params, target_params, teacher, x0 [b ...], u [b], cond, keys [b], target_cond=None) -> loss [b], f(x_t, t)
-      [b ...]; `teacher` is a denoiser, guided, and `target_cond` what the target is told, by default `cond`.
+      [b ...]; `teacher` is a denoiser, guided, and `target_cond` the condition of the target, by default `cond`.
 
     Source: Luo et al. 2023, arXiv 2310.04378, algorithm 1.
     """

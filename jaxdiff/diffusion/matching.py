@@ -72,7 +72,7 @@ def matching(
 
     Returns:
       (params, fake, teacher, x0 [b ...], u [b], cond, fake_cond, keys [b]) -> `Matched`. Of x0 only the shape is read;
-      u says which of the steps is trained; `teacher` is a denoiser, and `fake_cond` what the fake is told.
+      u says which of the steps is trained; `teacher` is a denoiser, and `fake_cond` the condition of the fake network.
     """
     prediction.check(kind, schedule)
     stop = jax.lax.stop_gradient

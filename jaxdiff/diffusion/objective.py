@@ -39,7 +39,7 @@ Objective = Callable[..., tuple[Array, Metrics, Any]]
 """(params, known, x0 [b ...], cond, keys [b], teacher_cond=None) -> (mean loss [], metrics, stats)."""
 
 TeacherCond = Callable[[Any], Cond] | None
-"""From the teacher's parameters to what it is told, where that is made of them; None: what the student is told."""
+"""From the teacher's parameters to its condition, where that is made of them; None: the student's condition."""
 
 
 def make(c: "ProcessConfig", network: Network, teacher: Network) -> Objective:

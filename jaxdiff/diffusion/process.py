@@ -170,7 +170,7 @@ class ProcessConfig:
           network: what is trained, a function of all parameters; it may draw dropout.
           teacher: the same network without dropout, for a teacher's parameters; by default `network`.
 
-        `teacher_cond` makes what the teacher is told of its parameters; by default it is told `cond`.
+        `teacher_cond` makes the teacher's condition of its parameters; by default it is `cond`.
         """
         return objective.make(self, network, teacher or network)
 

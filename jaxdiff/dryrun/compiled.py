@@ -78,7 +78,7 @@ def compile(lowered: Any, expected: int | float, tell: Callable[..., None], ever
     Args:
       lowered: the program.
       expected: CPU seconds that it will take; 0 is not said.
-      tell: is told the stage and a detail.
+      tell: called with the stage and a detail.
       every: seconds.
 
     Raises:

@@ -5,9 +5,9 @@ reads their result reads what they were made of, which must live so long. Produc
 foreign kernels store their results, and read their arguments from memory. The peak is that of the order in the jaxpr;
 the compiler has another one, tiles arrays and shares buffers, so this is an estimate.
 
-Sizes are those of one device. A dimension that holds the examples is told by its size, since the program is traced with
-a multiple of the prime `EXAMPLES` of them on each device: it is split over data and fsdp, and grows with the batch.
-Arrays of a parameter's shape (gradients, updates) are split as it is.
+Sizes are those of one device. A dimension that holds the examples is known by its size, since the program is traced
+with a multiple of the prime `EXAMPLES` of them on each device: it is split over data and fsdp, and grows with the
+batch. Arrays of a parameter's shape (gradients, updates) are split as it is.
 """
 
 import collections

@@ -109,8 +109,8 @@ def run(
       topology: that it is for; None: the devices that are here.
       compile: also compile the program.
       options: options of the call.
-      say: is told the report.
-      tell: is told what is being done.
+      say: called with the report.
+      tell: called with what is being done.
 
     Raises:
       ValueError: if the program does not fit the memory, or the mesh the devices.

@@ -37,8 +37,8 @@ def run(
       topology: that it is for; None: the devices that are here.
       compile: also compile the step.
       save: a file that the compiled step, and what a run begins with, are written to.
-      say: is told the report, a line a call.
-      tell: is told what is being done.
+      say: called with the report, a line a call.
+      tell: called with what is being done.
 
     Raises:
       ValueError: if the config does not fit the devices, or the step not their memory.

@@ -72,7 +72,7 @@ def compare(
       workdir: gets a folder for each run.
       budget: budget of each run.
       counting: see `evaluation.run`.
-      say: is told what is done.
+      say: called with what is done.
 
     Raises:
       ValueError, OSError: as training and evaluation do.

@@ -22,15 +22,15 @@ def markdown(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         "bits/dim",
     ]
 
-    def told(values: Sequence[Any]) -> str:
+    def with_spread(values: Sequence[Any]) -> str:
         spread = f" ± {round(float(np.std(values, ddof=1)), 12):.2g}" if len(values) > 1 else ""
         return f"{np.mean(values):.4g}{spread}" if values else "none"
 
     lines = [heads, ["---"] * len(heads)]
     for name, runs in rows.items():
         kinds = [kind for kind in runs[0]["metrics"] if kind.startswith("bits/dim")]
-        of = lambda key, runs=runs: told([run[key] for run in runs])
-        metric = lambda key, runs=runs: told([run["metrics"][key] for run in runs if key in run["metrics"]])
+        of = lambda key, runs=runs: with_spread([run[key] for run in runs])
+        metric = lambda key, runs=runs: with_spread([run["metrics"][key] for run in runs if key in run["metrics"]])
         likely = f"{metric(kinds[0])} {kinds[0].removeprefix('bits/dim ')}" if kinds else "none"
         numbers = [f"{runs[0]['parameters'] / 1e6:.2f}M", of("steps"), of("examples_per_second"), str(runs[0]["calls"])]
         lines.append([name, *numbers, of("pictures_per_second"), *map(metric, other), likely])

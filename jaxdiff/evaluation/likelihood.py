@@ -46,7 +46,7 @@ def bits_per_dim(
       steps: steps of the bound's chain, as many network calls; 0: the limit of many steps, estimated by two calls.
       seed: seed of the noise; picture i's depends on the seed and i alone.
       batch_size: pictures at once on each device.
-      report: is told how many pictures are done.
+      report: called with how many pictures are done.
 
     Raises:
       ValueError: if the model works on latents, or the pictures have another size than the model's.

@@ -133,7 +133,7 @@ class FeatureExtractor:
         Args:
           pictures: the set.
           keep: all features; else moments alone.
-          report: is told how many pictures are done.
+          report: called with how many pictures are done.
           folder: features are kept there, and taken from there if they are of the same pictures and weights.
         """
         what = repr((pictures.stamp, pictures.count, pictures.shape, self.of.label, self.of.origin, self._names, keep))

@@ -75,7 +75,7 @@ def compare(
       width: width of its features.
       k: which neighbour.
       resamples: resamples of the bootstrap; 0 gives no intervals.
-      report: is told each metric before it is computed.
+      report: called with each metric before it is computed.
     """
     called = names(label, width)
     result: dict[str, Estimate] = {}

@@ -40,8 +40,8 @@ def evaluate(config: EvaluateConfig, counting: Counting, say: Callable[[str], No
 
     Args:
       config: what to do.
-      counting: (what, total) -> a context with a function that is told how many are done.
-      say: is told what a reader of the numbers should know, such as conversions.
+      counting: (what, total) -> a context with a function to be called with how many are done.
+      say: called with what a reader of the numbers should know, such as conversions.
 
     Raises:
       ValueError, OSError: for options, pictures or weights that do not serve.
@@ -273,7 +273,7 @@ def _made(
 
 
 def _prompts_for(pipe: Any, captions: Sequence[str]) -> list[str]:
-    """Spells captions as the model is told them: where it knows classes, those of data are spelled with spaces."""
+    """Spells captions as the model reads them: where it knows classes, those of data are spelled with spaces."""
     model = getattr(pipe, "model", None)
     labels = model.labels if model else getattr(pipe, "labels", ())
     if not labels and not model:

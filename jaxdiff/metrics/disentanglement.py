@@ -1,4 +1,4 @@
-"""Disentanglement: whether each known factor of pictures is told by one latent alone: two scores.
+"""Disentanglement: whether one latent alone says each known factor of pictures: two scores.
 
 The mutual information gap:
 

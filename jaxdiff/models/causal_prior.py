@@ -157,7 +157,7 @@ class CausalPrior(nn.Module):
 def sample(
     net: CausalPriorConfig, params: Params, text: Cond, away: Cond | None, keys: Key, numbers: draws.Numbers
 ) -> Float[Array, "b e"]:
-    """Draws embeddings in one scan that keeps keys and values, told that they are nearer to their texts than most.
+    """Draws embeddings in one scan that keeps keys and values, conditioned on being nearer to their texts than most.
 
     Args:
       net: its numbers.

@@ -101,7 +101,7 @@ def controlled(unet: UNetConfig, controls: Sequence[ControlNetConfig]) -> Networ
         if len(cond.hints) != len(nets):
             raise ValueError(f"{len(nets)} ControlNets need as many hints, got {len(cond.hints)}")
         plain = dataclasses.replace(cond, hints=())
-        seen = dataclasses.replace(plain, guidance=None)  # which ControlNets are not told
+        seen = dataclasses.replace(plain, guidance=None)  # which ControlNets do not take
         total: list[Array] = []
         for net, weights, scale, hint in zip(nets, params["controls"], params["scales"], cond.hints, strict=True):
             more = [scale * y for y in net.apply({"params": weights}, x, t, seen, hint)]

@@ -27,7 +27,7 @@ def noise(net: FlowConfig, shape: tuple[int, ...]) -> Bijector:
 
 
 def seen(x: Int[Array, "b h w c"], levels: int, cond: Any) -> Float[Array, "b h w e"]:
-    """Returns what that flow is told: the picture, and what else is told, cond [b 1 1 e]."""
+    """Returns that flow's condition: the picture, and the other conditions, cond [b 1 1 e]."""
     levels_seen = likelihood.unit(x, levels)
     if cond is None:
         return levels_seen

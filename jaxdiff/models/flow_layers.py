@@ -52,16 +52,16 @@ def batch_norm() -> Bijector:
         axes = tuple(range(x.ndim - 1))
         return {MOVING: {"mean": mean(x.mean(axes)), "second": mean((x * x).mean(axes))}}
 
-    def told(params: Params) -> tuple[Array, Array]:
+    def parts(params: Params) -> tuple[Array, Array]:
         moved = params[MOVING]
         return moved["mean"], jnp.log(jnp.maximum(moved["second"] - moved["mean"] ** 2, 0) + _LEAST) / 2
 
     def forward(params: Params, x: Array, cond: Any) -> tuple[Array, Array]:
-        mean, log_scale = told(params)
+        mean, log_scale = parts(params)
         return (x - mean[None, None, None]) * jnp.exp(-log_scale)[None, None, None], -_spread(log_scale, x)
 
     def inverse(params: Params, z: Array, cond: Any) -> tuple[Array, Array]:
-        mean, log_scale = told(params)
+        mean, log_scale = parts(params)
         return z * jnp.exp(log_scale)[None, None, None] + mean[None, None, None], _spread(log_scale, z)
 
     def learn(params: Params, x: Array, cond: Any, mean: Mean) -> tuple[Array, Array, Params]:

@@ -126,7 +126,7 @@ class Layer(nn.Module):
             self.label = nn.Embed(self.classes, 4 * net.width, embedding_init=nn.initializers.zeros)
 
     def vertical(self, window: Float[Array, "b i j c"], label: Any) -> tuple[Array, Array]:
-        """Returns v, and what h is told, of windows of r more rows and 2 r more columns."""
+        """Returns v, and what h gets of it, of windows of r more rows and 2 r more columns."""
         p = self.conv_v(window)
         label_term = (
             self.label(label)[:, None, None].astype(p.dtype) if self.classes else jnp.zeros((1, 1, 1, 1), p.dtype)

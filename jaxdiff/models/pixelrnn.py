@@ -112,7 +112,7 @@ class Lstm(nn.Module):
         self.kernel = self.param("kernel", init, (len(self.taps), self.width, 4 * self.width))
 
     def __call__(self, inputs: Float[Array, "b n m o"]) -> Float[Array, "b n m c"]:
-        """Returns h of each line n, of m places, one after another; `told` is what K_is says."""
+        """Returns h of each line n, of m places, one after another; `inputs` is what K_is says."""
         lines = inputs.swapaxes(0, 1)
         kernel = self.kernel
         _, h = jax.lax.scan(lambda state, line: self._cell(kernel, state, line), self.start(lines[0]), lines)

@@ -143,7 +143,7 @@ class TextProjectionConfig:
 
 
 class TextProjection(nn.Module):
-    """Makes what unCLIP's decoder is told, a context and a vector beside the time, of an embedding and a text.
+    """Makes the conditions of unCLIP's decoder, a context and a vector beside the time, of an embedding and a text.
 
     Source: Ramesh et al. 2022, arXiv 2204.06125, section 2.1.
     """

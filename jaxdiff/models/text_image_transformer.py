@@ -108,7 +108,7 @@ def padded(tokens: Int[Array, "b t"], vocabulary: int) -> Int[Array, "b t"]:
 
 
 class Block(image_transformer.Block):
-    """A block of `image_transformer` whose attention sees what it is told."""
+    """A block of `image_transformer` whose attention has a mask."""
 
     def look(self, x: Float[Array, "b n c"], seen: Bool[Array, "n n"]) -> tuple[Float[Array, "b n c"], Kept]:
         """Returns the states, and their keys and values."""

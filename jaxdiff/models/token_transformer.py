@@ -1,7 +1,7 @@
 """A transformer over tokens that sees all of them, and the time: what says x_0 in diffusion of text.
 
-Source: Austin et al. 2021 (D3PM), arXiv 2107.03006, appendix B (an encoder of T5's kind, told the time); blocks as in
-`image_transformer`, without its order.
+Source: Austin et al. 2021 (D3PM), arXiv 2107.03006, appendix B (an encoder of T5's kind, conditioned on time);
+blocks as in `image_transformer`, without its order.
 """
 
 import dataclasses

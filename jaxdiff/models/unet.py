@@ -70,7 +70,7 @@ class UNetConfig(NetConfig):
       embed_width: width of the time embedding; 0: four times `channels[0]`.
       time_shift: shift of the frequencies of the time embedding; see `sinusoidal`.
       guidance_width: width of the waves of `cond.guidance`, a projection of which is added to those of time (students
-        of latent consistency); 0: it is told none.
+        of latent consistency); 0: it takes none.
       sin_first: put the sines of the time embedding before its cosines; see `sinusoidal`.
       scale_shift: let the time embedding scale and shift after the normalisation (ADM).
       adm_resample: change the resolution in residual blocks (ADM).
@@ -236,7 +236,7 @@ def embedding(net: UNetConfig, t: Float[Array, " b"], cond: Cond) -> Float[Array
             )
     waves = wave(t)
     if cond.guidance is not None:
-        # zeros, so that a student starts as its teacher; in thousandths above 1, as published ones are told
+        # zeros, so that a student starts as its teacher; in thousandths above 1, as published ones take it
         project = nn.Dense(first, use_bias=False, kernel_init=nn.initializers.zeros, name="guidance_proj")
         waves += project(sinusoidal(1000 * (cond.guidance - 1), net.guidance_width))
     emb = mlp(act=net.act, name="time_mlp")(waves)

@@ -1,11 +1,11 @@
 """WaveNet: a sound's level, given all levels before it, by causal convolutions whose reach doubles in each layer.
 
-With * a convolution of the samples t and t - d, d the dilation of the layer, h the class, y what is told of a moment,
+With * a convolution of the samples t and t - d, d the dilation of the layer, h the class, y the local condition,
 
     z = tanh(W_f * x + V_f h + U_f y) sigmoid(W_g * x + V_g h + U_g y),    x <- x + W_r z,    skip <- skip + W_s z
 
 and the outputs are W_2 relu(W_1 relu(skip)). What goes in at t is the level before t, so that outputs see no more. What
-is told for stretches of `hop` samples is repeated over them.
+holds for stretches of `hop` samples is repeated over them.
 
 Drawn, each layer keeps its inputs of the last d samples in a ring: sample t reads place t mod d, which holds that of
 t - d, and writes its own there. So a step is one sample through all layers, and the time is linear in the length.
@@ -108,7 +108,7 @@ class WaveNet(nn.Module):
         Args:
           x: levels as ones among zeros.
           label: classes [b], of a network that knows some.
-          local: what is told of each sample, [b n c] or None.
+          local: the condition of each sample, [b n c] or None.
         """
         h = self.start(jnp.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0))))
         cond = self._told(label, local)
@@ -153,7 +153,7 @@ def sample(
       samples: samples of a sound.
       pick: draws a level.
       label: classes [b], or None.
-      local: what is told of each sample, [b n c] or None.
+      local: the condition of each sample, [b n c] or None.
     """
     net, b = module.config, keys.shape[0]
     apply: Any = lambda *args: module.apply({"params": params}, *args, method="step")

@@ -121,7 +121,7 @@ def _cudnn_can_be_traced() -> bool:
 def _cudnn(q: Array, k: Array, v: Array, mask: Array | None, causal: bool) -> Array:
     n, m = q.shape[1], k.shape[1]
     # JAX asks for even lengths wherever there is a gradient. A mask hides the key that is added, or the causal order
-    # does; where there is neither, the number of keys is told.
+    # does; where there is neither, the number of keys is passed.
     q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
     mask = None if mask is None else jnp.pad(mask, ((0, 0), (0, m % 2)))
 

@@ -72,8 +72,8 @@ def jensen_shannon(real: Float[Array, " b"], fake: Float[Array, " b"]) -> Float[
     return jnp.log(2.0) - critic_loss(real, fake, "minimax")
 
 
-def class_loss(logits: Float[Array, "b k"], label: Int[Array, " b"], told: Bool[Array, " b"]) -> Float[Array, ""]:
-    """Returns the mean of the cross entropy of the class among K real ones, 0 where it is not told.
+def class_loss(logits: Float[Array, "b k"], label: Int[Array, " b"], known: Bool[Array, " b"]) -> Float[Array, ""]:
+    """Returns the mean of the cross entropy of the class among K real ones, 0 where it is not known.
 
     Of K classes and a K+1st, fake, whose logit is 0, p(real) = sum exp l_k / (sum exp l_k + 1): so the logit of being
     real is log sum exp l_k.
@@ -81,7 +81,7 @@ def class_loss(logits: Float[Array, "b k"], label: Int[Array, " b"], told: Bool[
     Source: Salimans et al. 2016, arXiv 1606.03498, section 5.
     """
     each = -jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], -1)[:, 0]
-    return jnp.where(told, each, 0.0).mean()
+    return jnp.where(known, each, 0.0).mean()
 
 
 def balance(reconstruction: Array, adversarial: Array, most: float = 1e4) -> Float[Array, ""]:

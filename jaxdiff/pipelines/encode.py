@@ -63,7 +63,7 @@ class EncodeConfig:
 
 
 Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""(what, total) -> a context that gives a function which is told how many are done."""
+"""(what, total) -> a context that gives a function to be called with how many are done."""
 
 
 def encode(
@@ -86,7 +86,7 @@ def encode(
       out: the directory.
       text: makes states of the captions.
       config: see `EncodeConfig`.
-      say: is told what is done.
+      say: called with what is done.
       counting: shows progress.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The denoiser of a pipeline: its network, told its conditions, guided, and bound to the known part of a picture."""
+"""The denoiser of a pipeline: its network, given its conditions, guided, and bound to the known part of a picture."""
 
 import dataclasses
 import functools
@@ -57,7 +57,7 @@ def guided(
 def told_guidance(
     network: Network, params: Params, cond: Cond, schedule: Any, kind: str, says: denoiser.Says
 ) -> Denoise | LearnedDenoise:
-    """Returns the denoiser of a network that is told the scale of guidance, in one call.
+    """Returns the denoiser of a network that is conditioned on the guidance scale, in one call.
 
     Source: Meng et al. 2023, arXiv 2210.03142, section 3.1.
     """
@@ -78,7 +78,7 @@ def _plain(unet: Any) -> Network:
 
 
 def _at_timesteps(network: Network, timesteps: Float[Array, "2 n"]) -> Network:
-    """Returns the network that is told other timesteps than the schedule's (`Plan.timesteps`)."""
+    """Returns the network, called with other timesteps than the schedule's (`Plan.timesteps`)."""
     return lambda params, x, t, cond: network(params, x, jnp.interp(t, *timesteps), cond)
 
 

@@ -1,6 +1,6 @@
 """A prior by itself: CLIP's embeddings of pictures that texts describe, for a decoder (Kandinsky, Stable unCLIP).
 
-Embeddings stay on the devices. What the decoder is told in place of an embedding, for guidance, is one that the prior
+Embeddings stay on the devices. What stands in place of an embedding, for the decoder's guidance, is one that the prior
 imagines of the negative prompt; without one it is CLIP's of a picture of zeros where the model has an image encoder,
 and else zeros.
 
@@ -116,7 +116,7 @@ class PriorPipeline:
         start: Float[Array, "b e"] | None = None,
         strength: float | None = None,
     ) -> tuple[Array, Array]:
-        """Returns embeddings [b e], and what is told in their place for guidance [b e], both on the devices.
+        """Returns embeddings [b e], and what stands in their place for guidance [b e], both on the devices.
 
         Args:
           prompts: one for each picture.
@@ -271,7 +271,7 @@ def folded(keys: Any, n: int) -> Any:
 
 
 def read(net: Any, params: Params, tokens: Array) -> Cond:
-    """Returns a text as the prior is told it: its states, which of them count, and its vector."""
+    """Returns a text as the prior reads it: its states, which of them count, and its vector."""
     out: Any = ClipText(net).apply({"params": params}, tokens)
     states, vector = (x.astype(jnp.float32) for x in out)
     end = jnp.argmax(tokens if net.end is None else tokens == net.end, -1)

@@ -144,7 +144,7 @@ class Imagined:
         if unknown := [name for name in call if name not in takes]:
             raise ValueError(f"this model takes no {unknown[0]}: expected {', '.join(sorted(takes))}")
         keys = keys if keys.ndim else jax.random.split(keys, len(prompts))
-        # a decoder that adds noise to its embedding is told zeros in its place
+        # a decoder that adds noise to its embedding gets zeros in its place
         away = None if negative is None or self.decoder.model.noises else inputs.for_each(negative, len(prompts))
         own_keys = jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(_PART)))(keys)
         imagine = functools.partial(self.prior, keys=own_keys, options=chosen)

@@ -18,7 +18,7 @@ from jaxdiff.pipelines.model import Model
 from jaxdiff.typing import Key
 
 GOOD, BAD = 6.0, 2.5
-"""Aesthetic scores that SDXL's refiner is told for the prompt and for the negative one."""
+"""Aesthetic scores that SDXL's refiner takes for the prompt and for the negative one."""
 
 
 def check_key(key: Any) -> Key:
@@ -61,7 +61,7 @@ def check_task(model: Model, o: Any) -> None:
     """Refuses what is missing in these options for this model's task, and what it would not look at."""
     image, mask, strength, picture, noise = o.image, o.mask, o.strength, o.picture, o.init_noise
     if model.deep and o.depth is None:
-        raise ValueError("this model is told how far away each place is: pass depth, a picture of it")
+        raise ValueError("this model takes a map of depth: pass depth, a picture of how far away each place is")
     if model.extra and not model.deep and image is None:
         what = "enlarges" if model.enlarges else "edits" if model.edits else "fills a part of"
         raise ValueError(f"this model {what} a picture: pass image" + (" and mask" if model.fills else ""))

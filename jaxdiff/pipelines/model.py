@@ -27,11 +27,11 @@ class Model:
       noised_small: whether noise is added to a small picture before it is enlarged, and not after.
       picture: what the picture beside its latents is, of a model of our own that one steers: low_resolution,
         blurred, semantic_map; or of GLIDE, whose upsampler has no level of noise, low_resolution.
-      known: whether a model that fills is told the known part and where it is, and its estimates are made to agree
+      known: whether a model that fills sees the known part and where it is, and its estimates are made to agree
         with it (GLIDE).
       skip: text states are those before the last `skip` blocks.
       norm: whether the text encoder's final norm is applied to them.
-      sizes: how many numbers SDXL's U-Net is told about the picture's size; 0: none.
+      sizes: how many numbers about the picture's size SDXL's U-Net takes; 0: none.
       waves: for each of them.
       embed: width of CLIP's embedding of a picture, of which it draws the picture; 0: it draws none.
       picture_tokens: the IP-adapter's.
@@ -83,7 +83,7 @@ class Model:
 
     @property
     def edits(self) -> bool:
-        """Returns whether it changes a picture as it is told."""
+        """Returns whether it edits a picture by an instruction."""
         return self.extra == self.channels and not self.enlarges
 
     @property
@@ -98,7 +98,7 @@ class Model:
 
     @property
     def deep(self) -> bool:
-        """Returns whether it is told how far away each place is (Stable Diffusion 2's depth model)."""
+        """Returns whether it takes a map of depth (Stable Diffusion 2's depth model)."""
         return self.extra == 1
 
     @property
@@ -124,7 +124,7 @@ class Model:
 
     @property
     def told_guidance(self) -> bool:
-        """Returns whether its U-Net is told the scale of guidance, and so is called once a step."""
+        """Returns whether its U-Net is conditioned on the guidance scale, and so is called once a step."""
         return bool(getattr(self.nets["unet"], "guidance_width", 0))
 
     @property
@@ -221,15 +221,17 @@ def make_model(bundle: Bundle, *, clip_skip: int = 0, **options: Any) -> Model:
 def _check_beside(parts: Mapping[str, Any]) -> None:
     """Refuses ControlNets and T2I-adapters of another U-Net than the one that adds what they say."""
 
-    def told(part: Any, net: Any) -> str:
+    def shape_of(part: Any, net: Any) -> str:
         widths = [x.shape[0] for path, x in flatten(part.params).items() if path.endswith("attn2/k/kernel")]
         levels = f"levels of {', '.join(map(str, net.channels))}"
         return f"{levels} with {net.layers} blocks, {of_context(widths[0]) if widths else 'without text'}"
 
     unet, net = parts["unet"], parts["unet"].config
     for name, part in parts.items():
-        if name.startswith("controlnet") and told(part, part.config.net) != told(unet, net):
-            raise ValueError(f"{name} is for {told(part, part.config.net)}: this model's U-Net has {told(unet, net)}")
+        if name.startswith("controlnet") and shape_of(part, part.config.net) != shape_of(unet, net):
+            raise ValueError(
+                f"{name} is for {shape_of(part, part.config.net)}: this model's U-Net has {shape_of(unet, net)}"
+            )
         if name == "adapter" and part.config.channels not in (net.channels, (*net.channels, net.channels[-1])):
             raise ValueError(
                 f"the adapter has features of {part.config.channels}: this model's U-Net has {net.channels}"

@@ -43,7 +43,7 @@ class Options:
       picture: uint8 [b h w 3] for the IP-adapter, or of which to make variations.
       picture_weight: how much it counts for an IP-adapter.
       embed: [b e] CLIP's embeddings of pictures, seen or imagined by a prior, that are drawn.
-      no_embed: [b e] what is told in their place where `guidance` leads away from; None: zeros.
+      no_embed: [b e] what stands in their place where `guidance` leads away from; None: zeros.
       lora_weights: how much each LoRA counts; None: as the pipeline was made.
     """
 
@@ -153,7 +153,7 @@ def merged(kind: type, guidance: float | None, asked: Any, fields: Mapping[str, 
 _WHY = {
     "guidance": "it reads no prompt that could guide it",
     "rescale": "it has no guided output to rescale",
-    "negative": "it reads no prompt, or is told the scale of guidance and leads away from nothing",
+    "negative": "it reads no prompt, or is conditioned on the guidance scale and leads away from nothing",
     "chunks": "it reads no prompt in chunks",
     "mask": "it enlarges or edits whole pictures",
     "strength": "strength is for models that start from a picture, and this one enlarges or edits it",

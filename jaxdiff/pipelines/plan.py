@@ -32,8 +32,8 @@ class Plan(NamedTuple):
       table: the sampler, with guidance and the like in `aux`.
       signal, noise: what the first picture is made of.
       weights: weights of LoRAs [n], ControlNets [n] and the T2I-adapter [], by these names.
-      timesteps: [2, N] the timesteps of the table's calls, rising, and what the network is told instead of each: some
-        of the reference library's samplers round them.
+      timesteps: [2, N] the timesteps of the table's calls, rising, and what the network is called with instead of each:
+        some of the reference library's samplers round them.
       low: alpha and sigma of the noise on the low resolution picture of an upscaler.
     """
 
@@ -77,7 +77,7 @@ def make(
       until: the log-SNR at which the walk ends, of a model that was trained here; None: at data.
       weights: see `Plan`.
       low: see `Plan`.
-      aux: what the denoiser is told at each call.
+      aux: what the denoiser gets at each call.
 
     Raises:
       ValueError: for an unknown sampler or grid, another process, or steps that cannot be made.
@@ -121,7 +121,7 @@ def make(
 
 
 def _part(calls: Any, schedule: Any, first: float | None, last: float | None) -> Any:
-    """Returns the grid of those calls that lie in a part of the way, by the steps that the network is told.
+    """Returns the grid of those calls that lie in a part of the way, by the steps that the network is called with.
 
     Source: Balaji et al. 2022, arXiv 2211.01324 (an ensemble of denoisers), as SDXL and its refiner share a grid.
     """

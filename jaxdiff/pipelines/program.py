@@ -53,7 +53,7 @@ def make_program(model: Model) -> Callable[[Any, Any], dict[str, Array]]:
     """Returns the function ((params, plan), batch) -> {pixels, latents, bad, flagged}.
 
     `params` are by component, and `lora` is a tuple of LoRAs. `batch` has `keys` [b] and the `size` of the
-    latents; `prompt` and `negative` where the model is told something (see `conditions`); and of `noise`,
+    latents; `prompt` and `negative` where the model has conditions (see `conditions`); and of `noise`,
     `image`, `mask`, `hints`, `hint`, `depth`, `picture`, `picture_weight`, `embed`, `no_embed` and `level` what is
     given. `bad` [b] tells pictures
     that are not finite, `flagged` [b] those that the safety checker blackened.
@@ -210,7 +210,7 @@ def conditions(
     pictures: Mapping[str, Array],
     low: tuple[Any, Any] = (1.0, 0.0),
 ) -> tuple[Cond, ...]:
-    """Returns what the U-Net is told: with the prompt, and with the negative one; three for a picture to edit.
+    """Returns the U-Net's conditions: with the prompt, and with the negative one; three for a picture to edit.
 
     `prompt` and `negative` are {text: {encoder: Encoded, or tokens [b l] for our own}, keep: [b] (0 replaces the states
     by zeros), sizes: [b n], label: [b]}, as far as the model has them.
@@ -255,7 +255,7 @@ def conditions(
 
 
 def noised(model: Model, params: Params, low: tuple[Any, Any], batch: Any) -> Float[Array, "b2 p"]:
-    """Returns what Stable unCLIP's U-Net is told of embeddings: each with noise, and waves of its level; then zeros.
+    """Returns the conditions of Stable unCLIP's U-Net on embeddings: noised, with waves of the level; then zeros.
 
     The noise is of embeddings whose mean was taken off and whose deviation was divided out.
     """

@@ -15,7 +15,7 @@ from jaxdiff.pipelines.originals import OriginalsPipeline
 
 @dataclasses.dataclass(frozen=True)
 class Voiced(Tempered):
-    """Lists what a call may be given, of a network that is told pitch and loudness.
+    """Lists what a call may be given, of a network that is conditioned on pitch and loudness.
 
     Attributes:
       pitch: pitch in Hz; vowels have 96 to 192.

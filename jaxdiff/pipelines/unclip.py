@@ -2,7 +2,7 @@
 
     text -> CLIP -> prior -> embedding -> decoder at 64 pixels -> larger picture -> uint8
 
-All of it is one compiled function of weights, tables, tokens and keys. The decoder is told the embedding as tokens
+All of it is one compiled function of weights, tables, tokens and keys. The decoder takes the embedding as tokens
 beside the text's states and as a vector beside the time (`models.prior.TextProjection`); without guidance a learned
 vector stands for the embedding. Of the two networks that enlarge, the second makes the last call alone.
 
@@ -219,7 +219,7 @@ class VariationsPipeline(UnclipPipeline):
         tables, decoder = super()._tables(options), self.processes["decoder"]
         if options.keep:
             # DDIM's own steps: at the last trained one all is noise, and what comes back from it depends on rounding;
-            # on the way back estimates are not clipped, for the network sees less noise than it is told
+            # on the way back estimates are not clipped, for the network sees less noise than its timestep says
             ways = (("decoder", "ddim", decoder.clip), ("back", "ddim_inverse", None))
             for name, sampler, clip in ways:
                 process = dataclasses.replace(decoder, sampler=sampler, grid=Placing(), options={}, clip=clip)
@@ -279,7 +279,7 @@ def make_program(
 
 
 def decoder_cond(net: Any, params: Params, embed: Float[Array, "b e"], text: Cond) -> Cond:
-    """Returns what the decoder is told of an embedding and a text."""
+    """Returns the decoder's condition on an embedding and a text."""
     projected: Any = TextProjection(net).apply({"params": params}, embed, text.pooled, text.context)
     assert text.context_mask is not None
     mask = jnp.pad(text.context_mask, ((0, 0), (net.tokens, 0)), constant_values=True)

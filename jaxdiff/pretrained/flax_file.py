@@ -5,7 +5,7 @@ in it is run, and an array is read from its place in the file when it is asked f
 
 Tensors have names and layouts as PyTorch has them, so that `pretrained.rules` serves: `kernel` [k, l, i, o] is `weight`
 [o, i, k, l], `kernel` [i, o] is `weight` [o, i], `scale` and `embedding` are `weight`. Equal layers that are stacked
-("FlaxBartEncoderLayers", whose arrays have the layer as first axis) are told apart ("FlaxBartEncoderLayer_3").
+("FlaxBartEncoderLayers", whose arrays have the layer as first axis) are separated ("FlaxBartEncoderLayer_3").
 """
 
 import math

@@ -158,12 +158,12 @@ def check(kind: str, index: Mapping[str, Any], numbers: int) -> None:
     Args:
       kind: the pipeline's class.
       index: model_index.json.
-      numbers: how many the U-Net is told about a picture's size: 5 with an aesthetic score, 6 without.
+      numbers: how many the U-Net takes about a picture's size: 5 with an aesthetic score, 6 without.
     """
     scored = index.get("requires_aesthetics_score")
     if scored is not None and "XL" in kind and numbers and scored != (numbers == 5):
         raise ValueError(
-            f"model_index.json says requires_aesthetics_score={scored}, but its unet is told {numbers} numbers about "
+            f"model_index.json says requires_aesthetics_score={scored}, but its unet takes {numbers} numbers about "
             "the size, and with a score there are 5"
         )
 

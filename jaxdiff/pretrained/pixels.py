@@ -22,13 +22,13 @@ def published(native: Bundle) -> Bundle:
     """Returns a model of our own training, with one U-Net, as `write_directory` takes it.
 
     Raises:
-      ValueError: if a UNet2DModel cannot be such a network (told text, say), or a DDPMScheduler such a process; names
-        the fields.
+      ValueError: if a UNet2DModel cannot be such a network (conditioned on text, say), or a DDPMScheduler such a
+        process; names the fields.
     """
     process, part = native.native, native.components["unet"]
     assert process is not None
     if native.index:  # what only our own models say
-        raise ValueError("diffusers has no pipeline in pixels that is told a picture, or an embedding, as this run is")
+        raise ValueError("diffusers has no pipeline in pixels that takes a picture, or an embedding, as this run does")
     net, params = part.config, part.params
     json = {
         **unet_config.pixel_json(net, params["conv_in"]["kernel"].shape[2]),

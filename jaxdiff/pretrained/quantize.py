@@ -4,7 +4,7 @@
 
 `dequantize` belongs inside what is compiled, where the network is called. Within a loop it is done anew for each call,
 and no whole copy of the weights lives through the loop: the compiler would take out what does not change from one call
-to the next, and is told that this depends on the network's input.
+to the next, and is kept from changing that by a dependency on the network's input.
 """
 
 import dataclasses

@@ -140,7 +140,7 @@ def with_word(bundle: Bundle, word: str, vectors: Mapping[str, Any]) -> Bundle:
             count = table.shape[0]
             raise ValueError(f"{encoder} has vectors for {count} tokens, but its tokenizer has {start} tokens")
         params = with_rows(part.params, start, own)
-        # a new word has the largest id, so the end can no longer be told by that
+        # a new word has the largest id, so the end can no longer be found by that
         count = start + len(own)
         config = dataclasses.replace(part.config, vocabulary=count, end=tokenizers[name].ids[END])
         json = {**part.json, "vocab_size": count, "eos_token_id": config.end}

@@ -48,7 +48,7 @@ class Table:
       A: [N, K, K] on the slots.
       b: [N, K] on the estimate of x0.
       c: [N, K] on the noise.
-      aux: [N, ...] by name, what the denoiser is told at each call, such as the guidance scale.
+      aux: [N, ...] by name, what the denoiser gets at each call, such as the guidance scale.
       raw: [N, K] on the estimate before it was bounded; None where nothing is bounded.
       bounds: [N] by name, how estimates are bounded (`bounds.apply`); None: not at all.
     """

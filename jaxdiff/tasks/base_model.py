@@ -1,4 +1,4 @@
-"""A model of others that training starts from: read, told apart by its hash, split into what moves and what not.
+"""A model of others that training starts from: read, identified by its hash, split into what moves and what not.
 
 Parameters are by component, {"unet": ..., "text_encoder": ...}; a path is 'unet/down_0/resnet_0/conv1/kernel'. A run
 keeps no copy of the model: it notes the SHA-256 of the U-Net's files as base.json, and refuses another model later.
@@ -96,7 +96,7 @@ def outline(
         model = make_model(bundle)
     if model.told_guidance:
         raise ValueError(
-            f"task.model is {path}, a student that is told the scale of guidance: train the model that it learned of"
+            f"task.model is {path}, a student conditioned on the guidance scale: train the model that it learned from"
         )
     if model.extra != extra:
         what = f"text and {extra} channels" if takes else "text"
@@ -125,7 +125,7 @@ def _widened(bundle: Bundle, kind: str, extra: int) -> Bundle:
 
 
 def told_guidance(base: Base, width: int) -> Base:
-    """Returns the base with a U-Net that is told the scale of guidance by waves of this width."""
+    """Returns the base with a U-Net that is conditioned on the guidance scale, embedded in waves of this width."""
     unet = base.bundle.components["unet"]
     json = mend.changed(unet.json, time_cond_proj_dim=width)
     one = family(unet.kind)
@@ -153,8 +153,8 @@ def load(base: Base, tokenizer: Path | None, place: Callable[[Params], Any]) -> 
     if missing := wanted.shape[2] - kernel.shape[2]:
         wide = jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
         found["unet"] = {**found["unet"], "conv_in": {**found["unet"]["conv_in"], "kernel": wide}}
-    if told := base.bundle.components["unet"].params.get("guidance_proj"):
-        blank = {"guidance_proj": jax.tree.map(lambda x: jnp.zeros(x.shape, kernel.dtype), told)}
+    if found := base.bundle.components["unet"].params.get("guidance_proj"):
+        blank = {"guidance_proj": jax.tree.map(lambda x: jnp.zeros(x.shape, kernel.dtype), found)}
         blank = jax.device_put(blank, where("unet", blank))
         found["unet"] = {**found["unet"], **blank}
     return found

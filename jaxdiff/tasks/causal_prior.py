@@ -1,7 +1,7 @@
 """unCLIP's autoregressive prior: CLIP's embedding of a picture as codes, said one after another after its caption.
 
 Components, ranges and dot products are measured over the data when a run begins. CLIP is frozen, as in `tasks.prior`,
-and of some examples the caption is left out, for guidance; the dot product that is told stays that of the caption.
+and of some examples the caption is left out, for guidance; the dot product stays that of the caption.
 
 WORKDIR/codes.safetensors    what was measured: see `models.causal_prior`
 

@@ -1,4 +1,4 @@
-"""Examples that a run's previews describe: for models that are told more than a prompt."""
+"""Examples that a run's previews describe: for models that take more than a prompt."""
 
 import numpy as np
 

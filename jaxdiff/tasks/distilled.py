@@ -81,7 +81,7 @@ class DistilledConfig(PublishedConfig):
         return one(draws.fold(keys, _GUIDANCE)) if low < high else jnp.full(len(keys), low)
 
     def _untold(self, assets: Assets) -> Network:
-        """Returns the teacher's U-Net, which is told no scale of guidance."""
+        """Returns the teacher's U-Net, which is not conditioned on a guidance scale."""
         model = assets.base.model
         unet = dataclasses.replace(model.nets["unet"], guidance_width=0)
         plain = dataclasses.replace(model, nets={**model.nets, "unet": unet})
@@ -89,8 +89,12 @@ class DistilledConfig(PublishedConfig):
 
     def _guided(self, assets: Assets, known: Known, batch: Batch, keys: Key) -> Any:
         """Returns the teacher as a denoiser (x_t, t, aux)."""
-        process, whole, told = assets.base.model.process, self._teacher(assets, known.frozen), self._told(assets)
-        cond, null = (self._cond(assets, whole, told(batch, jnp.full(len(keys), gone))) for gone in (False, True))
+        process, whole, conditions = (
+            assets.base.model.process,
+            self._teacher(assets, known.frozen),
+            self._conditions(assets),
+        )
+        cond, null = (self._cond(assets, whole, conditions(batch, jnp.full(len(keys), gone))) for gone in (False, True))
         scale = self._scales(keys)
         denoise = guidance.classifier_free(self._untold(assets), whole, cond, null, process.schedule, process.kind)
         return lambda x, t, aux: jax.lax.stop_gradient(denoise(x, t, {"guidance": scale}))

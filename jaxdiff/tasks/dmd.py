@@ -68,12 +68,12 @@ class Config(WholeStudent):
         return super()._whole(assets, own, frozen)
 
     def _errors(self, assets: Assets) -> Callable[..., Array]:
-        process, network, told = assets.base.model.process, self._network(assets), self._told(assets)
+        process, network, conditions = assets.base.model.process, self._network(assets), self._conditions(assets)
         schedule: Any = process.schedule
         each = matching.matching(network, schedule, process.kind, self.steps)
 
         def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
-            cond = self._cond(assets, whole, told(batch, losses.dropped(keys, self.drop)))
+            cond = self._cond(assets, whole, conditions(batch, losses.dropped(keys, self.drop)))
             fake = self._whole(assets, params["fake"], known.frozen)
             teacher = self._guided(assets, known, batch, keys)
             found = each(whole, fake, teacher, x0, u, cond, cond, keys)

@@ -43,7 +43,7 @@ class FamilyConfig(TaskConfig):
     """A model of pictures of whole levels.
 
     Attributes:
-      classes: classes of the data, which the model is told; 0 tells it none.
+      classes: classes of the data that the model is conditioned on; 0: none.
       grey: whether a picture is the mean of its channels.
       levels: levels of a channel; bits/dim are of pictures with so many.
       previews: pictures that the run shows of itself.
@@ -65,8 +65,8 @@ class FamilyConfig(TaskConfig):
         return 1 if self.grey else 3
 
     @property
-    def told(self) -> int:
-        """Returns how many classes what draws is told of; 0: it is told none."""
+    def conditional_classes(self) -> int:
+        """Returns how many classes the part that samples is conditioned on; 0: none."""
         return self.classes
 
     @abc.abstractmethod
@@ -167,7 +167,7 @@ class FamilyConfig(TaskConfig):
         def bits(weights: Any, image: Any, keys: Any, label: Any) -> Array:
             return self._bits(weights, self.read(image), label, keys, measured=True)[0]
 
-        labels = assets.labels if self.told else ()
+        labels = assets.labels if self.conditional_classes else ()
         how: dict[str, Any] = {"size": assets.size, "labels": labels, "options": self.options, "spec": spec}
         how["calls"] = self._calls(shape)
         if not self.likelihood:
@@ -176,7 +176,10 @@ class FamilyConfig(TaskConfig):
         return LikelihoodPipeline(weights, draw, bits, f"{self.likelihood}{', grey' if self.grey else ''}{of}", **how)
 
     def _preview(self, assets: Assets, spec: Spec) -> Any:
-        names = tuple(assets.labels[i % self.told] if self.told else "" for i in range(self.previews))
+        names = tuple(
+            assets.labels[i % self.conditional_classes] if self.conditional_classes else ""
+            for i in range(self.previews)
+        )
         with_weights = kept(lambda weights: self.pipeline(assets, weights, spec))
 
         def preview(weights: Variables, key: Key) -> Preview:

@@ -60,7 +60,7 @@ class Config(FamilyConfig):
             raise ValueError(f"task.memory is {self.memory}: expected at least 0, and below 1")
         if self.classes and self.net.family in ORDERED:
             raise ValueError(
-                f"task.classes is {self.classes}, and a flow of the family {self.net.family} is told no class: set it "
+                f"task.classes is {self.classes}, and a flow of the family {self.net.family} takes no class: set it "
                 "to 0, or choose a family of couplings"
             )
 
@@ -126,7 +126,7 @@ class Config(FamilyConfig):
         return bijectors.joined(weights.params["flow"], weights.extra)
 
     def _told(self, label: Array | None) -> Array | None:
-        """Returns what couplings are told of the class, [b 1 1 classes]."""
+        """Returns the condition of couplings on the class, [b 1 1 classes]."""
         return None if label is None else jax.nn.one_hot(label, self.classes)[:, None, None]
 
     def _bound(self, z: Array, det: Array, log_q: Array) -> Array:

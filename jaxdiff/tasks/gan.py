@@ -3,7 +3,7 @@
 The run's own optimizer moves the generator: with `optimizer.every` 5 it takes one step in five of the critic's. The
 vectors of spectral norms are `extra`, and follow the critic; the average of the generator's weights is sampled.
 
-Semi-supervised, the critic tells K classes and a K+1st, fake; of a part of the pictures it is told the class.
+Semi-supervised, the critic tells K classes and a K+1st, fake; it knows the class of a part of the pictures.
 """
 
 import dataclasses
@@ -38,7 +38,8 @@ class Config(FamilyConfig):
       game: what both sides play.
       penalty: weight of the gradient penalty between real and made pictures; 10 in the paper of Wasserstein's.
       r1: weight of the gradient penalty at real pictures.
-      labelled: part of the pictures whose class the critic learns to tell, and the generator is told none (see above).
+      labelled: part of the pictures whose class the critic learns, while the generator is not conditioned on one (see
+        above).
       slopes: whether the length of the gradient that the generator gets is measured.
       critic_optimizer: optimizer of the critic's parameters.
     """
@@ -87,13 +88,13 @@ class Config(FamilyConfig):
         optimizers.check(self.critic_optimizer, steps, " of group critic")
 
     @property
-    def told(self) -> int:
-        """Returns how many classes the generator is told of."""
+    def conditional_classes(self) -> int:
+        """Returns how many classes the generator is conditioned on."""
         return 0 if self.labelled else self.classes
 
     def _row(self, one: Example) -> dict[str, np.ndarray]:
         labelled = zlib.crc32(one["image"].tobytes()) < self.labelled * 2**32  # of a picture always the same
-        return {**super()._row(one), **({"told": np.asarray(labelled)} if self.labelled else {})}
+        return {**super()._row(one), **({"labelled": np.asarray(labelled)} if self.labelled else {})}
 
     def _more(self, assets: Any) -> dict[str, Any]:
         return {
@@ -105,13 +106,15 @@ class Config(FamilyConfig):
     def _networks(self, shape: tuple[int, ...]) -> tuple[Any, Any]:
         net: Any = self.net
         critic: Any = self.critic
-        return Generator(net, shape, self.told), Critic(critic, self.told, self.classes if self.labelled else 0)
+        return Generator(net, shape, self.conditional_classes), Critic(
+            critic, self.conditional_classes, self.classes if self.labelled else 0
+        )
 
     def _init(self, key: Key, x: Array, label: Array | None) -> Variables:
         own, other = jax.random.split(key)
         net: Any = self.net
         generator, critic = self._networks(x.shape[1:])
-        label = label[:1] if label is not None and self.told else None
+        label = label[:1] if label is not None and self.conditional_classes else None
         critic_params = dict(critic.init(other, jnp.zeros((1, *x.shape[1:])), label))
         drawn: Any = generator.init(own, jnp.zeros((1, net.noise)), label)
         params = {"generator": drawn["params"], "critic": critic_params["params"]}
@@ -120,7 +123,7 @@ class Config(FamilyConfig):
     def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
         net: Any = self.net
         x, classes = likelihood.unit(self.read(batch["image"]), self.levels), batch.get("label")
-        label = classes if self.told else None
+        label = classes if self.conditional_classes else None
         generator, critic = self._networks(x.shape[1:])
         noise, at = (jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys) for i in range(2))
         z = jax.vmap(lambda key: jax.random.normal(key, (net.noise,)))(noise)
@@ -136,7 +139,7 @@ class Config(FamilyConfig):
         loss, metrics, (u, logits) = adversarial.both_sides(judge, params["critic"], x, y, *how)
         if self.labelled:
             # over the labelled part: the sum of both losses in the paper
-            loss_of_class = adversarial.class_loss(logits, jnp.asarray(classes), batch["told"]) / self.labelled
+            loss_of_class = adversarial.class_loss(logits, jnp.asarray(classes), batch["labelled"]) / self.labelled
             right = (logits.argmax(-1) == classes).mean()
             loss, metrics = loss + loss_of_class, {**metrics, "class": loss_of_class, "class_right": right}
         return loss, metrics, {"spectral": jax.lax.stop_gradient(u)}

@@ -45,7 +45,7 @@ class Config(picture.Config):
       net: the U-Net: `attention` joint where it looks, `addition` plain.
       text: text encoder: `filled`, with a `projection` to the width of the time embedding.
       drop: probability that training leaves the caption out.
-      fills: whether the network is told the known part of the picture.
+      fills: whether the network sees the known part of the picture.
       whole: how often nothing of the picture is known, of a model that fills.
       begin: run of this task, or one of its checkpoints, that does not fill and whose weights a new run starts with.
     """

@@ -35,7 +35,7 @@ def terms(
 ) -> Float[Array, " b"]:
     """Returns the losses of both sides, of each example; each moves its own parameters alone."""
     stop = jax.lax.stop_gradient
-    told: Any = lambda params, x: PatchCritic(critic).apply({"params": params}, x)
+    judge: Any = lambda params, x: PatchCritic(critic).apply({"params": params}, x)
     tell = jax.vmap(lambda real, fake: adversarial.critic_loss(real, fake, "hinge"))
     fool = jax.vmap(lambda fake: adversarial.generator_loss(fake, "hinge"))
-    return tell(told(params, stop(x0)), told(params, stop(made))) + weight * fool(told(stop(params), made))
+    return tell(judge(params, stop(x0)), judge(params, stop(made))) + weight * fool(judge(stop(params), made))

@@ -218,7 +218,7 @@ class Config(picture.Config):
             self.net.check(*(side // factor for side in sides))
 
     def _map(self, assets: Assets, one: Any) -> np.ndarray:
-        """Returns the semantic map of an example, uint8 [i j 3] in the size of latents; black where nothing is told."""
+        """Returns the semantic map of an example, uint8 [i j 3] in the size of latents; black where there is none."""
         side = assets.size // first_stage.factor(assets.vae)
         if "name" not in one or assets.maps is None:
             return np.zeros((side, side, 3), np.uint8)

@@ -3,8 +3,9 @@
     loss = mean of d(f(x_t, t), stop_gradient f'(x_s, s)),    x_s one DDIM step of the guided teacher from x_t to s
 
 f is `diffusion.distill.latent_consistency`'s; f' has the average of the weights, which an experiment's `ema` of 0 makes
-the weights themselves. The student is sampled with `lcm`, without guidance; or, with `guidance_width`, it is told the
-scale that its teacher had, and sampled at any of them in one call a step. `lcm_lora` trains a LoRA by the same loss.
+the weights themselves. The student is sampled with `lcm`, without guidance; or, with `guidance_width`, it is
+conditioned on the scale that its teacher had, and sampled at any of them in one call a step. `lcm_lora` trains a LoRA
+by the same loss.
 
 With `adversarial` w, a patch critic of latents tells f(x_t, t) from those of pictures (`tasks.judged`).
 
@@ -65,13 +66,13 @@ class Consistency(DistilledConfig):
         return jnp.zeros(len(made))
 
     def _errors(self, assets: Assets) -> Callable[..., Array]:
-        process, network, told = assets.base.model.process, self._network(assets), self._told(assets)
+        process, network, conditions = assets.base.model.process, self._network(assets), self._conditions(assets)
         each = distill.latent_consistency(
             network, process.schedule, process.kind, self.intervals, self.huber, self.scaling
         )
 
         def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
-            cond = self._cond(assets, whole, told(batch, losses.dropped(keys, self.drop)))
+            cond = self._cond(assets, whole, conditions(batch, losses.dropped(keys, self.drop)))
             if assets.base.model.told_guidance:
                 cond = dataclasses.replace(cond, guidance=self._scales(keys))
             target = self._whole(assets, known.ema, known.frozen)
@@ -86,7 +87,7 @@ class Config(Consistency, WholeStudent):
     """Latent consistency distillation of the whole U-Net.
 
     Attributes:
-      guidance_width: width of the waves by which the student is told the teacher's scale, so that it is asked for in
+      guidance_width: width of the waves that embed the teacher's scale for the student, so that it is asked for in
         sampling, `time_cond_proj_dim` of the reference; 0: guidance is in the student.
       adversarial: weight of the critic's term; 0: no critic.
       critic: critic of latents; its rate is that of `groups` with the pattern 'critic/.*', or the student's.
@@ -111,8 +112,8 @@ class Config(Consistency, WholeStudent):
         base = super()._outline()
         if not self.guidance_width:
             return base
-        told = base_model.told_guidance(base, self.guidance_width)
-        return told._replace(bundle=dataclasses.replace(told.bundle, guidance=sum(self.guidance) / 2))
+        found = base_model.told_guidance(base, self.guidance_width)
+        return found._replace(bundle=dataclasses.replace(found.bundle, guidance=sum(self.guidance) / 2))
 
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
         params, frozen = super()._start(assets, key, loaded)

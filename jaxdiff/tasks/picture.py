@@ -2,7 +2,7 @@
 
 Diffusion on something else of pictures overrides what is said of pixels here: `_channels`, `_sides`, `_kept` (networks
 that are not trained), `_row` and `_teller` (what of an example goes into a batch), `_x0` (what of a batch is noised),
-`_drawn` (what else is drawn of it), `_cond` (what the network is told of it) and `_away` (of an example that loses its
+`_drawn` (what else is drawn of it), `_cond` (the network's condition) and `_away` (of an example that loses its
 condition).
 
 Objectives that learn from a teacher start as the teacher is (`tasks.teacher`): its weights are constant for
@@ -72,8 +72,8 @@ class Config(TaskConfig):
       process: noise process and training objective.
       net: denoising network.
       text: text encoder, trained with the network.
-      condition: what the network is told: the caption, read by a text encoder that is trained (text) or by a frozen one
-        (clip); the class; or nothing.
+      condition: what the network is conditioned on: the caption, read by a text encoder that is trained (text) or by a
+        frozen one (clip); the class; or nothing.
       text_encoder: run of the task clip, or directory with CLIP's text_encoder and tokenizer, of which a new run with
         the condition clip keeps a copy.
       drop: probability that training leaves the condition out, for classifier-free guidance.

@@ -1,4 +1,4 @@
-"""unCLIP's prior: diffusion of CLIP's embedding of a picture, told the picture's caption.
+"""unCLIP's prior: diffusion of CLIP's embedding of a picture, conditioned on the picture's caption.
 
 Embeddings are diffused less their mean, over their deviation, both measured over the data; the network estimates the
 clean one. CLIP is frozen: a run of the task clip, or a directory of transformers, of which the run keeps a copy. A run

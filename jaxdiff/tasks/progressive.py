@@ -50,11 +50,11 @@ class Config(WholeStudent):
         return {"_class_name": "DDIMScheduler", **fields}
 
     def _errors(self, assets: Assets) -> Callable[..., Array]:
-        process, network, told = assets.base.model.process, self._network(assets), self._told(assets)
+        process, network, conditions = assets.base.model.process, self._network(assets), self._conditions(assets)
         each = distill.progressive(network, process.schedule, process.kind, losses.truncated_snr())
 
         def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
-            cond = self._cond(assets, whole, told(batch, losses.dropped(keys, self.drop)))
+            cond = self._cond(assets, whole, conditions(batch, losses.dropped(keys, self.drop)))
             return each(whole, self._guided(assets, known, batch, keys), x0, u, cond, keys, self.steps)
 
         return errors

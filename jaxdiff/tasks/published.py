@@ -145,7 +145,7 @@ class PublishedConfig(TaskConfig):
         return network
 
     def _cond(self, assets: Assets, params: Params, batch: Batch) -> Cond:
-        """Returns what the network is told; `told` has tokens with a chunk's axis, `keep`, `sizes` and the `keys`."""
+        """Returns the network's condition; `batch` has tokens with a chunk's axis, `keep`, `sizes` and the `keys`."""
         return Cond(**read_text(assets.base.model, params, batch))
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
@@ -252,24 +252,24 @@ class PublishedConfig(TaskConfig):
     def _rules(self) -> Rules:
         return ()
 
-    def _told(self, assets: Assets) -> Callable[[Batch, Array], Batch]:
-        """Returns (batch, gone [b]) -> what `_cond` reads of a batch, of which the captions that are gone are left out.
+    def _conditions(self, assets: Assets) -> Callable[[Batch, Array], Batch]:
+        """Returns (batch, gone [b]) -> what `_cond` reads of a batch, without the captions that are gone.
 
-        SDXL takes zeros where nothing is told, as its pipeline does, and the others an empty text.
+        SDXL takes zeros where there is no text, as its pipeline does, and the others an empty text.
         """
         model, bundle = assets.base.model, assets.base.bundle
         zeros = bundle.index.get("force_zeros_for_empty_prompt", len(model.texts) > 1)
         words = {n: bundle.tokenizers[n.replace("text_encoder", "tokenizer")] for n in model.texts}
         empty = {n: words[n].encode("", to) for n, to in model.texts.items()}
 
-        def told(batch: Batch, gone: Array) -> Batch:
+        def conditions(batch: Batch, gone: Array) -> Batch:
             text = {n: batch[n] if zeros else jnp.where(gone[:, None], empty[n][None], batch[n]) for n in model.texts}
             found: dict[str, Any] = {n: x for n, x in batch.items() if n not in text}
             found["text"] = {n: (x[:, None], jnp.ones((len(x), 1, x.shape[1]))) for n, x in text.items()}
             found["keep"] = 1.0 - gone if zeros else jnp.ones(len(gone))
             return found
 
-        return told
+        return conditions
 
     def _errors(self, assets: Assets) -> Callable[..., Array]:
         """Returns (params, whole, known, batch, x0, u [b], keys [b]) -> loss [b], by default that of denoising."""
@@ -281,10 +281,10 @@ class PublishedConfig(TaskConfig):
         noise = losses.offset(losses.independent, self.offset_noise) if self.offset_noise else losses.independent
         weight = None if self.min_snr is None else losses.min_snr(self.min_snr)
         each = losses.denoising(self._network(assets), process.schedule, process.kind, weight, noise)
-        told = self._told(assets)
+        conditions = self._conditions(assets)
 
         def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
-            cond = self._cond(assets, whole, {**told(batch, self._gone(keys)), "keys": keys})
+            cond = self._cond(assets, whole, {**conditions(batch, self._gone(keys)), "keys": keys})
             cond = noisy(cond, keys, self.condition_noise) if self.condition_noise else cond
             return each(whole, x0, at(u), cond, keys)
 

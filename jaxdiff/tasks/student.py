@@ -49,7 +49,7 @@ class StudentConfig(picture.Config):
     def _errors(self, network: Network, assets: picture.Assets) -> Callable[..., tuple[Array, Metrics]]:
         """Returns (params, known, teacher, x0, u [b], cond, keys [b]) -> loss [b], metrics.
 
-        `teacher` is a denoiser, guided; `cond` makes what a network is told, of its parameters.
+        `teacher` is a denoiser, guided; `cond` makes a network's condition of its parameters.
         """
 
     @abc.abstractmethod
@@ -117,8 +117,8 @@ class StudentConfig(picture.Config):
 
         def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
             away = lambda gone: self._inputs(assets, known.frozen, batch, keys, gone)
-            told, nothing = away(losses.dropped(keys, self.drop)), away(jnp.full(len(keys), True))
-            cond = lambda params, inputs=told: self._cond(assets, params, known.frozen, inputs)
+            inputs, nothing = away(losses.dropped(keys, self.drop)), away(jnp.full(len(keys), True))
+            cond = lambda params, inputs=inputs: self._cond(assets, params, known.frozen, inputs)
             apply = lambda params, x, t, cond: network.apply({"params": params["unet"]}, x, t, cond, keys)
             taught = known.frozen["teacher"]
             teacher = self._teacher(

@@ -3,7 +3,7 @@
 The pictures of the stage before are never quite those of the data, so training spoils the small picture z:
 
     z -> blur(z, deviation)                       of some examples
-    z -> alpha(s) z + sigma(s) eps,  s uniform    the level s is told to the network
+    z -> alpha(s) z + sigma(s) eps,  s uniform    the network is conditioned on the level s
 
 and sampling chooses s. The noise is added before z is enlarged or after it. Added before, z is what the walk of the
 stage before passes through, so that it may also end there (`truncate` of `pipelines.cascade`): both are trained alike.
@@ -12,7 +12,7 @@ Levels are those of DeepFloyd IF: s = 0 .. 999 of 1000 steps of the cosine sched
 stages are.
 
 Sources: Ho et al. 2021, arXiv 2106.15282, section 3 (blur; truncated and non-truncated conditioning augmentation);
-Saharia et al. 2022, arXiv 2205.11487, section 2.3 (the level is told, and chosen when sampling).
+Saharia et al. 2022, arXiv 2205.11487, section 2.3 (the level is a condition, chosen when sampling).
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Config(picture.Config):
     Attributes:
       low: side of the small picture, a divisor of data.size.
       levels: levels of noise on the small picture that training draws from, the lowest of 1000; 0: it has no noise,
-        and the network is told no level.
+        and the network has no such condition.
       level: level that sampling adds where none is chosen; below `levels`.
       noise: whether noise is added to the small picture, or to it once enlarged.
       blur: least and greatest deviation of the Gaussian that blurs the small picture, in its pixels; 0 0: no blur.
@@ -78,7 +78,7 @@ class Config(picture.Config):
             raise ValueError(f"task.level is {self.level}: expected 0 to {self.levels - 1}, below task.levels")
         if self.net.augment != bool(self.levels):
             raise ValueError(
-                f"task.net.augment is {self.net.augment} and task.levels {self.levels}: the network is told the level "
+                f"task.net.augment is {self.net.augment} and task.levels {self.levels}: the network embeds the level "
                 "where there is noise, and only there"
             )
         if not 0 <= self.blur[0] <= self.blur[1] < math.inf:

@@ -31,7 +31,8 @@ class Config(PublishedConfig):
       init: words whose vectors it starts from, in turns where they are fewer than `vectors`.
       vectors: vectors of the word, in each text encoder.
       keep_norms: whether they keep their first lengths.
-      templates: what pictures are told, {} being the word, one drawn for each; (): their captions, which have the word.
+      templates: captions of the pictures, {} being the word, one drawn for each; (): their captions, which have the
+        word.
     """
 
     word: str = "<new>"

@@ -1,10 +1,10 @@
 """unCLIP's decoder: pictures from CLIP's embedding of a picture, and from text, a class, or nothing beside it.
 
 Training tells the U-Net the embedding of the very picture by a frozen CLIP, as tokens, beside the time, or both.
-A tenth of the examples are told CLIP's embedding of a picture of zeros instead, and half no text, each by itself.
+A tenth of the examples get CLIP's embedding of a picture of zeros instead, and half no text, each by itself.
 Sampling tells it what a prior imagines (`task.prior`), or the embedding of a picture that is to be varied.
 
-Source: Ramesh et al. 2022, arXiv 2204.06125, section 2.1 (there a tenth is told zeros or a learned embedding).
+Source: Ramesh et al. 2022, arXiv 2204.06125, section 2.1 (there a tenth gets zeros or a learned embedding).
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Assets(NamedTuple):
       kept: the CLIP, without its weights.
       vocabulary: vocabulary of a model that reads text.
       labels: names of the classes, of a model that knows classes.
-      shown: embeddings [n e] that previews draw, and what is told in their place [1 e].
+      shown: embeddings [n e] that previews draw, and what stands in their place without one [1 e].
     """
 
     size: int
@@ -48,7 +48,7 @@ class Assets(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(picture.Config):
-    """Diffusion on pixels, told CLIP's embedding of the picture.
+    """Diffusion on pixels, conditioned on CLIP's embedding of the picture.
 
     Attributes:
       drop: probability that training leaves the caption or class out.
@@ -76,7 +76,7 @@ class Config(picture.Config):
         net, text = self.net, self.condition == "text"
         if net.addition not in ("", "image") or "image" not in (net.addition, net.tokens.removeprefix("text_")):
             raise ValueError(
-                f"task.net.addition is {net.addition!r} and task.net.tokens {net.tokens!r}: an embedding is told "
+                f"task.net.addition is {net.addition!r} and task.net.tokens {net.tokens!r}: an embedding is read "
                 "beside the time by addition 'image', as tokens by tokens 'image' or, with text, 'text_image': give one"
             )
         if net.tokens not in ("", "image", *(["text", "text_image"] if text else [])):

@@ -78,7 +78,7 @@ class Config(FamilyConfig):
         if self.draws > 1 and (self.beta != 1 or self.capacity):
             raise ValueError(f"task.draws is {self.draws}: the bound of several draws has no beta and no capacity")
         if self.classes:
-            raise ValueError(f"task.classes is {self.classes}, and an autoencoder is told no class: set it to 0")
+            raise ValueError(f"task.classes is {self.classes}, and an autoencoder takes no class: set it to 0")
 
     def _init(self, key: Key, x: Array, label: Array | None) -> Variables:
         return Variables(self.net.build().init(key, jnp.zeros((1, *x.shape[1:])))["params"])

@@ -1,4 +1,4 @@
-"""WaveNet: sounds of mu-law levels, each given those before it; told the class, and the pitch and loudness over time.
+"""WaveNet: sounds of mu-law levels, each given those before it, the class, and the pitch and loudness over time.
 
     log p(x) = sum_t log p(x_t | x_1 .. x_{t-1}, h, y)
 
@@ -43,11 +43,11 @@ class Config(TaskConfig):
     Attributes:
       net: the network.
       sounds: folder of WAV files, a subfolder for each class; empty: vowels made on the fly.
-      classes: told to the network, the first of those there are; 0 tells it none, and learns from all.
+      classes: how many the network is conditioned on, the first of those there are; 0: none, and it learns from all.
       rate: samples a second.
       samples: samples of an example, a stretch of a sound.
       levels: levels of a sample.
-      hop: samples that are told one pitch and loudness, of vowels alone; 0 tells them none.
+      hop: samples that share one pitch and loudness, of vowels alone; 0: they have none.
       previews: sounds that the run shows of itself.
     """
 

@@ -236,7 +236,7 @@ def test_bits_are_those_of_the_density_and_draws_come_from_it(dequantise):
         ({"net": dataclasses.replace(NET, bins=101)}, "bins is 101"),
         ({"net": UNetConfig()}, "expected flow"),
         ({"least": 0.5}, "task.least is 0.5"),
-        ({"net": dataclasses.replace(NET, family="maf"), "classes": 2}, "is told no class"),
+        ({"net": dataclasses.replace(NET, family="maf"), "classes": 2}, "takes no class"),
         ({"net": dataclasses.replace(NET, norm="batch")}, "batch norm is realnvp's"),
         ({"memory": 1.0}, "task.memory is 1.0"),
     ],

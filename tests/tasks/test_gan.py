@@ -120,8 +120,8 @@ def test_a_semi_supervised_run_tells_the_critic_some_classes_and_the_generator_n
     images = np.random.default_rng(0).integers(0, 256, (400, 4, 4, 3)).astype(np.uint8)
     rows = [task.example({"image": one, "label": i % 3}, np.random.default_rng(i)) for i, one in enumerate(images)]
     again = task.example({"image": images[7], "label": 1}, np.random.default_rng(0))
-    assert again["told"] == rows[7]["told"]
-    assert 0.4 < np.mean([row["told"] for row in rows]) < 0.6
+    assert again["labelled"] == rows[7]["labelled"]
+    assert 0.4 < np.mean([row["labelled"] for row in rows]) < 0.6
     batch = {name: np.stack([row[name] for row in rows[:4]]) for name in rows[0]}
     start = randomised(jax.eval_shape(task.init, jax.random.key(0), {}, batch))
     assert start.params["critic"]["out"]["kernel"].shape[-1] == 3
@@ -132,10 +132,10 @@ def test_a_semi_supervised_run_tells_the_critic_some_classes_and_the_generator_n
         x = likelihood.unit(SEMI.read(batch["image"]), SEMI.levels)
         critic = SEMI._networks((4, 4, 3))[1]
         logits, _ = critic.apply({"params": params["critic"], **start.extra}, x, mutable=["spectral"])
-        own = adversarial.class_loss(logits, batch["label"], batch["told"])
+        own = adversarial.class_loss(logits, batch["label"], batch["labelled"])
         return *task.loss(params, Known({}, start.extra, {}, 0), batch, keys(4))[:2], own
 
-    batch["told"] = np.array([True, False, True, True])
+    batch["labelled"] = np.array([True, False, True, True])
     value, metrics, own = run(start.params, batch)
     assert float(metrics["class"]) == pytest.approx(float(own) / 0.5, rel=1e-4)  # of the part that is told, in the mean
     sides = metrics["fool"] + metrics["tell"] + metrics["r1"] + metrics["class"]

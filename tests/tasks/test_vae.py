@@ -105,7 +105,7 @@ def test_a_run_on_shapes_has_a_tightening_bound_and_scores(tmp_path):
         ({"draws": 2, "beta": 4.0}, "has no beta"),
         ({"beta": float("nan")}, "task.beta is nan"),
         ({"capacity": -1.0}, "task.capacity is -1.0"),
-        ({"classes": 2}, "is told no class"),
+        ({"classes": 2}, "takes no class"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(fields, message):

@@ -1,6 +1,6 @@
 """GLIDE's checkpoints: the names of tensors, and the numbers of its networks by their shapes.
 
-What three or two products share one tensor is told apart first (`split`), and put together again (`joined`): their
+What three or two products share one tensor is separated first (`split`), and put together again (`joined`): their
 queries, keys and values lie head by head, 64 channels each.
 
 Source: Nichol et al. 2021, arXiv 2112.10741, section 4.1 and its released code.

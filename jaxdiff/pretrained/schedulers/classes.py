@@ -77,7 +77,7 @@ def ipndm(f: Fields) -> Process:
 
 
 def euler(f: Fields) -> Process:
-    """Reads EulerDiscreteScheduler; with continuous time and v it is told log(sigma) / 4."""
+    """Reads EulerDiscreteScheduler; with continuous time and v the network is called with log(sigma) / 4."""
     rule, kind, ends = rule_of(f), kind_of(f), (f["sigma_min"], f["sigma_max"])
     schedule = schedule_of(f, SMALLEST)
     trained = np.exp(-schedule.log_snr(np.array([1 / schedule.steps, 1.0])) / 2)
@@ -85,7 +85,9 @@ def euler(f: Fields) -> Process:
         ends = (None, None)
     if f.choice("interpolation_type", ("linear", "log_linear")) == "log_linear":
         if not rule:
-            f.only("interpolation_type", "linear", "its levels are not those of the steps that the network is told")
+            f.only(
+                "interpolation_type", "linear", "its levels are not those of the steps that the network is called with"
+            )
         ends = tuple(own if end is None else end for own, end in zip(trained, ends, strict=True))
     final = end_of(f)
     if f.choice("timestep_type", ("discrete", "continuous")) == "continuous" and kind == "v":

@@ -10,8 +10,8 @@ Their classes place calls in these ways:
 - flow: sigma of a rectified flow, falling evenly and then shifted;
 - even: times of a continuous schedule, falling evenly from 1 (iPNDM).
 
-Levels and halves may have their levels spaced by a rule between the same ends. The network is then told the step that
-goes with a level, or a whole one near it.
+Levels and halves may have their levels spaced by a rule between the same ends. The network is then called with the step
+that goes with a level, or a whole one near it.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ _GLIDE[-1] = 997
 
 
 class Calls(NamedTuple):
-    """The grid of a walk, and what the network is told at each time but the last, or the first of a walk upwards."""
+    """The grid of a walk, and what the network gets at each time but the last, or the first of a walk upwards."""
 
     times: Float[np.ndarray, " m"]
     timesteps: Float[np.ndarray, " n"]
@@ -48,7 +48,8 @@ class Placing:
       rule: how noise levels are spaced instead: karras, exponential or beta; "": not.
       ends: the lowest and highest level of the rule; None is the grid's or the schedule's own.
       rho: rho of Karras' rule.
-      rounding: whether the network is told the `nearest` whole step, the one `below`, or that of its level itself ("").
+      rounding: whether the network is called with the `nearest` whole step, the one `below`, or that of its level
+        itself ("").
       final: where the grid ends: `data`, `first` (the first trained step), `low` (the lowest level of the rule), or
         `last` (where the last call is).
       trained: how many of the trained steps are used; None: all.

@@ -111,11 +111,11 @@ class Process:
 
     @property
     def whole(self) -> bool:
-        """Returns whether the network is told the nearest trained step, while noise levels lie between."""
+        """Returns whether the network is called with the nearest trained step, while noise levels lie between."""
         return isinstance(self.grid, Placing) and self.grid.rounding == "nearest"
 
     def calls(self, steps: int) -> Calls:
-        """Returns the grid of that many steps, and what the network is told on it.
+        """Returns the grid of that many steps, and what the network is called with on it.
 
         Raises:
           ValueError: for steps that it cannot make on this schedule.
@@ -175,7 +175,7 @@ class Process:
         return table
 
     def timesteps(self, calls: Calls, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Returns the timesteps that the network is told at times t of a table over these calls.
+        """Returns the timesteps that the network is called with at times t of a table over these calls.
 
         Between them, its own.
         """
