@@ -11,7 +11,7 @@ from jaxdiff.cli.main import HELP
 
 @dataclasses.dataclass(frozen=True)
 class How(dry_run_args.How):
-    """How a run is started.
+    """Options of the start of a run.
 
     Attributes:
       save_executable: file that a dry run writes the compiled step to.
