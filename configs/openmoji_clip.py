@@ -1,7 +1,8 @@
 """CLIP of emoji without skin tones and flags, 32x32, and their names: what a prior and a decoder of emoji stand on.
 
 Paper: Radford et al. 2021, arXiv 2103.00020, section 2, in small; evaluation reads it as --clip runs/openmoji_clip.
-Hardware: 2 CPU cores. Time and result: not measured yet (held-out R-precision by chance: 1% of 100 captions).
+Hardware: one CPU core. Time: 10 minutes. Result: held-out R-precision of 0.23 among 100 captions (chance: 0.01), and of
+0.19 with --seed 1.
 Command: jaxdiff train configs/openmoji_clip.py
 """
 

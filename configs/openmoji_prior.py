@@ -1,7 +1,7 @@
 """A diffusion prior of emoji: from a name to the embedding that configs/openmoji_clip.py has of such a picture.
 
 Paper: Ramesh et al. 2022 (unCLIP), arXiv 2204.06125, section 2.2, in small.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: one CPU core. Time: 3 minutes. Result: the least held-out loss is 0.930, at step 500; docs/unclip.md.
 Command: jaxdiff train configs/openmoji_clip.py && jaxdiff train configs/openmoji_prior.py
 """
 
