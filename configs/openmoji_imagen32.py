@@ -25,7 +25,7 @@ def config() -> Experiment:
         name="openmoji_imagen32",
         task=dataclasses.replace(base.task, net=net, condition="clip", text_encoder=CLIP),
         data=dataclasses.replace(base.data, size=32),
-        train=dataclasses.replace(base.train, steps=3000),
+        train=dataclasses.replace(base.train, steps=2000),
     )
 
 

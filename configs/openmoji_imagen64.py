@@ -26,7 +26,7 @@ def config() -> Experiment:
             text_encoder=openmoji_imagen32.CLIP,
             before=Path("runs/openmoji_imagen32"),
         ),
-        train=dataclasses.replace(base.train, steps=1500),
+        train=dataclasses.replace(base.train, steps=1000),
     )
 
 
