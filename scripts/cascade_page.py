@@ -39,7 +39,7 @@ OTHERS = {
         *("--train.steps", "2100"),
     ],
 }
-LEVELS = (0, 50, 100, 200, 400)
+LEVELS = (0, 100, 300)
 """Levels of noise to sample with, of 600 that were trained."""
 
 
