@@ -124,7 +124,7 @@ def fake_run(monkeypatch, seconds, killed_at=None):
                 raise Killed
         return SimpleNamespace(step=step, params={"w": np.zeros(3)})
 
-    monkeypatch.setattr(compare.experiment, "run", run)
+    monkeypatch.setattr(compare.trainer, "run", run)
 
 
 def test_a_run_that_was_killed_has_the_time_that_its_checkpoint_left(tmp_path, monkeypatch):
@@ -149,7 +149,7 @@ def test_a_run_that_was_killed_has_the_time_that_its_checkpoint_left(tmp_path, m
 
 def test_another_signal_than_its_own_stops_the_command(tmp_path, monkeypatch):
     config, budget = read_config(FAMILIES / "made.py", small=True), Budget(steps=9)
-    monkeypatch.setattr(compare.experiment, "run", lambda *given: SimpleNamespace(step=0, params={}))
+    monkeypatch.setattr(compare.trainer, "run", lambda *given: SimpleNamespace(step=0, params={}))
     with pytest.raises(KeyboardInterrupt):
         compare._train(compare._bounded(config, 0, tmp_path, budget), tmp_path, budget, {"at": {}}, print)
 
