@@ -36,7 +36,7 @@ OTHERS = {
         "openmoji_base16",
         *("--data.size", "64", "--task.net.patch", "4"),
         *("--task.net.channels", "64", "96", "128", "--task.net.heads", "2", "3", "4"),
-        *("--train.steps", "2100"),
+        *("--train.steps", "3100"),
     ],
 }
 LEVELS = (0, 100, 300)
