@@ -27,8 +27,8 @@ def main() -> None:
     rows = [(scale, *judge(draw(at / f"guided{scale:g}", pipe, told, guidance=scale), 32)) for scale in GUIDANCE]
     real, names = examples("test", 32, 8)
     mask = np.zeros((8, 32, 32, 1), np.uint8)
-    mask[:, 8:24, 8:24] = 255
-    hidden = np.where(mask > 0, 128, real).astype(np.uint8)
+    mask[:, 8:24, 8:24] = 1
+    hidden = np.where(mask, 128, real).astype(np.uint8)
     filled = jaxdiff.load(RUNS / "openmoji_glide_inpaint")(names, key=jax.random.key(2), image=real, mask=mask)
     write(
         "glide",
