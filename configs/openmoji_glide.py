@@ -2,7 +2,7 @@
 
 Paper: Nichol et al. 2021, arXiv 2112.10741; x0 prediction as in quickstart.py, and padding, pooled state and dropped
 captions (20%) as the paper has them.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: one CPU core. Time: 27 minutes. Result: docs/glide.md.
 Command: jaxdiff train configs/openmoji_glide.py
 """
 

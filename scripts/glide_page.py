@@ -41,6 +41,8 @@ def main() -> None:
             "with four channels more, it fills holes in pictures.",
             "",
             *show("glide", "openmoji_glide", pipe),
+            "Hearts, apples, books and circles are drawn, not always in their colour; houses, trees and fish are not.",
+            "",
             "## What guidance buys",
             "",
             "512 captions of the training set; CLIP score and R-precision among 100 captions (chance is 0.01), by a "
