@@ -153,8 +153,8 @@ def load(base: Base, tokenizer: Path | None, place: Callable[[Params], Any]) -> 
     if missing := wanted.shape[2] - kernel.shape[2]:
         wide = jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
         found["unet"] = {**found["unet"], "conv_in": {**found["unet"]["conv_in"], "kernel": wide}}
-    if found := base.bundle.components["unet"].params.get("guidance_proj"):
-        blank = {"guidance_proj": jax.tree.map(lambda x: jnp.zeros(x.shape, kernel.dtype), found)}
+    if guided := base.bundle.components["unet"].params.get("guidance_proj"):
+        blank = {"guidance_proj": jax.tree.map(lambda x: jnp.zeros(x.shape, kernel.dtype), guided)}
         blank = jax.device_put(blank, where("unet", blank))
         found["unet"] = {**found["unet"], **blank}
     return found
