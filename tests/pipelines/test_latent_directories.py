@@ -115,7 +115,7 @@ def test_depth_by_itself_makes_a_picture_and_compiles_once_for_all_maps(pipes):
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("depth", {}, "pass depth, a picture of it"),
+        ("depth", {}, "pass depth, a picture of how far away"),
         ("depth", {"depth": np.zeros((2, 8, 8, 3), np.uint8)}, "depth is the same everywhere"),
         ("depth", {"depth": np.zeros((2, 8, 8, 1), np.float32)}, "depth is float32"),
         ("text", {"depth": depth_map()}, "this model takes no depth: only the depth model"),
