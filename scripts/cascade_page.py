@@ -63,6 +63,8 @@ def main() -> None:
     head = ("pictures", "Frechet distance", "CLIP score", "R-precision")
     small = [(name, frechet(folder, 32), *judge(folder, 32)) for name, folder in twice.items()]
     large = [(name, frechet(folder, 64), *judge(folder, 64)) for name, folder in sets.items()]
+    without, *levels = (scores[1] for scores in small[1:])
+    best = min(levels)
     side = np.concatenate([read(folder)[:8] for folder in sets.values()])
     write(
         "cascade",
@@ -77,6 +79,8 @@ def main() -> None:
             "2205.11487).",
             "",
             *show("cascade", "openmoji_sr64", cascade),
+            "Outlines and colours are clean; hearts, circles, books and cats are right, apples and houses are not.",
+            "",
             "## What a cascade buys",
             "",
             f"{NUM} pictures of 64x64 of each, of the training set's captions, against the training set: the Frechet "
@@ -97,6 +101,10 @@ def main() -> None:
             "from.",
             "",
             table(head, small),
+            "",
+            f"Of the levels the best Frechet distance is {best:.0f}, and training without noise has {without:.0f}: as "
+            "small a difference as between levels, while the CLIP score is better without. What the papers found for "
+            "large cascades, that this noise is needed, is not seen in these small ones.",
         ],
         commands,
     )
