@@ -3,7 +3,7 @@
 Paper: Ramesh et al. 2021 (DALL-E), arXiv 2102.12092, appendix A, with a smaller network, a fourth of its steps in each
 direction (f=4) and so a fourth of its weight of the KL a code. That weight is whole after 50 steps: where it took 1000,
 the logits had saturated before, and each picture had the same codes (the paper's is whole after a 600th of its steps).
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: one CPU core. Time: 10 minutes. Result: 15.0 dB on held-out emoji, blurred, with a perplexity of 20 codes.
 Command: jaxdiff train configs/openmoji_dvae.py
 """
 

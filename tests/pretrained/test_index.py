@@ -58,5 +58,5 @@ def test_what_is_not_supported_is_named(tmp_path, change, words):
 def test_an_aesthetic_score_has_to_fit_the_unet():
     index.check("StableDiffusionXLImg2ImgPipeline", {"requires_aesthetics_score": True}, 5)
     index.check("StableDiffusionXLPipeline", {}, 6)
-    with pytest.raises(ValueError, match="requires_aesthetics_score=True, but its unet is told 6 numbers"):
+    with pytest.raises(ValueError, match="requires_aesthetics_score=True, but its unet takes 6 numbers"):
         index.check("StableDiffusionXLImg2ImgPipeline", {"requires_aesthetics_score": True}, 6)
