@@ -24,7 +24,7 @@ _USED = re.compile(
     r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm|"
     r"memory required .*\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)"
 )
-"""What libtpu says of a program that is too large after it has compiled it, and before."""
+"""Matches what libtpu says of a program that is too large, before or after it has compiled it, with the numbers."""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
