@@ -25,6 +25,7 @@ from jaxdiff.diffusion import loss as losses
 from jaxdiff.models.patch_critic import PatchCriticConfig
 from jaxdiff.tasks import base_model, judged
 from jaxdiff.tasks.base_model import Base
+from jaxdiff.tasks.consistency import ConsistencyNumbers
 from jaxdiff.tasks.distilled import DistilledConfig, WholeStudent
 from jaxdiff.tasks.published import Assets
 from jaxdiff.training import Known, OptimizerConfig
@@ -34,27 +35,13 @@ _PROJECTION = "unet/guidance_proj/kernel"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Consistency(DistilledConfig):
-    """Latent consistency.
-
-    Attributes:
-      intervals: intervals of the grid that neighbours lie on; the teacher's DDIM takes so many steps.
-      huber: c of the distance sqrt(d^2 + c^2) - c.
-      scaling: scaling of the timestep in the boundary condition.
-    """
-
-    intervals: int = 50
-    huber: float = 1e-3
-    scaling: float = 10.0
+class Consistency(ConsistencyNumbers, DistilledConfig):
+    """Latent consistency."""
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
         """Refuses numbers that do not fit each other."""
         count: Any = getattr(self._outline().model.process.schedule, "steps", 0)
-        if not 1 <= self.intervals <= count or count % self.intervals:
-            raise ValueError(f"task.intervals is {self.intervals}: expected a divisor of the model's {count} steps")
-        for name in ("huber", "scaling"):
-            if not 0 < getattr(self, name) < 1e6:
-                raise ValueError(f"task.{name} is {getattr(self, name)}: expected a number above 0")
+        self.check_numbers(count, f"the model's {count} steps")
         super().check(data, optimizer)
 
     def _scheduler(self) -> dict[str, Any]:

@@ -16,33 +16,21 @@ from jaxtyping import Array
 
 from jaxdiff.data.source import DataConfig
 from jaxdiff.diffusion import distill
+from jaxdiff.tasks.consistency import ConsistencyNumbers
 from jaxdiff.tasks.student import StudentConfig
 from jaxdiff.training import Known, OptimizerConfig
 from jaxdiff.typing import Cond, Denoise, Key, Metrics, Network, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(StudentConfig):
-    """Latent consistency on pixels.
-
-    Attributes:
-      intervals: intervals of the grid that neighbours lie on; the teacher's DDIM takes so many steps.
-      huber: c of the distance sqrt(d^2 + c^2) - c.
-      scaling: scaling of the timestep in the boundary condition.
-    """
+class Config(ConsistencyNumbers, StudentConfig):
+    """Latent consistency on pixels."""
 
     intervals: int = 40
-    huber: float = 1e-3
-    scaling: float = 10.0
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
         """Refuses numbers that do not fit each other or the teacher."""
-        count = self.process.steps
-        if not 1 <= self.intervals <= count or count % self.intervals:
-            raise ValueError(f"task.intervals is {self.intervals}: expected a divisor of task.process.steps, {count}")
-        for name in ("huber", "scaling"):
-            if not 0 < getattr(self, name) < 1e6:
-                raise ValueError(f"task.{name} is {getattr(self, name)}: expected a number above 0")
+        self.check_numbers(self.process.steps, f"task.process.steps, {self.process.steps}")
         super().check(data, optimizer)
 
     def _sampler(self) -> tuple[str, dict[str, Any]]:
