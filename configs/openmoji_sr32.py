@@ -1,6 +1,6 @@
 """The second stage of a cascade of emoji, 16x16 to 32x32; `jaxdiff sample` runs configs/openmoji_base16.py's first.
 
-Paper: Ho et al. 2021, arXiv 2106.15282, section 3 (noise on the small picture), with the level told to the network and
+Paper: Ho et al. 2021, arXiv 2106.15282, section 3 (noise on the small picture), with the level a condition
 chosen when sampling as Saharia et al. 2022 (Imagen), arXiv 2205.11487, section 2.3. Without noise: --task.levels 0
 --task.net.no-augment.
 Hardware: one CPU core. Time: 11 minutes. Result: docs/cascade.md.

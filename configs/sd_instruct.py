@@ -1,4 +1,4 @@
-"""A Stable Diffusion model learns to edit pictures as it is told, from pairs of pictures with instructions.
+"""A Stable Diffusion model learns to edit pictures by instructions, from pairs of pictures with instructions.
 
 Paper: Brooks et al. 2023, arXiv 2211.09800: each of caption, picture and both left out of 5%, a rate of 1e-4.
 Hardware: one GPU of 40 GB for Stable Diffusion 1.5 at 256 pixels. Time and result: not measured here.

@@ -1,6 +1,6 @@
 """A student of a Stable Diffusion model (1.x, 2.x, XL) that samples in 1 to 8 steps: latent consistency distillation.
 
-Paper: Luo et al. 2023, arXiv 2310.04378: 50 intervals, guidance drawn from 4 to 16 and told to the
+Paper: Luo et al. 2023, arXiv 2310.04378: 50 intervals, guidance drawn from 4 to 16, embedded for the
 student by 256 waves, an average of 0.95.
 Hardware: one GPU of 40 GB for Stable Diffusion 1.5. Time and result: not measured here.
 Command: jaxdiff train configs/sd_lcm.py --task.model DIR --data.name ./my-pictures, then

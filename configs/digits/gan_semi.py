@@ -1,4 +1,4 @@
-"""A semi-supervised GAN of scikit-learn's digits: the critic tells ten classes and fake, and is told few classes.
+"""A semi-supervised GAN of scikit-learn's digits: the critic learns ten classes and fake, from few labels.
 
 Paper: Salimans et al. 2016, arXiv 1606.03498, section 5: 100 labels of MNIST leave 0.93 % wrong, by matching features;
 Odena 2016, arXiv 1606.01583: by the plain game 80.2 % are right with 25 labels, and 75.0 % of the critic's shape alone.

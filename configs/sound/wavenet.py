@@ -1,4 +1,4 @@
-"""A WaveNet of vowels at 8000 samples a second, told which vowel it is, its pitch and its loudness.
+"""A WaveNet of vowels at 8000 samples a second, conditioned on the vowel, its pitch and its loudness.
 
 Paper: van den Oord et al. 2016, arXiv 1609.03499: mean opinion score 4.21 for English speech at 16 kHz, 4.46 recorded.
 Hardware: 2 CPU cores. Time and result: not measured yet.

@@ -196,7 +196,7 @@ class DiffusionPipeline:
         if model.steered:
             encode = functools.partial(inputs.encoded, model, self.tokenizers, chunks=o.chunks, size=size)
             batch["prompt"] = encode(prompts, True, score=inputs.GOOD)
-            if o.guidance is not None and not model.told_guidance:
+            if o.guidance is not None and not model.embeds_guidance:
                 # where nothing is named to keep away from, SDXL takes zeros and not an empty text
                 zeros = o.negative is None and self.index.get("force_zeros_for_empty_prompt", len(model.texts) > 1)
                 batch["negative"] = encode(inputs.for_each(o.negative, count), not zeros, score=inputs.BAD)

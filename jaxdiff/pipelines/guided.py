@@ -50,11 +50,11 @@ def guided(
     cond, null = (*conds, None)[:2]
     assert cond is not None
     if unet.guidance_width:
-        return told_guidance(network, params, cond, schedule, kind, says)
+        return embedded_guidance(network, params, cond, schedule, kind, says)
     return denoiser.make(network, params, cond, null, schedule, kind, says)
 
 
-def told_guidance(
+def embedded_guidance(
     network: Network, params: Params, cond: Cond, schedule: Any, kind: str, says: denoiser.Says
 ) -> Denoise | LearnedDenoise:
     """Returns the denoiser of a network that is conditioned on the guidance scale, in one call.

@@ -123,7 +123,7 @@ class Model:
         return self.reads or self.looks or bool(self.embed)
 
     @property
-    def told_guidance(self) -> bool:
+    def embeds_guidance(self) -> bool:
         """Returns whether its U-Net is conditioned on the guidance scale, and so is called once a step."""
         return bool(getattr(self.nets["unet"], "guidance_width", 0))
 

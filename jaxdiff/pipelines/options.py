@@ -91,8 +91,8 @@ def of_model(model: Model, *, guidance: float | None = 7.5, loras: int = 0, leve
     steered = model.steered
     more = {
         ("guidance",): steered,
-        ("rescale",): steered and not edits and not model.told_guidance,
-        ("negative",): model.reads and not model.told_guidance,
+        ("rescale",): steered and not edits and not model.embeds_guidance,
+        ("negative",): model.reads and not model.embeds_guidance,
         ("chunks",): model.chunked,
         ("mask", "strength"): not edits and (sharp or not enlarges),
         ("original",): enlarges and sharp,

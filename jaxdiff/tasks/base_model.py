@@ -94,7 +94,7 @@ def outline(
     if takes and not model.extra:
         bundle = _widened(bundle, kind if model.sizes else kind.replace("XL", ""), extra)
         model = make_model(bundle)
-    if model.told_guidance:
+    if model.embeds_guidance:
         raise ValueError(
             f"task.model is {path}, a student conditioned on the guidance scale: train the model that it learned from"
         )
@@ -124,7 +124,7 @@ def _widened(bundle: Bundle, kind: str, extra: int) -> Bundle:
     return dataclasses.replace(bundle, kind=kind, index={**bundle.index, "_class_name": kind}, components=parts)
 
 
-def told_guidance(base: Base, width: int) -> Base:
+def with_guidance_embedding(base: Base, width: int) -> Base:
     """Returns the base with a U-Net that is conditioned on the guidance scale, embedded in waves of this width."""
     unet = base.bundle.components["unet"]
     json = mend.changed(unet.json, time_cond_proj_dim=width)

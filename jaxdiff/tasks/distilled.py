@@ -80,7 +80,7 @@ class DistilledConfig(PublishedConfig):
         one = jax.vmap(lambda key: jax.random.uniform(key, minval=low, maxval=high))
         return one(draws.fold(keys, _GUIDANCE)) if low < high else jnp.full(len(keys), low)
 
-    def _untold(self, assets: Assets) -> Network:
+    def _teacher_network(self, assets: Assets) -> Network:
         """Returns the teacher's U-Net, which is not conditioned on a guidance scale."""
         model = assets.base.model
         unet = dataclasses.replace(model.nets["unet"], guidance_width=0)
@@ -96,7 +96,9 @@ class DistilledConfig(PublishedConfig):
         )
         cond, null = (self._cond(assets, whole, conditions(batch, jnp.full(len(keys), gone))) for gone in (False, True))
         scale = self._scales(keys)
-        denoise = guidance.classifier_free(self._untold(assets), whole, cond, null, process.schedule, process.kind)
+        denoise = guidance.classifier_free(
+            self._teacher_network(assets), whole, cond, null, process.schedule, process.kind
+        )
         return lambda x, t, aux: jax.lax.stop_gradient(denoise(x, t, {"guidance": scale}))
 
 

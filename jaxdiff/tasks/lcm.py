@@ -60,7 +60,7 @@ class Consistency(ConsistencyNumbers, DistilledConfig):
 
         def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
             cond = self._cond(assets, whole, conditions(batch, losses.dropped(keys, self.drop)))
-            if assets.base.model.told_guidance:
+            if assets.base.model.embeds_guidance:
                 cond = dataclasses.replace(cond, guidance=self._scales(keys))
             target = self._whole(assets, known.ema, known.frozen)
             found, made = each(whole, target, self._guided(assets, known, batch, keys), x0, u, cond, keys)
@@ -99,7 +99,7 @@ class Config(Consistency, WholeStudent):
         base = super()._outline()
         if not self.guidance_width:
             return base
-        found = base_model.told_guidance(base, self.guidance_width)
+        found = base_model.with_guidance_embedding(base, self.guidance_width)
         return found._replace(bundle=dataclasses.replace(found.bundle, guidance=sum(self.guidance) / 2))
 
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:

@@ -1,4 +1,4 @@
-"""Students that are told the scale of guidance: one call a step, at the scale that is asked for."""
+"""Students conditioned on the guidance scale: one call a step, at the scale that is asked for."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def pipe():
 def test_the_network_is_told_the_scale_of_each_step():
     network = lambda params, x, t, cond: x * cond.guidance[:, None]
     cosine, x = schedule.cosine(), jnp.ones((3, 2))
-    denoise = guided.told_guidance(network, {}, Cond(), cosine, "x0", "prediction")
+    denoise = guided.embedded_guidance(network, {}, Cond(), cosine, "x0", "prediction")
     np.testing.assert_allclose(denoise(x, jnp.full(3, 0.5), {"guidance": 7.5}), 7.5 * x)
     np.testing.assert_allclose(denoise(x, jnp.full(3, 0.5), {}), x)
 
