@@ -110,9 +110,9 @@ def _stream(config: Experiment, task: Task, source: data.Source, of: DataConfig,
 def make_step(config: Experiment, task: Task) -> tuple[Any, Callable[..., Any]]:
     """Returns the optimizer of a run, and what makes its step: (reduce=f) -> step, as `parallel.compile` calls it."""
     optimizer = training.make_optimizer(config.optimizer, config.train.steps, task.groups)
-    skip = None
-    if config.train.faults == "skip":
-        optimizer, skip = training.guarded(optimizer), config.train.spike
+    skip = _skip(config)
+    if skip is not None:
+        optimizer = training.guarded(optimizer)
     return optimizer, functools.partial(
         training.make_train_step,
         task,
@@ -121,6 +121,11 @@ def make_step(config: Experiment, task: Task) -> tuple[Any, Callable[..., Any]]:
         accumulate=config.train.accumulate,
         skip=skip,
     )
+
+
+def _skip(config: Experiment) -> float | None:
+    """Returns the multiple of the usual gradient from which the step itself skips an update; None: it skips none."""
+    return config.train.spike if config.train.faults == "skip" else None
 
 
 def _programs(config: Experiment, task: Task, stream: data.Batches) -> tuple[parallel.Program, Any]:
@@ -157,7 +162,8 @@ def executable_key(config: Experiment, arguments: Any, mesh: Any) -> dict[str, A
     for name in ("name", "seed", "held_out", "held_out_batches", "data", "checkpoint", "preview"):
         del fields[name]
     fields["task"].pop("preview", None)
-    fields["train"] = {name: fields["train"][name] for name in ("steps", "batch_size", "accumulate")}
+    train = {name: fields["train"][name] for name in ("steps", "batch_size", "accumulate")}
+    fields["train"] = {**train, "skip": _skip(config)}
     kind = mesh.abstract_mesh.abstract_device.device_kind
     return executable.key(json.dumps(fields, sort_keys=True), arguments, mesh, kind)
 

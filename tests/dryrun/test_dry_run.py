@@ -21,7 +21,7 @@ from jaxdiff.metrics import chips, speed
 from jaxdiff.models.unet import UNetConfig
 from jaxdiff.parallel import MeshSpec, executable
 from jaxdiff.parallel.spread import jit_forward
-from jaxdiff.trainer import make_step
+from jaxdiff.trainer import executable_key, make_step
 from jaxdiff.training import Known, make_init_state
 
 CONFIG = "configs/quickstart.py"
@@ -269,6 +269,30 @@ def test_options_of_a_dry_run_need_one():
         command.main([CONFIG, "--topology", "v5e:2x2"])
     with pytest.raises(ValueError, match="give --topology, such as"):
         command.main([CONFIG, "--dry-run", "--compile"])
+
+
+CHANGES = {"steps": 9, "batch_size": 32, "accumulate": 2, "log_every": 3, "preview_every": 5, "spike": 5.0}
+"""Another value of each field of a run's length and rhythm, beside `faults`."""
+
+
+@pytest.mark.parametrize("faults", ["stop", "skip", "rewind"])
+def test_what_changes_a_step_refuses_its_executable(faults, small):
+    """The program says what changes it."""
+    assert {*CHANGES, "faults"} == {field.name for field in dataclasses.fields(small.train)}
+    mesh = parallel.make_mesh(small.mesh)
+
+    def of(**changes):
+        config = dataclasses.replace(small, train=dataclasses.replace(small.train, **changes))
+        described = subject.describe(config, mesh)
+        arguments = described.arguments(config.train.batch_size)
+        with jax.set_mesh(mesh):
+            traced = str(jax.make_jaxpr(described.step)(*arguments))
+        return traced, executable_key(config, arguments, mesh)
+
+    plain = of(faults=faults, batch_size=16)
+    for name, value in CHANGES.items():
+        program, key = of(**{"faults": faults, "batch_size": 16, name: value})
+        assert (program != plain[0]) == (key != plain[1]), name
 
 
 @pytest.mark.heavy
