@@ -51,15 +51,26 @@ def parts(source: Any, plan: Plan) -> list[Part]:
     return [Part(f"{n:05d}", shape, rows) for n, (shape, rows) in enumerate(cuts)]
 
 
+def check(folder: Path) -> None:
+    """Refuses a directory for latents that holds other things.
+
+    Raises:
+      ValueError: names it.
+    """
+    if (folder / LATENTS).is_file() or not folder.is_dir():
+        return
+    if any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise ValueError(f"{folder} holds other things than latents: give another --out")
+
+
 def begin(folder: Path, plan: Plan) -> None:
     """Writes the plan, or compares it with that of the directory, so that only what fits is added to it.
 
     Raises:
       ValueError: if there are latents that were made otherwise, or other things; says what differs.
     """
+    check(folder)
     if not (folder / LATENTS).is_file():
-        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise ValueError(f"{folder} holds other things than latents: give another --out")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / LATENTS, kinds.to_json(plan))
     there, here = dataclasses.asdict(read_plan(folder)), dataclasses.asdict(plan)

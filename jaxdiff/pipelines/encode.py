@@ -97,6 +97,7 @@ def encode(
       FloatingPointError: if latents do not fit their dtype.
     """
     config.check()
+    latent_shards.check(out)  # before data are prepared
     plan, function = _plan(data, vae, text, config), _function(vae, text, data.flip)
     run = Spread(function, devices=jax.local_devices(), multiple=config.batch)
     weights = jax.device_put({"vae": vae.params, "text": text.encoder.params if text else {}})

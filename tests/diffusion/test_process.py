@@ -13,6 +13,7 @@ from jaxdiff.diffusion import draws, loss, prediction, schedule, times
 from jaxdiff.diffusion.objective import time_sampler, weight_of
 from jaxdiff.diffusion.process import ProcessConfig
 from jaxdiff.diffusion.published import PUBLISHED
+from jaxdiff.metrics.speed import compilations
 from jaxdiff.typing import Cond
 
 NAMES = {
@@ -296,15 +297,19 @@ def test_a_progressive_run_hands_its_students_on():
     run = jax.jit(
         lambda p, extra, n: config.loss(network(config))(p, known_of(extra=extra, step=n), x0, Cond(), keys)[1:]
     )
+    compiled = []
     for n in range(7):
         params = {**BASE, "out": BASE["out"] + n}
-        metrics, stats = run(params, extra, jnp.int32(n))
+        with compilations() as each:
+            metrics, stats = run(params, extra, np.int32(n))
+        compiled.append(each.count)
         extra = config.absorb(extra, stats)
         steps.append(int(metrics["student_steps"]))
         teachers.append(round(float(extra["teacher"]["out"][0, 0] - BASE["out"][0, 0])))
     assert steps == [4, 4, 2, 2, 1, 1, 1]
     assert teachers == [0, 0, 2, 2, 4, 4, 4]
-    assert run._cache_size() == 1
+    assert compiled[0] > 0
+    assert not any(compiled[1:])
     with pytest.raises(ValueError, match="starts from a teacher"):
         config.init_extra()
 
