@@ -26,8 +26,6 @@ from jaxdiff.typing import Key
 
 EDGE = 0.1
 """The distance that pixels keep from 0 and 1."""
-_LEAST = -5.0
-"""The least ln b, half a grey level: a colour that fills a picture would raise the density without end."""
 
 
 def inside(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -40,9 +38,14 @@ def outside(u: Float[Array, "*s"]) -> Float[Array, "*s"]:
     return (u - 0.5) / (0.5 - EDGE)
 
 
-def logit_laplace(m: Float[Array, "*s"], log_b: Float[Array, "*s"], u: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """Returns the log of the density of u in (0, 1)."""
-    log_b = jnp.maximum(log_b, _LEAST)
+def logit_laplace(
+    m: Float[Array, "*s"], log_b: Float[Array, "*s"], u: Float[Array, "*s"], least: float = -5.0
+) -> Float[Array, "*s"]:
+    """Returns the log of the density of u in (0, 1); ln b counts as `least` or more.
+
+    A colour that fills a picture would raise the density without end. By default b is half a grey level at least.
+    """
+    log_b = jnp.maximum(log_b, least)
     at = jnp.log(u) - jnp.log1p(-u)
     return -jnp.abs(at - m) * jnp.exp(-log_b) - log_b - np.log(2) - jnp.log(u) - jnp.log1p(-u)
 

@@ -2,7 +2,7 @@
 
     loss = -(log p(x | z) - kl_weight(step) KL) / values of an image,    z relaxed at temperature(step)
 
-Both numbers follow half a cosine: the temperature falls from 1 to 1/16, the weight of the KL rises from 0. Measured on
+Both numbers follow half a cosine: the temperature falls to 1/16, the weight of the KL rises from 0. Measured on
 held-out images are the bound (codes drawn, the KL counted once), and reconstructions by the likeliest codes.
 
 Source: Ramesh et al. 2021, arXiv 2102.12092, section 2.1 and appendix A.2.
@@ -46,6 +46,7 @@ class Config(TaskConfig):
       temperature_steps: steps that the temperature falls for.
       kl: weight of the KL divergence at the end; 1 is that of the bound.
       kl_steps: steps that the weight rises for, from 0.
+      log_scale: least ln b of a pixel's distribution. With a small one, flat backgrounds outweigh all else.
       previews: images of the data that the run shows beside their reconstructions.
     """
 
@@ -55,6 +56,7 @@ class Config(TaskConfig):
     temperature_steps: int = 150_000
     kl: float = 6.6
     kl_steps: int = 5000
+    log_scale: float = -5.0
     previews: int = 8
 
     def check(self, data: DataConfig, optimizer: OptimizerConfig) -> None:
@@ -69,6 +71,8 @@ class Config(TaskConfig):
             )
         if not 0 <= self.kl < math.inf:
             raise ValueError(f"task.kl is {self.kl}: expected a number of at least 0")
+        if not -10 <= self.log_scale <= 2:
+            raise ValueError(f"task.log_scale is {self.log_scale}: expected a number from -10 to 2")
         for name, least in (("temperature_steps", 1), ("kl_steps", 1), ("previews", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"task.{name} is {getattr(self, name)}: expected {least} or more")
@@ -108,7 +112,7 @@ class Config(TaskConfig):
     def _terms(self, params: Params, image: Array, logits: Array, z: Array) -> tuple[Array, Array]:
         """Returns log p(x | z) and the KL of each image in nats."""
         m, log_b = self._apply(params, "pixels", z)
-        log_p = discrete.logit_laplace(m, log_b, discrete.inside(to_unit(image)))
+        log_p = discrete.logit_laplace(m, log_b, discrete.inside(to_unit(image)), self.log_scale)
         return log_p.sum((1, 2, 3)), discrete.kl_to_uniform(logits).sum((1, 2))
 
     def _loss(self, params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:

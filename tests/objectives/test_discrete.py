@@ -30,6 +30,17 @@ def test_the_density_integrates_to_one_and_has_its_median_at_the_location(m, log
     assert mass[at < m].sum() == pytest.approx(0.5, abs=1e-3)
 
 
+def test_no_scale_is_smaller_than_the_least():
+    u = jnp.array([0.3])
+    values = [
+        float(discrete.logit_laplace(0 * u, log_b + 0 * u, u, *least)[0])
+        for log_b, *least in ((-9.0, -1.0), (-1.0, -1.0))
+    ]
+    assert values[0] == values[1]
+    by_default = [float(discrete.logit_laplace(0 * u, log_b + 0 * u, u)[0]) for log_b in (-9.0, -5.0, -4.0)]
+    assert by_default[0] == by_default[1] != by_default[2]
+
+
 def test_the_divergence_is_that_of_the_definition():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
     q = np.asarray(jax.nn.softmax(logits), np.float64)

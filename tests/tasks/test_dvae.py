@@ -81,6 +81,21 @@ def test_the_loss_follows_both_schedules(made):
         assert float(loss) == pytest.approx(float(weight * told["kl"] * 4 / 48 - told["log_p"]), rel=1e-5)
 
 
+def test_the_least_scale_is_that_of_the_config(made):
+    """The loss of two configs differs by what the likelihood of the same relaxed codes does."""
+    _, params, batch, _ = made
+    apply = lambda method, x: NET.build().apply({"params": params}, x, method=method)
+    x, found = batch["image"].astype(jnp.float32) / 127.5 - 1, {}
+    z = jax.nn.softmax(discrete.perturbed(apply("encode", x), keys(1)))
+    for least in (-5.0, 1.0):
+        task = dataclasses.replace(CONFIG, log_scale=least).task(NOTHING)
+        loss, *_ = jax.jit(lambda k, loss=task.loss: loss(params, Known({}, {}, {}, 0), batch, k))(keys(1))
+        expected = discrete.logit_laplace(*apply("pixels", z), discrete.inside(x), least).mean()
+        assert float(loss) == pytest.approx(-float(expected), rel=1e-4)
+        found[least] = float(loss)
+    assert abs(found[1.0] - found[-5.0]) > 0.1
+
+
 def test_likeliest_codes_are_what_evaluation_looks_at(made):
     task, params, batch, _ = made
     _, told, stats = jax.jit(lambda k: task.held_out(params, Known({}, {}, {}, 0), batch, k))(keys(1))
@@ -112,6 +127,7 @@ def test_it_is_written_and_read_back(made, tmp_path):
         ({"temperature": 11.0}, "at most 10"),
         ({"temperature": float("nan")}, "task.temperature is nan"),
         ({"kl": -1.0}, "task.kl is -1.0"),
+        ({"log_scale": float("nan")}, "task.log_scale is nan"),
         ({"kl_steps": 0}, "task.kl_steps is 0"),
         ({"net": dataclasses.replace(NET, codes=1)}, "codes is 1"),
         ({"net": dataclasses.replace(NET, channels=(8, 2))}, "expected a width of at least 4"),
