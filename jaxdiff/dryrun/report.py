@@ -61,7 +61,7 @@ def lines(figures: Figures, topology: Topology | None, program: str = "a step") 
     yield f"collectives {program}: {sent} (estimated from shardings; sums over tensor are not in it)"
     yield "weights:"
     for group in f.groups:
-        yield f"  {group.how}: {group.arrays} arrays, {size(group.whole)} in all, {size(group.held)} on a device"
+        yield f"  {group.how}: {group.arrays} arrays, {size(group.total)} in all, {size(group.held)} on a device"
         yield f"    the largest is {group.largest}"
     if topology:
         yield from bound(f, topology, program)

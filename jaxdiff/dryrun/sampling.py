@@ -53,17 +53,17 @@ def outline(path: Path, config: experiment.Experiment | None = None) -> Diffusio
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A sampling program, described: (whole, batch) -> results, and its arguments for one example."""
+    """A sampling program, described: (shared, batch) -> results, and its arguments for one example."""
 
     function: Callable[[Any, Any], Any]
-    whole: Any
+    shared: Any
     row: Any
     mesh: Any
 
     def arguments(self, examples: int) -> tuple[Any, Any]:
         """Returns shapes, with shardings, for a batch of so many examples."""
         at = NamedSharding(self.mesh, P(("data", "fsdp")))
-        return self.whole, jax.tree.map(
+        return self.shared, jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((examples, *x.shape[1:]), x.dtype, sharding=at), self.row
         )
 
@@ -145,7 +145,7 @@ def figures_of(program: Program, count: int, tell: Callable[[str], None]) -> Fig
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     each = -(-count // ways)  # devices without work of their own repeat others'
     arguments = program.arguments(ways * estimate.EXAMPLES)
-    params = program.whole[0]
+    params = program.shared[0]
     tell("counts the work")
     plain = speed.trace(program.function, arguments, mesh, "none")
     tell("estimates the memory")

@@ -15,14 +15,14 @@ class Group(NamedTuple):
     Attributes:
       how: 'split over fsdp', or 'whole: ...' with the reason.
       arrays: how many.
-      whole: their bytes in all.
+      total: their bytes in all.
       held: their bytes on a device.
       largest: path, shape and partition of the largest.
     """
 
     how: str
     arrays: int
-    whole: int
+    total: int
     held: int
     largest: str
 
@@ -48,7 +48,7 @@ def groups(params: Any) -> list[Group]:
         only = [leaf for _, leaf in leaves]
         text = f"{path} {list(largest.shape)} as {largest.sharding.spec}"
         groups.append(Group(how, len(leaves), all_bytes(only), held_bytes(only), text))
-    return sorted(groups, key=lambda group: -group.whole)
+    return sorted(groups, key=lambda group: -group.total)
 
 
 def _how(leaf: Any) -> str:

@@ -129,9 +129,9 @@ def describe(config: Experiment, mesh: AbstractMesh | Mesh, *, other: bool = Fal
     shapes = jax.eval_shape(init_state, jax.random.key(0), loaded, batch)
     place = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
     like = jax.tree.map(place, shapes, parallel.shardings(shapes, mesh, task.rules))
-    given = jax.tree.map(place, loaded, parallel.param_shardings(loaded, mesh, task.rules))
+    arguments = jax.tree.map(place, loaded, parallel.param_shardings(loaded, mesh, task.rules))
     variables = training.Variables(shapes.params, shapes.frozen, shapes.extra)
-    return Subject(config, task, step(), like, mesh, row, init_state, given, variables)
+    return Subject(config, task, step(), like, mesh, row, init_state, arguments, variables)
 
 
 def _read(config: Experiment, grey: int, caption: str) -> tuple[Task, Params, Batch]:

@@ -33,7 +33,7 @@ class Program:
       like: the state's tree with shapes, dtypes and shardings.
       mesh: mesh of the devices.
       jitted: what `step` calls within the mesh's context.
-      given: () -> what the first state is made of beside the key: what was loaded, and the first batch.
+      inputs: () -> what the first state is made of beside the key: what was loaded, and the first batch.
     """
 
     init: Callable[[Key], Any]
@@ -44,7 +44,7 @@ class Program:
     like: Any
     mesh: Mesh
     jitted: Any
-    given: Callable[[], tuple[Params, Batch]]
+    inputs: Callable[[], tuple[Params, Batch]]
 
     @property
     def shardings(self) -> Any:
@@ -100,21 +100,21 @@ def compile(
         out_shardings=(state_at, everywhere),
         donate_argnums=0,
     )
-    given = lambda: (loaded, put(batch) if batch else {})
-    init, frozen = _init(init_state, given, state_at)
-    return Program(init, frozen, put, _keys(batch_at, ways, (-1,)), _within(mesh, step), like, mesh, step, given)
+    inputs = lambda: (loaded, put(batch) if batch else {})
+    init, frozen = _init(init_state, inputs, state_at)
+    return Program(init, frozen, put, _keys(batch_at, ways, (-1,)), _within(mesh, step), like, mesh, step, inputs)
 
 
 def _init(
-    init_state: Callable[..., Any], given: Callable[[], tuple[Params, Batch]], state_at: Any
+    init_state: Callable[..., Any], inputs: Callable[[], tuple[Params, Batch]], state_at: Any
 ) -> tuple[Callable[[Key], Any], Callable[[Key], Any]]:
     """Functions that make the first state, and what is frozen in it; what was loaded is an argument, no constant."""
     init = jax.jit(init_state, out_shardings=state_at, donate_argnums=1)
     frozen_at = getattr(state_at, "frozen", {})
     frozen = jax.jit(lambda *args: init_state(*args).frozen, out_shardings=frozen_at, donate_argnums=1)
     nothing = lambda key: frozen_at
-    some = lambda key: frozen(key, *given())
-    return lambda key: init(key, *given()), some if jax.tree.leaves(frozen_at) else nothing
+    some = lambda key: frozen(key, *inputs())
+    return lambda key: init(key, *inputs()), some if jax.tree.leaves(frozen_at) else nothing
 
 
 def place(
@@ -168,10 +168,10 @@ def _pmap(
 
     shapes = jax.eval_shape(init_state, jax.random.key(0), loaded, batch)
     state_at = jax.tree.map(lambda _: everywhere, shapes)
-    given = lambda: (loaded, jax.device_put(batch, everywhere))
-    init, frozen = _init(init_state, given, state_at)
+    inputs = lambda: (loaded, jax.device_put(batch, everywhere))
+    init, frozen = _init(init_state, inputs, state_at)
     like = _placed(shapes, state_at)
-    return Program(init, frozen, put, _keys(batch_at, count, (count, -1)), step, like, mesh, step, given)
+    return Program(init, frozen, put, _keys(batch_at, count, (count, -1)), step, like, mesh, step, inputs)
 
 
 def _keys(sharding: NamedSharding, ways: int, shape: tuple[int, ...]) -> Callable[[Key, int, int], Key]:

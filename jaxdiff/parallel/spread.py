@@ -38,9 +38,9 @@ def lay(x: Any, at: NamedSharding) -> jax.Array:
 
 
 class Spread:
-    """`function(whole, batch)`, compiled for many devices, as a function of host arrays that returns host arrays.
+    """`function(shared, batch)`, compiled for many devices, as a function of host arrays that returns host arrays.
 
-    `whole` is any tree (weights, tables). Its leaves that lie on `mesh` already, such as weights sharded by
+    `shared` is any tree (weights, tables). Its leaves that lie on `mesh` already, such as weights sharded by
     `parallel.param_shardings`, stay as they are; all others go to every device. The leaves of `batch` and of the result
     have the example as their first axis, and an example's result depends on no other. A batch is filled up to a
     multiple of the devices, or of `multiple`, with copies of its last example, whose results are dropped.
@@ -59,7 +59,7 @@ class Spread:
         """Compiles nothing yet.
 
         Args:
-          function: (whole, batch) -> result.
+          function: (shared, batch) -> result.
           spec: how `devices` share the batch.
           devices: all by default.
           multiple: batches are padded to a multiple of this, so that many batch sizes share one program.
@@ -78,16 +78,16 @@ class Spread:
         self.mesh = make_mesh(MeshSpec() if spec == "pmap" else spec, devices)
         self.ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         self._multiple = math.lcm(self.ways, multiple)
-        self._whole, self._each = NamedSharding(self.mesh, P()), NamedSharding(self.mesh, P(("data", "fsdp")))
-        self._out = self._whole if jax.process_count() > 1 else self._each  # every process gets the whole result
+        self._replicated, self._each = NamedSharding(self.mesh, P()), NamedSharding(self.mesh, P(("data", "fsdp")))
+        self._out = self._replicated if jax.process_count() > 1 else self._each  # every process gets the whole result
         self._function, self._programs, self._identity = function, programs, identity
         self._platform = devices[0].platform
         self._loaded: dict[str, Any] = {}
         self._traces = 0
 
-        def traced(whole: Any, batch: Any) -> Any:
+        def traced(shared: Any, batch: Any) -> Any:
             self._traces += 1
-            return function(whole, batch)
+            return function(shared, batch)
 
         self._program: Any = (
             jax.pmap(traced, in_axes=(None, 0), devices=devices)
@@ -95,7 +95,7 @@ class Spread:
             else jit_forward(traced, self._platform, out_shardings=self._out)
         )
 
-    def __call__(self, whole: Any, batch: Any, host: bool = True) -> Any:
+    def __call__(self, shared: Any, batch: Any, host: bool = True) -> Any:
         """Returns the result for a batch of any size from 1; without `host` it stays on the devices.
 
         Raises:
@@ -116,20 +116,20 @@ class Spread:
 
         def put(x: Any) -> Any:
             placed = isinstance(x, jax.Array) and getattr(x.sharding, "mesh", None) == self.mesh
-            return x if placed and not self._split else lay(x, self._whole)
+            return x if placed and not self._split else lay(x, self._replicated)
 
-        whole, batch = jax.tree.map(put, whole), jax.tree.map(fill, batch)
+        shared, batch = jax.tree.map(put, shared), jax.tree.map(fill, batch)
         with contextlib.nullcontext() if self._split else jax.set_mesh(self.mesh):
-            out = self._kept(self._programs, whole, batch) if self._programs else self._program(whole, batch)
+            out = self._kept(self._programs, shared, batch) if self._programs else self._program(shared, batch)
         return jax.tree.map(join, out)
 
     def compiled(self) -> int:
         """Returns how many programs have been traced and compiled so far; each was traced once."""
         return self._traces
 
-    def _kept(self, folder: Path, whole: Any, batch: Any) -> Any:
+    def _kept(self, folder: Path, shared: Any, batch: Any) -> Any:
         """Calls the program in `folder`, which is made if it is not there."""
-        leaves, tree = jax.tree.flatten((whole, batch))
+        leaves, tree = jax.tree.flatten((shared, batch))
         shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
         devices = tuple(self.mesh.devices.flat)
         key = executable.key(f"{self._identity} {tree}", shapes, self.mesh, devices[0].device_kind)

@@ -88,7 +88,7 @@ class Config(HintedConfig):
         own = {path: x if path.startswith(("hint/", "skip_")) else of_unet[path] for path, x in flat.items()}
         return {"controlnet": unflatten(own)}, dict(loaded)
 
-    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+    def _weights(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         return {**frozen, **params}
 
     def apart(self, assets: Assets, weights: Variables, out: Path, layout: str) -> Callable[[Path], None]:

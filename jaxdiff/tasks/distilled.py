@@ -89,15 +89,14 @@ class DistilledConfig(PublishedConfig):
 
     def _guided(self, assets: Assets, known: Known, batch: Batch, keys: Key) -> Any:
         """Returns the teacher as a denoiser (x_t, t, aux)."""
-        process, whole, conditions = (
-            assets.base.model.process,
-            self._teacher(assets, known.frozen),
-            self._conditions(assets),
+        process, weights = assets.base.model.process, self._teacher(assets, known.frozen)
+        conditions = self._conditions(assets)
+        cond, null = (
+            self._cond(assets, weights, conditions(batch, jnp.full(len(keys), gone))) for gone in (False, True)
         )
-        cond, null = (self._cond(assets, whole, conditions(batch, jnp.full(len(keys), gone))) for gone in (False, True))
         scale = self._scales(keys)
         denoise = guidance.classifier_free(
-            self._teacher_network(assets), whole, cond, null, process.schedule, process.kind
+            self._teacher_network(assets), weights, cond, null, process.schedule, process.kind
         )
         return lambda x, t, aux: jax.lax.stop_gradient(denoise(x, t, {"guidance": scale}))
 
@@ -122,8 +121,8 @@ class WholeStudent(DistilledConfig, finetune.Config):
         params, frozen = super()._start(assets, key, loaded)
         return params, {**frozen, "teacher": dict(params)}
 
-    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
-        return super()._whole(assets, params, {name: x for name, x in frozen.items() if name != "teacher"})
+    def _weights(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+        return super()._weights(assets, params, {name: x for name, x in frozen.items() if name != "teacher"})
 
     def _teacher(self, assets: Assets, frozen: Params) -> Params:
-        return self._whole(assets, frozen["teacher"], frozen)
+        return self._weights(assets, frozen["teacher"], frozen)

@@ -63,20 +63,22 @@ class Config(WholeStudent):
             beside["critic"] = dict(judged.begin(self.critic, key, assets.size // model.factor, model.channels))
         return {**params, **beside}, frozen
 
-    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+    def _weights(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         own = {name: x for name, x in params.items() if name not in ("fake", "critic")}
-        return super()._whole(assets, own, frozen)
+        return super()._weights(assets, own, frozen)
 
     def _errors(self, assets: Assets) -> Callable[..., Array]:
         process, network, conditions = assets.base.model.process, self._network(assets), self._conditions(assets)
         schedule: Any = process.schedule
         each = matching.matching(network, schedule, process.kind, self.steps)
 
-        def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
-            cond = self._cond(assets, whole, conditions(batch, losses.dropped(keys, self.drop)))
-            fake = self._whole(assets, params["fake"], known.frozen)
+        def errors(
+            params: Params, weights: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key
+        ) -> Array:
+            cond = self._cond(assets, weights, conditions(batch, losses.dropped(keys, self.drop)))
+            fake = self._weights(assets, params["fake"], known.frozen)
             teacher = self._guided(assets, known, batch, keys)
-            found = each(whole, fake, teacher, x0, u, cond, cond, keys)
+            found = each(weights, fake, teacher, x0, u, cond, cond, keys)
             loss = found.student + found.fake
             if not self.adversarial:
                 return loss

@@ -35,5 +35,5 @@ class Config(PublishedConfig):
     def _start(self, assets: Assets, key: Key, loaded: Params) -> tuple[Params, Params]:
         return base_model.split(loaded, base_model.trainable(assets.base, self.train, "task.train"))
 
-    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+    def _weights(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         return base_model.join(params, frozen)

@@ -23,7 +23,7 @@ from jaxdiff.pipelines.autoencoder import AutoencoderPipeline
 from jaxdiff.pipelines.pipeline import once
 from jaxdiff.pretrained.read import Bundle, Component
 from jaxdiff.pretrained.rules import autoencoder as rules
-from jaxdiff.tasks.first_stage_loss import LossConfig, to_unit, whole
+from jaxdiff.tasks.first_stage_loss import LossConfig, to_unit, weights_of
 from jaxdiff.tasks.task import Spec, TaskConfig
 from jaxdiff.training import OptimizerConfig, Preview, Task, Variables
 from jaxdiff.training import optimizer as optimizers
@@ -125,7 +125,7 @@ class Config(TaskConfig):
         own: Any = self.net
         net = dataclasses.replace(own, scale=scale(weights.extra))
         kind = "VQModel" if isinstance(net, VQConfig) else "AutoencoderKL"
-        part = Component(kind, rules.published(net), net, whole(weights.params["generator"], weights.extra))
+        part = Component(kind, rules.published(net), net, weights_of(weights.params["generator"], weights.extra))
         return Bundle("jaxdiff", {}, {"vae": part}, {}, {})
 
     def _init(self, key: Key, loaded: Params, batch: Batch) -> Variables:

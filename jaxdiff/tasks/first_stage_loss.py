@@ -221,7 +221,7 @@ class LossConfig:
     def _make(self, net: AutoencoderConfig, params: Params, known: Known, batch: Batch, keys: Key) -> Made:
         """Takes images through encoder and decoder."""
         x = to_unit(batch["image"])
-        weights = whole(params["generator"], known.extra)
+        weights = weights_of(params["generator"], known.extra)
         spoil, own = (jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys) for i in range(2))
         spoilt = autoencoding.corrupt(x, spoil, self.corruption, self.amount)
         latents: Any = self._codes if isinstance(net, VQConfig) else self._gaussian
@@ -267,7 +267,7 @@ class LossConfig:
         return pixel + self.perceptual_weight * looks, {"pixel": pixel, "perceptual": looks}
 
 
-def whole(generator: Params, extra: Any) -> Params:
+def weights_of(generator: Params, extra: Any) -> Params:
     """Returns all parameters of an autoencoder.
 
     Its codebook is what `absorb` moves: the vectors themselves, or how far those that the optimizer moves were carried

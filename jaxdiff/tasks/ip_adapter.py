@@ -108,7 +108,7 @@ class Config(PublishedConfig):
         projection = self._tokens(assets).init(key, vector)["params"]
         return {"unet": unflatten(unet), "projection": projection}, dict(loaded)
 
-    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+    def _weights(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         return {**frozen, "unet": base_model.join(frozen["unet"], params["unet"]), "projection": params["projection"]}
 
     def adapter(self, assets: Assets, params: Params) -> IPAdapter:
@@ -128,7 +128,7 @@ class Config(PublishedConfig):
         )
 
     def _preview_parts(self, assets: Assets, weights: Variables) -> dict[str, Any]:
-        params_of = self._whole(assets, weights.params, weights.frozen)
+        params_of = self._weights(assets, weights.params, weights.frozen)
         return {**params_of, "picture_tokens": params_of.pop("projection")}
 
     def _preview_inputs(self, assets: Assets) -> dict[str, Any]:

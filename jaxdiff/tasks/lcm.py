@@ -58,12 +58,14 @@ class Consistency(ConsistencyNumbers, DistilledConfig):
             network, process.schedule, process.kind, self.intervals, self.huber, self.scaling
         )
 
-        def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
-            cond = self._cond(assets, whole, conditions(batch, losses.dropped(keys, self.drop)))
+        def errors(
+            params: Params, weights: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key
+        ) -> Array:
+            cond = self._cond(assets, weights, conditions(batch, losses.dropped(keys, self.drop)))
             if assets.base.model.embeds_guidance:
                 cond = dataclasses.replace(cond, guidance=self._scales(keys))
-            target = self._whole(assets, known.ema, known.frozen)
-            found, made = each(whole, target, self._guided(assets, known, batch, keys), x0, u, cond, keys)
+            target = self._weights(assets, known.ema, known.frozen)
+            found, made = each(weights, target, self._guided(assets, known, batch, keys), x0, u, cond, keys)
             return found + self._more(params, made, x0)
 
         return errors
@@ -109,8 +111,8 @@ class Config(Consistency, WholeStudent):
         model = assets.base.model
         return {**params, "critic": judged.begin(self.critic, key, assets.size // model.factor, model.channels)}, frozen
 
-    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
-        return super()._whole(assets, {name: x for name, x in params.items() if name != "critic"}, frozen)
+    def _weights(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+        return super()._weights(assets, {name: x for name, x in params.items() if name != "critic"}, frozen)
 
     def _more(self, params: Params, made: Array, x0: Array) -> Array:
         if not self.adversarial:

@@ -140,7 +140,7 @@ class Config(PublishedConfig):
         """Keeps float32: where small changes are added, bfloat16 would round them away."""
         return "float32" if path in assets.more else super()._dtype(assets, path)
 
-    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+    def _weights(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         factors = self.factors(assets, params)
         return {**frozen, **{name: lora.merge(frozen[name], [own], [1.0]) for name, own in factors.items()}}
 

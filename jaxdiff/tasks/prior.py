@@ -93,7 +93,7 @@ class Config(TaskConfig):
             return Variables(params, dict(loaded), self.process.init_extra())
 
         def apply(params: Params, x: Array, t: Array, cond: Any) -> Array:
-            return network(self._whole(params, assets), x, t, cond)
+            return network(self._weights(params, assets), x, t, cond)
 
         def loss(params: Params, known: Known, batch: Batch, keys: Key) -> tuple[Array, Metrics, Any]:
             embed = kept_clip.embed(assets.image.config, known.frozen["image_encoder"], batch["image"])
@@ -107,7 +107,7 @@ class Config(TaskConfig):
         load = lambda place: kept_clip.load(assets, _PARTS, place)
         return Task(init=init, loss=loss, example=example, load=load, absorb=self.process.absorb)
 
-    def _whole(self, params: Params, assets: Kept) -> Params:
+    def _weights(self, params: Params, assets: Kept) -> Params:
         """Returns the parameters as `models.prior` has them, with what was measured."""
         measured = zip(_MEASURED, (assets.mean, assets.deviation), strict=True)
         return {**params, **{name: jnp.asarray(x)[None] for name, x in measured}}
@@ -121,7 +121,7 @@ class Config(TaskConfig):
     def bundle(self, assets: Kept, weights: Variables) -> Bundle:
         """Returns the prior, CLIP's towers and tokenizer, and the process."""
         process = self.process
-        parts = {"prior": Component("PriorTransformer", {}, self.net, self._whole(weights.params, assets))}
+        parts = {"prior": Component("PriorTransformer", {}, self.net, self._weights(weights.params, assets))}
         parts |= kept_clip.components(assets, weights.frozen)
         native = scheduler.native(
             process.make_schedule(),

@@ -53,8 +53,10 @@ class Config(WholeStudent):
         process, network, conditions = assets.base.model.process, self._network(assets), self._conditions(assets)
         each = distill.progressive(network, process.schedule, process.kind, losses.truncated_snr())
 
-        def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
-            cond = self._cond(assets, whole, conditions(batch, losses.dropped(keys, self.drop)))
-            return each(whole, self._guided(assets, known, batch, keys), x0, u, cond, keys, self.steps)
+        def errors(
+            params: Params, weights: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key
+        ) -> Array:
+            cond = self._cond(assets, weights, conditions(batch, losses.dropped(keys, self.drop)))
+            return each(weights, self._guided(assets, known, batch, keys), x0, u, cond, keys, self.steps)
 
         return errors

@@ -2,7 +2,7 @@
 
     loss = mean of w(lambda) |network(whole parameters, x_t, t, caption) - target|^2
 
-A task says which arrays move (`_start`) and how they and the frozen ones make the whole (`_whole`); nothing else is
+A task says which arrays move (`_start`) and how they and the frozen ones make the whole (`_weights`); nothing else is
 differentiated, and what is frozen is never saved. Process, prediction and latents are the model's own, as its configs
 say them; the network code is unchanged.
 
@@ -106,7 +106,7 @@ class PublishedConfig(TaskConfig):
         """Returns the first trained parameters, and what is frozen, of all parameters of the base."""
 
     @abc.abstractmethod
-    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+    def _weights(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         """Returns the parameters of the whole model by component."""
 
     def _dtype(self, assets: Assets, path: str) -> str | None:
@@ -272,7 +272,7 @@ class PublishedConfig(TaskConfig):
         return conditions
 
     def _errors(self, assets: Assets) -> Callable[..., Array]:
-        """Returns (params, whole, known, batch, x0, u [b], keys [b]) -> loss [b], by default that of denoising."""
+        """Returns (params, weights, known, batch, x0, u [b], keys [b]) -> loss [b], by default that of denoising."""
         process = assets.base.model.process
         if isinstance(process.schedule, Discrete):
             at = times.steps(process.schedule.steps)
@@ -283,10 +283,12 @@ class PublishedConfig(TaskConfig):
         each = losses.denoising(self._network(assets), process.schedule, process.kind, weight, noise)
         conditions = self._conditions(assets)
 
-        def errors(params: Params, whole: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key) -> Array:
-            cond = self._cond(assets, whole, {**conditions(batch, self._gone(keys)), "keys": keys})
+        def errors(
+            params: Params, weights: Params, known: Known, batch: Batch, x0: Array, u: Array, keys: Key
+        ) -> Array:
+            cond = self._cond(assets, weights, {**conditions(batch, self._gone(keys)), "keys": keys})
             cond = noisy(cond, keys, self.condition_noise) if self.condition_noise else cond
-            return each(whole, x0, at(u), cond, keys)
+            return each(weights, x0, at(u), cond, keys)
 
         return errors
 
@@ -298,13 +300,13 @@ class PublishedConfig(TaskConfig):
             if ways == 2:
                 batch = {n: _beside(x, batch[f"class/{n}"]) for n, x in batch.items() if not n.startswith("class/")}
                 keys = _beside(draws.fold(keys, 1), draws.fold(keys, 2))
-            whole = self._whole(assets, params, known.frozen)
+            weights = self._weights(assets, params, known.frozen)
             moments = batch.get("moments")
             if moments is None:
-                moments = first_stage.moments(vae, whole["vae"], batch["image"])
+                moments = first_stage.moments(vae, weights["vae"], batch["image"])
             x0 = first_stage.latents(vae, jax.lax.stop_gradient(moments), keys)
             u = draws.uniform(keys)
-            found = errors(params, whole, known, batch, x0, u, keys)
+            found = errors(params, weights, known, batch, x0, u, keys)
             if ways == 1:
                 return found.mean(), times.by_quarter(u, found), {}
             own, prior = found.reshape(-1, 2).T
@@ -319,11 +321,11 @@ class PublishedConfig(TaskConfig):
 
     def bundle(self, assets: Assets, weights: Variables) -> Bundle:
         """Returns the whole model, the trained parts among its others, as its own library has it."""
-        return base_with(assets.base.bundle, self._whole(assets, weights.params, weights.frozen))
+        return base_with(assets.base.bundle, self._weights(assets, weights.params, weights.frozen))
 
     def _preview_parts(self, assets: Assets, weights: Variables) -> dict[str, Any]:
         """Returns the parameters that previews are drawn with, by the pipeline's names."""
-        return self._whole(assets, weights.params, weights.frozen)
+        return self._weights(assets, weights.params, weights.frozen)
 
     def _preview_inputs(self, assets: Assets) -> dict[str, Any]:
         """Returns what previews are given beside prompts."""

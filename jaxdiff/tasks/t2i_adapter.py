@@ -72,7 +72,7 @@ class Config(HintedConfig):
         params = Adapter(net).init(key, jnp.zeros((1, net.unit, net.unit, net.in_channels)))["params"]
         return {"adapter": params}, dict(loaded)
 
-    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+    def _weights(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         return {**frozen, **params}
 
     def apart(self, assets: Assets, weights: Variables, out: Path, layout: str) -> Callable[[Path], None]:

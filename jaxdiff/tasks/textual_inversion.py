@@ -103,7 +103,7 @@ class Config(PublishedConfig):
         unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)
         return {name: frozen["norms"][name].astype(x.dtype) * unit(x) for name, x in params["vectors"].items()}
 
-    def _whole(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
+    def _weights(self, assets: Assets, params: Params, frozen: Params) -> dict[str, Any]:
         parts = {name: tree for name, tree in frozen.items() if name != "norms"}
         for name, rows in self.learned(params, frozen).items():
             start = self._tokens(assets.base, name).added[self.word][0]

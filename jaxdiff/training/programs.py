@@ -34,7 +34,7 @@ def lower_start(init_state: Callable[..., TrainState], arguments: Arguments) -> 
         ),
     }
     if jax.tree.leaves(like.frozen):
-        frozen = lambda *given: start(*given).frozen
+        frozen = lambda *inputs: start(*inputs).frozen
         found["frozen"] = executable.lower(frozen, (loaded, root, batch), _shardings(like.frozen))
     return found
 
@@ -78,7 +78,7 @@ def described(task: Task, noted: Mapping[str, Any]) -> Task:
 
 def arguments(program: Program, batch_size: int) -> Arguments:
     """Returns the shapes of what a run gives its programs."""
-    loaded, batch = program.given()
+    loaded, batch = program.inputs()
     place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
     at = next(iter(batch.values())).sharding
     keys = jax.ShapeDtypeStruct((batch_size,), jax.random.key(0).dtype, sharding=at)
@@ -95,16 +95,16 @@ def loaded(program: Program, saved: executable.Saved, batch_size: int) -> Progra
     """
     like = program.like
     names, everywhere = saved.notes["metrics"], NamedSharding(program.mesh, P())
-    count, rest = len(jax.tree.leaves(like)), 1 + len(jax.tree.leaves(program.given()[1]))
+    count, rest = len(jax.tree.leaves(like)), 1 + len(jax.tree.leaves(program.inputs()[1]))
     call = saved.load("step", (count, rest))
     draw = saved.load("keys", (0, 2))
 
     def start(name: str, like: Any) -> Callable[[Key], Any]:
         def make(key: Key) -> Any:
-            weights, batch = program.given()
+            weights, batch = program.inputs()
             make = saved.load(name, (len(jax.tree.leaves(weights)), rest))
-            given = [jax.device_put(key, everywhere), *jax.tree.leaves(batch)]
-            return jax.tree.unflatten(jax.tree.structure(like), make(jax.tree.leaves(weights), given))
+            inputs = [jax.device_put(key, everywhere), *jax.tree.leaves(batch)]
+            return jax.tree.unflatten(jax.tree.structure(like), make(jax.tree.leaves(weights), inputs))
 
         return make
 

@@ -111,7 +111,7 @@ def test_each_weight_that_is_whole_has_a_reason():
     m = mesh(2, 2, 1)
     params = {"small": leaf((3,), m), "odd": leaf((129, 129), m), "split": leaf((256, 256), m, None, "fsdp")}
     how = {group.how: group for group in shardings.groups(params)}
-    assert how["split over fsdp"].held == how["split over fsdp"].whole // 2
+    assert how["split over fsdp"].held == how["split over fsdp"].total // 2
     assert any("fewer than 16384" in name for name in how)
     assert any("no dimension divides" in name for name in how)
 

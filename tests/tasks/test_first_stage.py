@@ -22,7 +22,7 @@ from jaxdiff.pretrained.rules import autoencoder as rules
 from jaxdiff.pretrained.write import write_directory
 from jaxdiff.tasks import first_stage
 from jaxdiff.tasks.first_stage import Assets, Config
-from jaxdiff.tasks.first_stage_loss import LossConfig, to_unit, whole
+from jaxdiff.tasks.first_stage_loss import LossConfig, to_unit, weights_of
 from jaxdiff.training import Known, OptimizerConfig, Variables
 
 SIZE = 16
@@ -182,7 +182,8 @@ def test_the_codebook_is_moved_by_averages_or_by_its_gradient_and_dead_codes_sta
 
     @jax.jit
     def run(p):
-        encoder, weights, x = p["generator"]["encoder"], whole(p["generator"], start.extra), to_unit(BATCH["image"])
+        generator, x = p["generator"], to_unit(BATCH["image"])
+        encoder, weights = generator["encoder"], weights_of(generator, start.extra)
         apply = lambda params, *args, **how: VQ.build().apply({"params": params}, *args, **how)
         out, back = jax.vjp(lambda encoder: apply({**weights, "encoder": encoder}, x, method="encode"), encoder)
         q, _ = apply(weights, out, method="quantize")
@@ -194,10 +195,10 @@ def test_the_codebook_is_moved_by_averages_or_by_its_gradient_and_dead_codes_sta
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), grads["generator"]["encoder"], encoder
     )
-    before = whole(start.params["generator"], start.extra)["codebook"]
+    before = weights_of(start.params["generator"], start.extra)["codebook"]
     index = jnp.argmin(((z[..., None, :] - before[None, None, None]) ** 2).sum(-1), -1)
     moved = task.absorb(start.extra, stats)
-    after = whole(start.params["generator"], moved)["codebook"]
+    after = weights_of(start.params["generator"], moved)["codebook"]
     if how == "gradient":
         expected = jnp.zeros_like(before).at[index].add(pull)
         np.testing.assert_allclose(grads["generator"]["codebook"], expected, rtol=1e-4, atol=1e-6)
@@ -211,11 +212,11 @@ def test_the_codebook_is_moved_by_averages_or_by_its_gradient_and_dead_codes_sta
     assert (metrics["usage"], metrics["perplexity"]) == (1.0, pytest.approx(8, rel=1e-5)), "before the first choice"
     dead = start.extra["codebook"]._replace(counts=jnp.ones(8).at[3].set(0.0))
     stats = {**stats, "codebook": stats["codebook"]._replace(chosen=stats["codebook"].chosen.at[3].set(0.0))}
-    again = whole(start.params["generator"], task.absorb({**start.extra, "codebook": dead}, stats))["codebook"]
+    again = weights_of(start.params["generator"], task.absorb({**start.extra, "codebook": dead}, stats))["codebook"]
     offered = stats["codebook"]
     if offered.offers[3] > 0:
         np.testing.assert_allclose(again[3], offered.offered[3] / offered.offers[3], rtol=1e-5, atol=1e-6)
-    assert whole(start.params["generator"], moved)["codebook"].shape == before.shape
+    assert weights_of(start.params["generator"], moved)["codebook"].shape == before.shape
 
 
 @pytest.mark.parametrize("net", [NET, VQ], ids=["kl", "vq"])

@@ -93,7 +93,7 @@ def test_what_is_said_to_train_moves_and_nothing_else_does(name, model, tmp_path
     config = cases.fitted(name, model)
     task, assets = made(config, tmp_path)
     optimizer, state = started(task)
-    whole = lambda state: flatten(config._whole(assets, state.params, state.frozen))
+    whole = lambda state: flatten(config._weights(assets, state.params, state.frozen))
     first, after = whole(state), walk(task, optimizer, state, 2)
     moved = {path for path, x in whole(after).items() if not np.array_equal(x, first[path])}
     if hasattr(config, "train"):
