@@ -5,7 +5,7 @@ each direction (f=4). Its schedules are for millions of steps of photographs; in
 collapsed to a handful: the encoder learns to be certain before it learns to tell pictures apart, and white backgrounds
 outweigh all else. So the temperature falls from 4, where the decoder sees mixtures of many codes; the weight of the KL
 is whole after 50 steps; no pixel's scale is below 1/e; and the learning rate is thirty times the paper's.
-Hardware: one CPU core. Time: 13 minutes. Result: 19.8 dB on held-out emoji, thin lines blurred; perplexity 208 of codes.
+Hardware: one CPU core. Time: 13 minutes. Result: 19.8 dB on held-out emoji, thin lines blurred; perplexity 208.
 Command: jaxdiff train configs/openmoji_dvae.py
 """
 
