@@ -2,7 +2,7 @@
 
 Paper: Ramesh et al. 2021, arXiv 2102.12092, section 2.2 and appendix B, with a smaller network; a tenth of the captions
 is left out, for guidance. Longer training learns the emoji by heart.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: one CPU core. Time: 6 minutes. Result: 2.78 nats a code on held-out emoji; docs/dalle.md.
 Command: jaxdiff train configs/openmoji_dalle.py, after configs/openmoji_dvae.py
 """
 

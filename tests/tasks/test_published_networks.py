@@ -21,6 +21,8 @@ from jaxdiff.training.checkpoint import Checkpoints
 pytestmark = pytest.mark.heavy
 KEYS = 4
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
+RATE = dataclasses.replace(ADAM, eps=1e-6)
+"""Adam's own makes much of gradients that are all rounding, which another order of sums gives other digits."""
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +45,14 @@ def test_every_part_moves_with_rematerialisation_or_without_and_after_resuming(n
     after = {}
     for remat in ("none", "blocks"):
         task, _ = made(cases.fitted(name, model, remat=remat), tmp_path)
-        optimizer, first = started(task)
+        optimizer, first = started(task, rate=RATE)
         step = step_of(task, optimizer)
         after[remat] = go(step, task, first, [0, 1, 2])  # the first of a ControlNet's layers wait for the last
     one, other = (flatten(after[remat].params) for remat in ("none", "blocks"))
     for path, x in one.items():
         if path.endswith("attn/k/bias"):  # whose gradient is zero, since a softmax does not see it, but for rounding
             continue
-        # Adam makes much of the least of gradients, which another order of sums gives other last digits
-        np.testing.assert_allclose(x, other[path], rtol=1e-3, atol=2e-3 * ADAM.lr, err_msg=path)
+        np.testing.assert_allclose(x, other[path], rtol=1e-3, atol=1e-2 * RATE.lr, err_msg=path)
         moved = np.any(np.asarray(x) != np.asarray(flatten(first.params)[path]))
         assert moved, f"{path} does not train"
     with Checkpoints(tmp_path) as checkpoints:
@@ -59,7 +60,7 @@ def test_every_part_moves_with_rematerialisation_or_without_and_after_resuming(n
         checkpoints.wait()
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), first)
         read, _ = checkpoints.restore(like)
-    again = dataclasses.replace(read, frozen=started(task)[1].frozen)
+    again = dataclasses.replace(read, frozen=started(task, rate=RATE)[1].frozen)
     whole, resumed = go(step, task, after["blocks"], [3]), go(step, task, again, [3])
     jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
     for path, x in flatten(resumed.params).items():
