@@ -56,8 +56,8 @@ def main() -> None:
             "caption the one is shown that CLIP finds most like it.",
             "",
             *show("dalle", "openmoji_dalle", pipe),
-            "Colours mostly follow the words and outlines are closed, but few shapes are recognised, and some pictures are "
-            "nearly empty.",
+            "Colours mostly follow the words and outlines are closed, but few shapes are recognised, and some pictures "
+            "are nearly empty.",
             "",
             f"Held-out emoji (first row) and what their codes say of them (second row); over 64 of them the PSNR is "
             f"{psnr:.1f} dB:",
