@@ -63,7 +63,7 @@ def test_a_family_is_trained_resumed_sampled_and_measured(path, pictures, tmp_pa
     words = ["--small", "--data.name", str(pictures), "--data.subset", "all"]
     config = read_config(path)
     classes = getattr(config.task, "classes", 0)
-    told = getattr(config.task, "told", classes)
+    conditional = getattr(config.task, "conditional_classes", classes)
     words += ["--task.classes", "2"] if classes else []
     main(["train", str(path), "--workdir", str(whole), *words])
     assert {len(list(kind.glob("*.png"))) for kind in (whole / "samples").iterdir()} == {2}
@@ -73,7 +73,7 @@ def test_a_family_is_trained_resumed_sampled_and_measured(path, pictures, tmp_pa
     saved = [jax.tree.leaves(training.load_params(at / "checkpoints" / "6")) for at in (parts, whole)]
     for ours, other in zip(*saved, strict=True):
         np.testing.assert_array_equal(ours, other)
-    main(["sample", "--model", str(parts), "--out", str(out), "--num", "2", "--prompt", "red" if told else ""])
+    main(["sample", "--model", str(parts), "--out", str(out), "--num", "2", "--prompt", "red" if conditional else ""])
     assert Image.open(out).size[0] >= 16
     task = experiment.read(parts).task
     if not hasattr(task, "likelihood"):
