@@ -1,4 +1,4 @@
-"""A function over examples, spread over devices: each gets a part of the batch, and all get the rest whole."""
+"""A function of examples on many devices: the batch is split among them, and its other inputs are on all of them."""
 
 import contextlib
 import hashlib

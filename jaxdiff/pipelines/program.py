@@ -2,9 +2,9 @@
 
     text, pictures -> conditions -> guided scan over the U-Net -> decoder -> uint8
 
-Every task is this function with other inputs: which are there decides, when it is compiled, what is encoded, what is
-concatenated to the U-Net's input, what is blended after a step. Weights, table, tokens, strengths and keys are
-arguments.
+All tasks share this function. The inputs that a task has decide, at compile time, what is encoded, what is concatenated
+to the U-Net's input, and what is blended after each step. Weights, the sampler's table, tokens, strengths and keys are
+arguments, so a change of their values compiles nothing.
 """
 
 import dataclasses
