@@ -46,7 +46,7 @@ def test_the_ode():
     last = x * alpha[0] * sigma[1] / sigma[0]
     total = alpha[1] ** 2 + sigma[1] ** 2
     nats = 0.5 * mean(last**2) / total + 0.5 * np.log(2 * np.pi * total) - np.log(alpha[0] * sigma[1] / sigma[0])
-    np.testing.assert_allclose(got, nats / np.log(2) + np.log2(127.5), rtol=1e-3)  # the solver's tolerance is 1e-4
+    np.testing.assert_allclose(got, nats / np.log(2) + np.log2(127.5), rtol=2e-3)  # the tolerance of a step is 1e-4
 
 
 def test_another_size_is_refused():
