@@ -1,6 +1,7 @@
 """The options of `jaxdiff sample`, importable in a moment; and those of them that one model takes."""
 
 import dataclasses
+import inspect
 import re
 import typing
 from collections.abc import Collection, Mapping
@@ -212,6 +213,11 @@ def own_options(options: type) -> type:
     return dataclasses.make_dataclass("Options", fields, frozen=True, namespace={"__doc__": options.__doc__})
 
 
+def documented(options: type) -> str:
+    """Returns the docstring of a class without its indentation, which Python itself leaves out from 3.13 on."""
+    return inspect.cleandoc(options.__doc__ or "") + "\n"
+
+
 def narrowed(names: Collection[str], defaults: Mapping[str, Any], options: type | None = None) -> type:
     """Makes a class of those fields of `Args`, with other defaults where they are given: what one model takes.
 
@@ -223,13 +229,13 @@ def narrowed(names: Collection[str], defaults: Mapping[str, Any], options: type 
         for f in dataclasses.fields(Args)
         if f.name in names
     ]
-    head, _, listed = (Args.__doc__ or "").partition("    Attributes:\n")
-    texts = re.split(r"^(?=      \w+: )", listed, flags=re.MULTILINE)
-    kept = [text for text in texts if (found := re.match(r"      (\w+): ", text)) and found[1] in names]
+    head, _, listed = documented(Args).partition("Attributes:\n")
+    texts = re.split(r"^(?=  \w+: )", listed, flags=re.MULTILINE)
+    kept = [text for text in texts if (found := re.match(r"  (\w+): ", text)) and found[1] in names]
     doc = head.replace("`jaxdiff sample --model M --help` lists the options that M takes; w", "W")
-    doc += "    Attributes:\n" + "".join(kept)
+    doc += "Attributes:\n" + "".join(kept)
     if options is not None:
         own = own_options(options)
         fields += [(f.name, f.type, dataclasses.field(default=f.default)) for f in dataclasses.fields(own)]
-        doc += (options.__doc__ or "").partition("    Attributes:\n")[2]
+        doc += documented(options).partition("Attributes:\n")[2]
     return dataclasses.make_dataclass("Args", fields, frozen=True, namespace={"__doc__": doc})

@@ -1,5 +1,6 @@
 """What `jaxdiff sample` is given, what runs, what the picture says of it, and what is refused; nothing is compiled."""
 
+import dataclasses
 import json
 import random
 import re
@@ -417,3 +418,15 @@ def test_a_part_of_a_blend_is_a_picture_or_a_text(tmp_path):
             blended(word)
     with pytest.raises(FileNotFoundError, match=r"dog\.jpg"):
         blended("dog.jpg:1")
+
+
+def test_help_is_read_with_the_indentation_of_a_class_and_without():
+    """Which Python leaves out from 3.13 on."""
+    options = dataclasses.make_dataclass("Options", [("shade", float, 1.0)])
+    docs = set()
+    for indent in ("", "    "):
+        options.__doc__ = f"What a call may be given.\n\n{indent}Attributes:\n{indent}  shade: how bright.\n{indent}"
+        docs.add(sample_args.narrowed(("seed",), {}, options).__doc__)
+    (doc,) = docs
+    assert "\n  seed: " in doc
+    assert doc.endswith("\n  shade: how bright.\n")
