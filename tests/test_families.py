@@ -1,8 +1,10 @@
 """Every config of a family is checked; one of each task is trained, resumed, sampled and measured by the commands."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -18,6 +20,8 @@ CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs" / "families").gl
 DIGITS, *REST = (sorted((CONFIGS[0].parents[1] / name).glob("*.py")) for name in ("digits", "sound", "text", "spaces"))
 OTHERS = [path for paths in REST for path in paths]
 """Those of no pictures, which their own tests train."""
+CORE = ("picture", "unet", "text", "autoencoder_kl")
+"""Modules of diffusion on pictures and in latents, which are no one family's."""
 OF_TASKS = ("made",)
 """One config of each kind of task; the others are `heavy`."""
 
@@ -33,6 +37,18 @@ def test_every_config_passes_its_checks_and_survives_json(path, monkeypatch):
     header = " ".join(path.read_text().partition('"""')[2].partition('"""')[0].split())
     words = ("Paper", "Hardware: ", "ime", "esult", f"Command: jaxdiff train configs/{path.parent.name}/{path.name}")
     assert all(word in header for word in words)
+
+
+@pytest.mark.parametrize("path", [*CONFIGS, *DIGITS, *OTHERS], ids=lambda path: path.stem)
+def test_a_family_is_read_beside_its_paper(path):
+    """Its task in less than 150 lines, its networks in less than 250 a file."""
+    task = read_config(path).task
+    parts = [task, *(getattr(task, field.name) for field in dataclasses.fields(task))]
+    for module in {type(part).__module__ for part in parts}:
+        _, layer, *name = module.split(".") if module.startswith("jaxdiff.") else ("", "")
+        if layer in ("tasks", "models") and name[0] not in CORE:
+            lines = len(pathlib.Path(sys.modules[module].__file__).read_text().splitlines())
+            assert lines < {"tasks": 150, "models": 250}[layer], f"{module} has {lines} lines"
 
 
 @pytest.fixture(scope="module")

@@ -38,8 +38,7 @@ class Config(FamilyConfig):
       game: what both sides play.
       penalty: weight of the gradient penalty between real and made pictures; 10 in the paper of Wasserstein's.
       r1: weight of the gradient penalty at real pictures.
-      labelled: part of the pictures whose class the critic learns, while the generator is not conditioned on one (see
-        above).
+      labelled: part of the pictures whose class the critic learns; the generator is then conditioned on none.
       slopes: whether the length of the gradient that the generator gets is measured.
       critic_optimizer: optimizer of the critic's parameters.
     """
@@ -106,9 +105,8 @@ class Config(FamilyConfig):
     def _networks(self, shape: tuple[int, ...]) -> tuple[Any, Any]:
         net: Any = self.net
         critic: Any = self.critic
-        return Generator(net, shape, self.conditional_classes), Critic(
-            critic, self.conditional_classes, self.classes if self.labelled else 0
-        )
+        known = self.classes if self.labelled else 0
+        return Generator(net, shape, self.conditional_classes), Critic(critic, self.conditional_classes, known)
 
     def _init(self, key: Key, x: Array, label: Array | None) -> Variables:
         own, other = jax.random.split(key)

@@ -1,10 +1,10 @@
 """Training on a model of others, Stable Diffusion 1, 2 or XL: what all tasks have in common that start from one.
 
-    loss = mean of w(lambda) |network(whole parameters, x_t, t, caption) - target|^2
+    loss = mean of w(lambda) |network(all parameters, x_t, t, caption) - target|^2
 
-A task says which arrays move (`_start`) and how they and the frozen ones make the whole (`_weights`); nothing else is
-differentiated, and what is frozen is never saved. Process, prediction and latents are the model's own, as its configs
-say them; the network code is unchanged.
+A task says which arrays move (`_start`) and how they and the frozen ones make all parameters (`_weights`). Nothing else
+is differentiated, and what is frozen is never saved. Process, prediction and latents are the model's own, as its
+configs say them; the network code is unchanged.
 
 With `prior`, each example has a picture of its class beside it, whose loss is added (`tasks.class_pictures`).
 """

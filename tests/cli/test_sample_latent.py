@@ -87,8 +87,11 @@ def test_every_task_is_reached(sample, model, args, shape):
     latents, _ = sample(model, *args.split())
     assert latents.shape == (2, *shape, 4)
     assert np.isfinite(latents).all()
-    # an inversion finds the noise of the picture, whatever the key, but for other sums in each row of a batch
-    assert (np.abs(latents[0] - latents[1]).max() > 0.01) == ("--source-prompt" not in args)
+    differ = np.abs(latents[0] - latents[1]).max()
+    if "--source-prompt" in args:  # an inversion finds the noise of the picture, whatever the key
+        assert differ < 1e-3, "rows of a batch are summed in other orders"
+    else:
+        assert differ > 0.1
 
 
 def test_kept_programs_make_the_same_pictures(sample, tmp_path):

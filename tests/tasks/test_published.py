@@ -93,9 +93,9 @@ def test_what_is_said_to_train_moves_and_nothing_else_does(name, model, tmp_path
     config = cases.fitted(name, model)
     task, assets = made(config, tmp_path)
     optimizer, state = started(task)
-    whole = lambda state: flatten(config._weights(assets, state.params, state.frozen))
-    first, after = whole(state), walk(task, optimizer, state, 2)
-    moved = {path for path, x in whole(after).items() if not np.array_equal(x, first[path])}
+    weights = lambda state: flatten(config._weights(assets, state.params, state.frozen))
+    first, after = weights(state), walk(task, optimizer, state, 2)
+    moved = {path for path, x in weights(after).items() if not np.array_equal(x, first[path])}
     if hasattr(config, "train"):
         # a softmax does not see what is added to all its logits, as the bias of keys is
         expected = {p for p in first if any(re.fullmatch(one, p) for one in config.train) and "/attn/k/bias" not in p}
@@ -105,7 +105,7 @@ def test_what_is_said_to_train_moves_and_nothing_else_does(name, model, tmp_path
         expected = {path for path in first if re.fullmatch(f"({kinds})/kernel", path)}
     elif name == "textual_inversion":
         expected = {"text_encoder/token_embed/embedding"}
-        table, old = (x["text_encoder/token_embed/embedding"] for x in (whole(after), first))
+        table, old = (x["text_encoder/token_embed/embedding"] for x in (weights(after), first))
         np.testing.assert_array_equal(table[:-3], old[:-3])
         np.testing.assert_allclose(np.linalg.norm(table[-3:], axis=1), np.linalg.norm(old[-3:], axis=1), rtol=1e-5)
     else:

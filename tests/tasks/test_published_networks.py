@@ -5,14 +5,16 @@ only without rematerialisation, or no more after resuming.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from jax.tree_util import keystr
 from tasks import published_cases as cases
-from tasks.published_cases import ADAM, FINE, TASKS, batch_of, made, started
+from tasks.published_cases import FINE, TASKS, batch_of, made, started
 
 from jaxdiff import training
 from jaxdiff.pretrained.rules import flatten
@@ -21,8 +23,6 @@ from jaxdiff.training.checkpoint import Checkpoints
 pytestmark = pytest.mark.heavy
 KEYS = 4
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
-RATE = dataclasses.replace(ADAM, eps=1e-6)
-"""Adam's own makes much of gradients that are all rounding, which another order of sums gives other digits."""
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +42,30 @@ def go(step, task, state, numbers):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_part_moves_with_rematerialisation_or_without_and_after_resuming(name, model, tmp_path):
-    after = {}
+    after, runs = {}, {}
     for remat in ("none", "blocks"):
         task, _ = made(cases.fitted(name, model, remat=remat), tmp_path)
-        optimizer, first = started(task, rate=RATE)
-        step = step_of(task, optimizer)
-        after[remat] = go(step, task, first, [0, 1, 2])  # the first of a ControlNet's layers wait for the last
-    one, other = (flatten(after[remat].params) for remat in ("none", "blocks"))
-    for path, x in one.items():
-        if path.endswith("attn/k/bias"):  # whose gradient is zero, since a softmax does not see it, but for rounding
-            continue
-        np.testing.assert_allclose(x, other[path], rtol=1e-3, atol=1e-2 * RATE.lr, err_msg=path)
+        optimizer, first = started(task)
+        runs[remat] = functools.partial(go, step_of(task, optimizer), task)
+        after[remat] = runs[remat](first, [0, 1, 2])  # the first of a ControlNet's layers wait for the last
+    # moments, not weights: Adam makes as much of a gradient that is all rounding as of any other
+    one, other = (run(after["none"], [3]).opt_state for run in runs.values())
+    for (path, x), y in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True):
+        if not keystr(path, simple=True, separator="/").endswith(
+            "attn/k/bias"
+        ):  # zero, since a softmax does not see it
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5 * np.abs(x).max(), err_msg=keystr(path))
+    other = flatten(after["blocks"].params)
+    for path, x in other.items():
         moved = np.any(np.asarray(x) != np.asarray(flatten(first.params)[path]))
-        assert moved, f"{path} does not train"
+        assert moved or path.endswith("attn/k/bias"), f"{path} does not train"
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(dataclasses.replace(after["blocks"], frozen={}), {}, None)
         checkpoints.wait()
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), first)
         read, _ = checkpoints.restore(like)
-    again = dataclasses.replace(read, frozen=started(task, rate=RATE)[1].frozen)
-    whole, resumed = go(step, task, after["blocks"], [3]), go(step, task, again, [3])
+    again = dataclasses.replace(read, frozen=started(task)[1].frozen)
+    whole, resumed = runs["blocks"](after["blocks"], [3]), runs["blocks"](again, [3])
     jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
     for path, x in flatten(resumed.params).items():
         assert np.any(np.asarray(x) != np.asarray(other[path])) or path.endswith("attn/k/bias"), path
