@@ -2,7 +2,8 @@
 
 Paper: Yin et al. 2024, arXiv 2405.14867 (DMD2): the fake moves faster than the student, which starts its later steps
 from what it made in the earlier ones. The paper's critic is --task.adversarial.
-Hardware: 2 CPU cores. Time and result: not measured yet.
+Hardware: one CPU core. Time: 3 minutes. Result: Frechet distances of 1.38 (4 steps) and 1.81 (1 step) times the
+teacher's in 20 steps; docs/students.md.
 Command: jaxdiff train configs/quickstart.py; jaxdiff train configs/quickstart_dmd.py --task.steps 4, then
   jaxdiff sample --model runs/quickstart_dmd --prompt "red heart" --steps 4 --guidance 1.
 """
