@@ -24,6 +24,7 @@ from jaxdiff.cli.benchmark import Args
 from jaxdiff.cli.config import read_config
 from jaxdiff.cli.progress import stages
 from jaxdiff.metrics import speed
+from jaxdiff.parallel.memory import keep_freed
 
 _VIRTUAL = "--xla_force_host_platform_device_count"
 
@@ -31,6 +32,8 @@ _VIRTUAL = "--xla_force_host_platform_device_count"
 def run(args: Args, argv: list[str]) -> None:
     """Measures, and prints each record's tables at the end; `argv` goes into the file of --json."""
     check_numbers(args)
+    if not args.what or "train-step" in args.what:
+        keep_freed()  # as `jaxdiff train` does
     subject = read_subject(args)
     programs.check(args.what, subject)
     names = args.what or tuple(programs.applicable(subject))

@@ -51,8 +51,10 @@ def main(argv: list[str]) -> None:
     from jaxdiff.cli.main import compilation_cache
     from jaxdiff.cli.progress import counting
     from jaxdiff.evaluation.compare import compare
+    from jaxdiff.parallel.memory import keep_freed
 
     configs = [_on(args, read_config(path, small=args.small)) for path in args.configs]
+    keep_freed()
     compilation_cache()
     print(compare(configs, args.workdir, args.budget, counting, lambda text: print(text, flush=True)))
     print(f"\nwritten to {args.workdir}")

@@ -29,6 +29,10 @@ def main(argv: list[str]) -> None:
         from jaxdiff.training import distributed
 
         distributed.start(how.distributed)
+    if not how.dry_run:
+        from jaxdiff.parallel.memory import keep_freed
+
+        keep_freed()
     ready = None
     if how.executable:
         from jaxdiff.parallel import executable

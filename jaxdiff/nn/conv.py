@@ -17,8 +17,8 @@ from jaxdiff.nn.target import by_platform
 from jaxdiff.nn.winograd import winograd
 
 # on a CPU, output positions are counted over the batch:
-_MANY, _DEEP = 2048, 128  # positions, and input and output channels, from which Winograd's form wins
-_NARROW = 64  # the same channels, where nothing is differentiated
+_MANY, _DEEP = 1024, 64  # positions, and input and output channels, from which Winograd's form wins
+_NARROW, _MORE = 128, 8192  # fewer channels and more positions than these are faster in 4 to 8 pieces of the batch
 _FEW, _WIDE = 1024, 512  # of the rest: positions up to which, and input channels from which, im2col wins
 
 direct_convolutions = jax.make_user_context(False)
@@ -79,8 +79,9 @@ def _fast_on_cpu(stride: int, padding: tuple[tuple[int, int], ...], x: Array, ke
     w = (x.shape[2] + sum(padding[1]) - l) // stride + 1
     positions = x.shape[0] * h * w
     same = (k, l, stride) == (3, 3, 1) and padding == ((1, 1), (1, 1)) and not direct_convolutions.value
-    if same and h % 4 == w % 4 == 0 and positions >= _MANY and min(c, o) >= _NARROW and x.dtype == jnp.float32:
-        return winograd(x, kernel) if min(c, o) >= _DEEP else _winograd_forward(stride, padding, x, kernel)
+    if same and h % 4 == w % 4 == 0 and positions >= _MANY and min(c, o) >= _DEEP and x.dtype == jnp.float32:
+        whole = min(c, o) >= _NARROW or positions < _MORE or jax.sharding.get_abstract_mesh().size > 1
+        return winograd(x, kernel, 1 if whole else min(x.shape[0], 4 * positions // _MORE, 8))
     if positions <= _FEW and c >= _WIDE:
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         ends = (h - 1) * stride + 1, (w - 1) * stride + 1
@@ -96,10 +97,8 @@ def _conv(stride: int, padding: tuple[tuple[int, int], ...], x: Array, kernel: A
 
 
 _conv_cpu = jax.custom_jvp(_conv, nondiff_argnums=(0, 1))
-_winograd_forward = jax.custom_jvp(lambda stride, padding, x, kernel: winograd(x, kernel), nondiff_argnums=(0, 1))
 
 
-@_winograd_forward.defjvp
 @_conv_cpu.defjvp
 def _conv_jvp(stride: int, padding: tuple[tuple[int, int], ...], primals: tuple, tangents: tuple) -> tuple:
     """Passes the input, and the gradient of the output, through memory.
