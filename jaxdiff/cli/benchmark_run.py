@@ -22,9 +22,9 @@ from jaxdiff.benchmarks.measure import measure
 from jaxdiff.benchmarks.subject import BenchModel
 from jaxdiff.cli.benchmark import Args
 from jaxdiff.cli.config import read_config
+from jaxdiff.cli.memory import keep_freed
 from jaxdiff.cli.progress import stages
 from jaxdiff.metrics import speed
-from jaxdiff.parallel.memory import keep_freed
 
 _VIRTUAL = "--xla_force_host_platform_device_count"
 

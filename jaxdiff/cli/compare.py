@@ -49,9 +49,9 @@ def main(argv: list[str]) -> None:
         raise ValueError("no config was given: expected files such as configs/families/*.py")
     from jaxdiff.cli.config import read_config
     from jaxdiff.cli.main import compilation_cache
+    from jaxdiff.cli.memory import keep_freed
     from jaxdiff.cli.progress import counting
     from jaxdiff.evaluation.compare import compare
-    from jaxdiff.parallel.memory import keep_freed
 
     configs = [_on(args, read_config(path, small=args.small)) for path in args.configs]
     keep_freed()

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
 
         distributed.start(how.distributed)
     if not how.dry_run:
-        from jaxdiff.parallel.memory import keep_freed
+        from jaxdiff.cli.memory import keep_freed
 
         keep_freed()
     ready = None

@@ -6,7 +6,7 @@ import sys
 FAULTS = """
 import resource, sys
 import jax, jax.numpy as jnp
-from jaxdiff.parallel.memory import keep_freed
+from jaxdiff.cli.memory import keep_freed
 if sys.argv[1] == "kept":
     keep_freed()
 program = jax.jit(lambda x: jax.lax.cumsum(jnp.sin(jnp.outer(x, x)) @ jnp.outer(x, x), axis=1).sum())
