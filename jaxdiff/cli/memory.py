@@ -16,11 +16,12 @@ def keep_freed() -> None:
     the library keeps them, so that the process holds the most that it ever needed. It keeps those of the main thread
     alone, in which programs are called therefore, without JAX's asynchronous dispatch.
 
-    To be called before anything asks JAX for its devices. Other platforms and C libraries stay as they are.
+    To be called before anything asks JAX for its devices. Programs of a GPU or TPU, and those that run with another C
+    library, stay as they are.
     """
+    if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+        return
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if sys.platform == "linux" and jax.default_backend() == "cpu":
-        library = ctypes.CDLL(None)
-        if hasattr(library, "mallopt"):
-            library.mallopt(_MMAP_MAX, 0)
-            library.mallopt(_TRIM_THRESHOLD, -1)
+    if jax.default_backend() == "cpu":
+        library.mallopt(_MMAP_MAX, 0)
+        library.mallopt(_TRIM_THRESHOLD, -1)

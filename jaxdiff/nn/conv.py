@@ -80,6 +80,7 @@ def _fast_on_cpu(stride: int, padding: tuple[tuple[int, int], ...], x: Array, ke
     positions = x.shape[0] * h * w
     same = (k, l, stride) == (3, 3, 1) and padding == ((1, 1), (1, 1)) and not direct_convolutions.value
     if same and h % 4 == w % 4 == 0 and positions >= _MANY and min(c, o) >= _DEEP and x.dtype == jnp.float32:
+        # a batch that is split over devices is not split again, which would move it between them
         whole = min(c, o) >= _NARROW or positions < _MORE or jax.sharding.get_abstract_mesh().size > 1
         return winograd(x, kernel, 1 if whole else min(x.shape[0], 4 * positions // _MORE, 8))
     if positions <= _FEW and c >= _WIDE:
