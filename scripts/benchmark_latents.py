@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxdiff import data, parallel, training
 from jaxdiff.cli.config import read_config
+from jaxdiff.cli.memory import keep_freed
 from jaxdiff.data.clip_words import END, LETTER, START
 from jaxdiff.data.tokenizer_clip import ClipTokenizer
 from jaxdiff.models.autoencoder_kl import AutoencoderConfig, AutoencoderKL
@@ -107,6 +108,7 @@ def main(argv):
     parser.add_argument("--widths", type=int, nargs="+", default=[128, 256, 512], help="of the autoencoder's levels")
     parser.add_argument("--text-layers", type=int, default=12, help="of the frozen text encoder; 0: none")
     args = parser.parse_args(argv)
+    keep_freed()  # as `jaxdiff train` does
     with tempfile.TemporaryDirectory() as folder:
         top = pathlib.Path(folder)
         vae = autoencoder(tuple(args.widths))

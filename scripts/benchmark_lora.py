@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import training
+from jaxdiff.cli.memory import keep_freed
 from jaxdiff.pipelines.model import make_model
 from jaxdiff.pretrained.components import family
 from jaxdiff.pretrained.presets import KINDS, PRESETS
@@ -142,6 +143,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=["jax", "torch"])
     args = parser.parse_args()
+    keep_freed()  # as `jaxdiff train` does; the peer, in the same process, has it too
     sides, seconds = {}, {}
     for name, make in {"jax": ours, "torch": theirs}.items():
         if args.only in (None, name):
