@@ -1,7 +1,9 @@
-"""Importing jaxdiff starts no backend: a caller may still choose platform, processes and compilation cache."""
+"""Importing jaxdiff, and asking for help, starts no backend: platform, processes and cache may still be chosen."""
 
 import subprocess
 import sys
+
+import pytest
 
 PROGRAM = """
 import importlib, pkgutil, jaxdiff
@@ -19,3 +21,22 @@ print("imported")
 def test_no_module_starts_a_backend_when_it_is_imported():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.stdout.strip() == "imported", done.stderr
+
+
+HELP = """
+import contextlib, sys
+from jax._src import xla_bridge
+from jaxdiff.cli.main import main
+
+with contextlib.suppress(SystemExit):
+    main(sys.argv[1:])
+assert not xla_bridge.backends_are_initialized()
+"""
+
+
+@pytest.mark.parametrize(
+    "words", ["train quickstart --help", "train quickstart --train.stepps 3", "compare --help", "benchmark --help"]
+)
+def test_help_and_a_mistake_start_no_backend(words):
+    done = subprocess.run([sys.executable, "-c", HELP, *words.split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

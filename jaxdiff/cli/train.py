@@ -29,15 +29,14 @@ def main(argv: list[str]) -> None:
         from jaxdiff.training import distributed
 
         distributed.start(how.distributed)
-    if not how.dry_run:
-        from jaxdiff.cli.memory import keep_freed
+    from jaxdiff.cli.memory import keep_freed
 
-        keep_freed()
     ready = None
     if how.executable:
         from jaxdiff.parallel import executable
 
         ready = executable.read(how.executable)
+        keep_freed()
         ready.begin("step", "keys")  # loaded while the rest is imported
     from jaxdiff import experiment, trainer
     from jaxdiff.cli.config import parse
@@ -48,6 +47,7 @@ def main(argv: list[str]) -> None:
     if how.dry_run:
         dry_run(config, how)
         return
+    keep_freed()  # not before, since it asks for the devices, which --help does not need
     experiment.check(config)
     compilation_cache()
     with contextlib.ExitStack() as stack:
