@@ -16,9 +16,10 @@ from jaxtyping import Array, Float
 from jaxdiff.nn.target import by_platform
 from jaxdiff.nn.winograd import winograd
 
-# on a CPU, output positions are counted over the batch:
-_MANY, _DEEP = 1024, 64  # positions, and input and output channels, from which Winograd's form wins
-_NARROW, _MORE = 128, 8192  # fewer channels and more positions than these are faster in 4 to 8 pieces of the batch
+# on a CPU; positions are those of the output, over the batch:
+_SOME, _DEEP = 400, 64  # positions, and input and output channels, from which Winograd's form wins,
+_MANY = 65536  # where positions x channels are as many
+_NARROW, _MORE = 128, 3072  # fewer output channels and more positions are faster in 4 to 8 pieces of the batch
 _FEW, _WIDE = 1024, 512  # of the rest: positions up to which, and input channels from which, im2col wins
 
 direct_convolutions = jax.make_user_context(False)
@@ -79,10 +80,11 @@ def _fast_on_cpu(stride: int, padding: tuple[tuple[int, int], ...], x: Array, ke
     w = (x.shape[2] + sum(padding[1]) - l) // stride + 1
     positions = x.shape[0] * h * w
     same = (k, l, stride) == (3, 3, 1) and padding == ((1, 1), (1, 1)) and not direct_convolutions.value
-    if same and h % 4 == w % 4 == 0 and positions >= _MANY and min(c, o) >= _DEEP and x.dtype == jnp.float32:
+    many = positions >= _SOME and min(c, o) >= _DEEP and positions * min(c, o) >= _MANY
+    if same and h % 4 == w % 4 == 0 and many and x.dtype == jnp.float32:
         # a batch that is split over devices is not split again, which would move it between them
-        whole = min(c, o) >= _NARROW or positions < _MORE or jax.sharding.get_abstract_mesh().size > 1
-        return winograd(x, kernel, 1 if whole else min(x.shape[0], 4 * positions // _MORE, 8))
+        whole = o >= _NARROW or positions < _MORE or jax.sharding.get_abstract_mesh().size > 1
+        return winograd(x, kernel, 1 if whole else min(x.shape[0], max(4, positions // 2048), 8))
     if positions <= _FEW and c >= _WIDE:
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         ends = (h - 1) * stride + 1, (w - 1) * stride + 1

@@ -35,13 +35,13 @@ def winograd(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"], pieces
     In pieces of the batch what lies between the products stays in the processor's caches.
     """
     u = jnp.matmul(_GG, kernel.reshape(9, -1)).reshape(36, *kernel.shape[2:])
+    x = jnp.pad(x, ((0, 0), (1, 3), (1, 3), (0, 0)))
     return jnp.concatenate([_filtered(piece, u) for piece in jnp.array_split(x, pieces)])
 
 
 def _filtered(x: Array, u: Array) -> Array:
-    b, h, w, c = x.shape
-    v = jnp.pad(x, ((0, 0), (1, 3), (1, 3), (0, 0)))
-    v = _windows(_windows(v, 1, 0), 3, 1)  # [6, 6, b, h / 4, w / 4, c]
+    b, h, w, c = x.shape[0], x.shape[1] - 4, x.shape[2] - 4, x.shape[3]
+    v = _windows(_windows(x, 1, 0), 3, 1)  # [6, 6, b, h / 4, w / 4, c]
     v = jnp.matmul(_BB, v.reshape(36, -1)).reshape(36, -1, c)
     y = jnp.matmul(_AA, jnp.einsum("ptc,pco->pto", v, u).reshape(36, -1))
     return y.reshape(4, 4, b, h // 4, w // 4, -1).transpose(2, 3, 0, 4, 1, 5).reshape(b, h, w, -1)

@@ -76,7 +76,7 @@ def test_convolution_and_its_gradients_are_the_textbooks(shape, size, stride, pa
 
 @pytest.mark.parametrize(
     ("shape", "out", "pieces"),
-    [((4, 32, 16, 160), 128, 1), ((15, 16, 16, 64), 96, 1), ((33, 16, 16, 64), 96, 4), ((70, 16, 16, 64), 96, 8)],
+    [((2, 16, 16, 160), 128, 1), ((11, 16, 16, 64), 96, 1), ((15, 16, 16, 160), 96, 4), ((70, 16, 16, 64), 96, 8)],
 )
 def test_winograds_convolution_and_its_gradients_are_the_textbooks(shape, out, pieces):
     keys = jax.random.split(jax.random.key(0))
