@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
     if how.dry_run:
         dry_run(config, how)
         return
-    keep_freed()  # not before, since it asks for the devices, which --help does not need
+    if ready is None:
+        keep_freed()  # not before, since it asks for the devices, which --help does not need
     experiment.check(config)
     compilation_cache()
     with contextlib.ExitStack() as stack:

@@ -24,4 +24,4 @@ def test_a_later_call_takes_no_new_pages():
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     pages, taken = (float(line) for line in done.stdout.split())
     assert pages > 10_000
-    assert taken < pages / 20, "without it each call takes them all, where pages are small"
+    assert taken < pages / 100, "without it each call takes them all, where pages are small"
